@@ -1,3 +1,16 @@
 """litevit: LIT, LITv2 and LVT, efficient hierarchical vision Transformers, on today's PyTorch."""
 
+from litevit.layers.deformable_merging import DeformableTokenMerging
+from litevit.layers.hilo import HiLo
+from litevit.zoo import ModelInfo, create_backbone, create_model, list_models
+
 __version__ = "0.1.0"
+
+__all__ = [
+    "DeformableTokenMerging",
+    "HiLo",
+    "ModelInfo",
+    "create_backbone",
+    "create_model",
+    "list_models",
+]

@@ -1,0 +1,257 @@
+"""LIT: MLP blocks early, attention late, deformable token merging between (AAAI 2022, arXiv:2105.14217).
+
+Official: github.com/ziplab/LIT (Apache-2.0). Differs: any H x W (the official classifiers take one fixed square);
+position tables are resized by comparing the grid of the stage itself.
+The same skeleton with attention in every stage and uniform merging is PVT; see `pvt.py`.
+Shapes: B batch, H x W grid, C channels. The stream is BHWC; with a class token, stage 4 is (B, 1 + H * W, C).
+"""
+
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from timm.layers import DropPath
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from litevit.layers.attention import Attention, RelativeAttention
+from litevit.layers.deformable_merging import DeformableTokenMerging
+from litevit.layers.features import FeatureSpec
+from litevit.layers.mlp import MLP
+from litevit.layers.out_norms import OutNorms, build_out_norms, check_stages
+from litevit.layers.patch_embed import LinearMerging, PatchEmbed
+
+# Nominal image sizes the relative tables of each flavour are made for (grids: size // 16 and size // 32).
+TABLE_SIZE: dict[str, int] = {"none": 224, "detection": 800, "segmentation": 512}
+
+
+@dataclass(frozen=True, kw_only=True)
+class LITConfig:
+    """LIT-S by default; the first table of the paper. All tuples have one entry per stage."""
+
+    embed_dims: tuple[int, ...] = (96, 192, 384, 768)
+    depths: tuple[int, ...] = (2, 2, 6, 2)
+    num_heads: tuple[int, ...] = (3, 6, 12, 24)  # unused where there is no attention
+    mlp_ratios: tuple[int, ...] = (4, 4, 4, 4)
+    attention: tuple[bool, ...] = (False, False, True, True)  # False: pure MLP blocks
+    sr_ratios: tuple[int, ...] = (1, 1, 1, 1)  # PVT's spatial reduction of keys; 1 is full attention
+    merging: Literal["deformable", "conv", "linear"] = "deformable"  # entry of stages 2-4; conv: PVT's, linear: Swin's
+    position: Literal["relative", "absolute"] = "relative"
+    class_token: bool = False  # stage 4 only; with position="absolute"
+    patch_size: int = 4
+    in_chans: int = 3
+    norm_eps: float = 1e-5  # of the blocks and the final norm; patch embedding and output norms: 1e-5
+    table_size: int | None = None  # image size the position tables are made for; None: 224, 800 or 512 by out_norms
+    drop_path_rate: float = 0.0
+    out_norms: OutNorms = "none"
+
+
+class MLPBlock(nn.Module):
+    """x + MLP(LN(x)): the block of the early stages. The only norm keeps the official name `norm2`."""
+
+    def __init__(self, dim: int, *, mlp_ratio: int, drop_path: float, norm_eps: float):
+        super().__init__()
+        self.norm2 = nn.LayerNorm(dim, eps=norm_eps)
+        self.mlp = MLP(dim, dim * mlp_ratio)
+        self.drop_path = DropPath(drop_path) if drop_path > 0 else nn.Identity()
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Args: x: (B, H, W, C) or (B, L, C). Returns: as x."""
+        return x + self.drop_path(self.mlp(self.norm2(x)))
+
+
+class AttentionBlock(nn.Module):
+    """Pre-norm Transformer block: x + MSA(LN(x)), then x + MLP(LN(x))."""
+
+    def __init__(self, dim: int, attn: Attention, *, mlp_ratio: int, drop_path: float, norm_eps: float):
+        super().__init__()
+        self.norm1 = nn.LayerNorm(dim, eps=norm_eps)
+        self.attn = attn
+        self.norm2 = nn.LayerNorm(dim, eps=norm_eps)
+        self.mlp = MLP(dim, dim * mlp_ratio)
+        self.drop_path = DropPath(drop_path) if drop_path > 0 else nn.Identity()
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Args: x: (B, H, W, C) or (B, L, C). Returns: as x."""
+        x = x + self.drop_path(self.attn(self.norm1(x)))
+        return x + self.drop_path(self.mlp(self.norm2(x)))
+
+
+class Stage(nn.Module):
+    """Entry (patch embedding or token merging), then blocks, at one resolution."""
+
+    def __init__(self, embed: nn.Module, blocks: list[nn.Module]):
+        super().__init__()
+        self.embed = embed
+        self.blocks = nn.ModuleList(blocks)
+
+
+class LIT(nn.Module):
+    """LIT backbone.
+
+    Attributes:
+        features: channels and stride of each map.
+        has_class_token: whether `forward_class_token` is there.
+    """
+
+    def __init__(self, config: LITConfig):
+        super().__init__()
+        c = config
+        check_stages(
+            "LIT",
+            {
+                "embed_dims": c.embed_dims,
+                "depths": c.depths,
+                "num_heads": c.num_heads,
+                "mlp_ratios": c.mlp_ratios,
+                "attention": c.attention,
+                "sr_ratios": c.sr_ratios,
+            },
+        )
+        if c.class_token and c.position != "absolute":
+            raise ValueError("LIT: class_token=True needs position='absolute', got position='relative'")
+        if c.position == "relative" and any(r > 1 for r in c.sr_ratios):
+            raise ValueError(f"LIT: sr_ratios > 1 need position='absolute', got sr_ratios={c.sr_ratios}")
+        self.config = config
+        self.has_class_token = c.class_token
+        self.grad_checkpointing = False
+        self.features = tuple(FeatureSpec(dim, c.patch_size * 2**i) for i, dim in enumerate(c.embed_dims))
+        table_size = c.table_size or (TABLE_SIZE[c.out_norms] if c.position == "relative" else 224)
+        self.grids = tuple((table_size // f.stride, table_size // f.stride) for f in self.features)
+
+        rates = torch.linspace(0, c.drop_path_rate, sum(c.depths), device="cpu").tolist()
+        stages = []
+        for i, dim in enumerate(c.embed_dims):
+            blocks = [self._block(i, rates.pop(0)) for _ in range(c.depths[i])]
+            stages.append(Stage(self._entry(i), blocks))
+        self.stages = nn.ModuleList(stages)
+        if c.position == "absolute":
+            # The table of stage 4 has a first row for the class token, whether or not there is one.
+            lengths = [h * w + (i == 3) for i, (h, w) in enumerate(self.grids)]
+            self.pos_embeds = nn.ParameterList(torch.empty(1, n, d) for n, d in zip(lengths, c.embed_dims))
+        if c.class_token:
+            self.cls_token = nn.Parameter(torch.empty(1, 1, c.embed_dims[-1]))
+        # LIT-Ti and PVT hand out their maps as they are, in every flavour.
+        self.out_norms = build_out_norms(c.out_norms if c.position == "relative" else "none", c.embed_dims)
+        self.init_weights()
+
+    def _entry(self, i: int) -> nn.Module:
+        c = self.config
+        if i == 0:
+            return PatchEmbed(c.in_chans, c.embed_dims[0], patch_size=c.patch_size)
+        dims = c.embed_dims[i - 1], c.embed_dims[i]
+        if c.merging == "deformable":
+            return DeformableTokenMerging(*dims)
+        if c.merging == "conv":
+            return PatchEmbed(*dims, patch_size=2)
+        if c.merging == "linear":
+            return LinearMerging(*dims)
+        raise ValueError(f"LIT: merging must be 'deformable', 'conv' or 'linear', got {c.merging!r}")
+
+    def _block(self, i: int, drop_path: float) -> nn.Module:
+        c = self.config
+        dim, ratio = c.embed_dims[i], c.mlp_ratios[i]
+        if not c.attention[i]:
+            return MLPBlock(dim, mlp_ratio=ratio, drop_path=drop_path, norm_eps=c.norm_eps)
+        attn = (
+            RelativeAttention(dim, num_heads=c.num_heads[i], grid_size=self.grids[i])
+            if c.position == "relative"
+            else Attention(dim, num_heads=c.num_heads[i], sr_ratio=c.sr_ratios[i])
+        )
+        return AttentionBlock(dim, attn, mlp_ratio=ratio, drop_path=drop_path, norm_eps=c.norm_eps)
+
+    @torch.no_grad()
+    def init_weights(self) -> None:
+        """Official initialisation: Linear and tables normal(0.02), biases 0; convolutions keep PyTorch's default."""
+        for module in self.modules():
+            if isinstance(module, nn.Linear):
+                nn.init.trunc_normal_(module.weight, std=0.02)
+                if module.bias is not None:
+                    nn.init.zeros_(module.bias)
+            elif isinstance(module, DeformableTokenMerging):
+                module.reset_offset()
+        for table in self.no_weight_init_tables():
+            nn.init.trunc_normal_(table, std=0.02)
+
+    def no_weight_init_tables(self) -> list[nn.Parameter]:
+        """Position tables and the class token."""
+        tables = list(self.pos_embeds) if self.config.position == "absolute" else []
+        return [*tables, self.cls_token] if self.has_class_token else tables
+
+    def set_grad_checkpointing(self, enable: bool = True) -> None:
+        """Recompute each block in the backward pass instead of storing its activations."""
+        self.grad_checkpointing = enable
+
+    def _add_position(self, x: Tensor, i: int) -> Tensor:
+        """Args: x: (B, H, W, C) of stage i. The table is resized (bilinear) to another grid than its own."""
+        _, H, W, C = x.shape
+        table = self.pos_embeds[i]
+        if i == 3:
+            table = table[:, 1:]  # the first row belongs to the class token
+        table = table.view(1, *self.grids[i], C)
+        if (H, W) != self.grids[i]:
+            table = F.interpolate(table.permute(0, 3, 1, 2), size=(H, W), mode="bilinear").permute(0, 2, 3, 1)
+        return x + table
+
+    def _run(self, block: nn.Module, x: Tensor) -> Tensor:
+        if self.grad_checkpointing and torch.is_grad_enabled() and not torch.jit.is_scripting():
+            return checkpoint(block, x, use_reentrant=False)  # type: ignore[return-value]
+        return block(x)
+
+    def _forward(self, images: Tensor) -> tuple[tuple[Tensor, ...], Tensor | None]:
+        p = self.config.patch_size
+        if self.config.position == "relative":  # LIT-Ti and PVT drop what does not fill a patch, LIT-S/M/B pad
+            H, W = images.shape[-2:]
+            if torch.compiler.is_exporting() or H % p or W % p:
+                images = F.pad(images, (0, -(-W // p) * p - W, 0, -(-H // p) * p - H))
+        x = images.permute(0, 2, 3, 1)
+        maps, class_token = [], None
+        for i, stage in enumerate(self.stages):
+            x = stage.embed(x)
+            B, H, W, C = x.shape
+            if self.config.position == "absolute":
+                x = self._add_position(x, i)
+            if self.has_class_token and i == 3:
+                class_token = (self.cls_token + self.pos_embeds[3][:, :1]).expand(B, -1, -1)
+                x = torch.cat([class_token, x.reshape(B, H * W, C)], 1)
+            for block in stage.blocks:
+                x = self._run(block, x)
+            if self.has_class_token and i == 3:
+                class_token, x = x[:, 0], x[:, 1:].view(B, H, W, C)
+            maps.append(self.out_norms[i](x).permute(0, 3, 1, 2))
+        return tuple(maps), class_token
+
+    def forward(self, images: Tensor) -> tuple[Tensor, ...]:
+        """Args: images: (B, in_chans, H, W), normalised, H and W >= 32. Returns: 4 x (B, C_i, H_i, W_i)."""
+        return self._forward(images)[0]
+
+    def forward_class_token(self, images: Tensor) -> tuple[tuple[Tensor, ...], Tensor]:
+        """As `forward`, and the class token (B, C_4). Only with `class_token=True`."""
+        maps, class_token = self._forward(images)
+        assert class_token is not None
+        return maps, class_token
+
+
+LIT_TI = LITConfig(
+    embed_dims=(64, 128, 320, 512),
+    depths=(3, 4, 6, 3),
+    num_heads=(1, 2, 5, 8),
+    mlp_ratios=(8, 8, 4, 4),
+    position="absolute",
+    class_token=True,
+    norm_eps=1e-6,
+)
+LIT_S = LITConfig()
+LIT_M = replace(LIT_S, depths=(2, 2, 18, 2))
+LIT_B = replace(LIT_M, embed_dims=(128, 256, 512, 1024), num_heads=(4, 8, 16, 32))
+
+VARIANTS: dict[str, LITConfig] = {
+    "lit_ti": LIT_TI,
+    "lit_s": LIT_S,
+    "lit_m": LIT_M,
+    "lit_b": LIT_B,
+    # Table 2 of the paper: the architecture alone, with the merging of the model it is compared with.
+    "lit_ti_uniform": replace(LIT_TI, merging="conv"),  # against PVT-S
+    "lit_s_uniform": replace(LIT_S, merging="linear"),  # against Swin-Ti
+}

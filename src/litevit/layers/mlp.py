@@ -1,0 +1,17 @@
+"""Two-layer perceptron of every Transformer block."""
+
+from torch import Tensor, nn
+
+
+class MLP(nn.Module):
+    """fc2(GELU(fc1(x))), on the last axis."""
+
+    def __init__(self, dim: int, hidden_dim: int):
+        super().__init__()
+        self.fc1 = nn.Linear(dim, hidden_dim)
+        self.act = nn.GELU()
+        self.fc2 = nn.Linear(hidden_dim, dim)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Args: x: (..., C). Returns: (..., C)."""
+        return self.fc2(self.act(self.fc1(x)))

@@ -1,0 +1,100 @@
+"""Deformable token merging: a 2 x 2, stride 2 deformable convolution (version 1, no modulation) on a BHWC map.
+
+One output token reads 2 x 2 = 4 taps; tap t = (i, j) of output (y, x) samples the map bilinearly at
+(2y + i + dy_t, 2x + j + dx_t), zero outside, and one matrix product mixes the 4 C sampled values
+(DCN, arXiv:1703.06211, eq. 2-4; LIT, arXiv:2105.14217, sec. 3.3).
+
+Shapes: B batch, H x W grid, h x w = H//2 x W//2 merged grid, C channels in, O channels out, T = 4 taps, row-major.
+"""
+
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torchvision.ops import deform_conv2d
+
+Backend = Literal["auto", "taps", "gather", "torchvision"]
+BACKENDS: tuple[Backend, ...] = ("auto", "taps", "gather", "torchvision")
+
+
+def deformable_merging(
+    x: Tensor, offset: Tensor, weight: Tensor, bias: Tensor | None = None, *, backend: Backend = "auto"
+) -> Tensor:
+    """Merges each 2 x 2 patch of tokens into one, sampled at learned offsets.
+
+    Args:
+        x: (B, H, W, C); H and W may be odd, the last row or column is then only reached through offsets.
+        offset: (B, H//2, W//2, 8), pixels of x; channel 2t is dy and 2t + 1 is dx of tap t.
+        weight: (O, C, 2, 2).
+        bias: (O,) or None.
+        backend: `"gather"` reads rows of channels (any device), `"taps"` uses `grid_sample` (any device, exportable),
+            `"torchvision"` calls `torchvision.ops.deform_conv2d` (float32 and float64). `"auto"` takes `"taps"` while
+            exporting and `"gather"` otherwise.
+
+    Returns:
+        (B, H//2, W//2, O). Sampling coordinates are computed in float32 (float64 if x is) whatever the dtype of x.
+    """
+    if backend == "auto":
+        backend = "taps" if torch.compiler.is_exporting() else "gather"
+    if backend == "torchvision":
+        out = deform_conv2d(x.permute(0, 3, 1, 2), offset.permute(0, 3, 1, 2), weight, bias, stride=2)
+        return out.permute(0, 2, 3, 1)
+    if backend not in BACKENDS:
+        raise ValueError(f"deformable_merging: backend must be one of {BACKENDS}, got {backend!r}")
+    sampled = _sample_taps(x, offset) if backend == "taps" else _sample_gather(x, offset)  # B h w T*C
+    return F.linear(sampled, weight.permute(0, 2, 3, 1).flatten(1), bias)
+
+
+def sampling_points(offset: Tensor) -> tuple[Tensor, Tensor]:
+    """Row and column coordinates of every tap.
+
+    Args:
+        offset: (B, h, w, 8).
+
+    Returns:
+        (py, px), each (B, h, w, 4) in pixels of the map that is sampled, in float32 or float64.
+    """
+    _, h, w, _ = offset.shape
+    dtype = torch.float64 if offset.dtype == torch.float64 else torch.float32
+    taps = torch.arange(4, device=offset.device)
+    rows = torch.arange(h, device=offset.device).view(h, 1, 1) * 2 + taps // 2
+    cols = torch.arange(w, device=offset.device).view(1, w, 1) * 2 + taps % 2
+    offset = offset.to(dtype)
+    return offset[..., 0::2] + rows, offset[..., 1::2] + cols
+
+
+def _sample_taps(x: Tensor, offset: Tensor) -> Tensor:
+    B, H, W, C = x.shape
+    _, h, w, _ = offset.shape
+    py, px = sampling_points(offset)
+    grid = torch.stack(((px * 2 + 1) / W - 1, (py * 2 + 1) / H - 1), -1).view(B, h, w * 4, 2)
+    image = x.permute(0, 3, 1, 2).to(grid.dtype)  # grid_sample wants one dtype
+    sampled = F.grid_sample(image, grid, mode="bilinear", padding_mode="zeros", align_corners=False)
+    return sampled.to(x.dtype).view(B, C, h, w, 4).permute(0, 2, 3, 4, 1).reshape(B, h, w, 4 * C)
+
+
+def _sample_gather(x: Tensor, offset: Tensor) -> Tensor:
+    """Every tap is a weighted sum of four rows of the (B*H*W, C) table: an embedding bag."""
+    B, H, W, C = x.shape
+    _, h, w, _ = offset.shape
+    py, px = sampling_points(offset)
+    # A point further than one pixel outside reads nothing; clamping keeps its integer coordinates finite.
+    y0f, x0f = py.clamp(-2, H + 1).floor(), px.clamp(-2, W + 1).floor()
+    wy1, wx1 = py - y0f, px - x0f
+    y0, x0 = y0f.to(torch.int64), x0f.to(torch.int64)
+    ys, xs = torch.stack((y0, y0 + 1), -1), torch.stack((x0, x0 + 1), -1)  # B h w T 2
+    zero = torch.zeros((), dtype=py.dtype, device=x.device)
+    wy = torch.where((ys >= 0) & (ys < H), torch.stack((1 - wy1, wy1), -1), zero)
+    wx = torch.where((xs >= 0) & (xs < W), torch.stack((1 - wx1, wx1), -1), zero)
+    batch = torch.arange(B, device=x.device).view(B, 1, 1, 1, 1) * H
+    rows = (ys.clamp(0, H - 1) + batch) * W  # B h w T 2
+    index = rows[..., :, None] + xs.clamp(0, W - 1)[..., None, :]  # B h w T 2 2
+    weights = wy[..., :, None] * wx[..., None, :]
+    sampled = F.embedding_bag(
+        index.view(B * h * w * 4, 4),
+        x.reshape(B * H * W, C),
+        per_sample_weights=weights.view(B * h * w * 4, 4).to(x.dtype),
+        mode="sum",
+    )
+    return sampled.view(B, h, w, 4 * C)

@@ -1,0 +1,92 @@
+"""Deterministic weights and inputs made from key names, and the stored outputs of the official code on them."""
+
+import gzip
+import json
+import zlib
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+DATA = Path(__file__).parent / "data"
+
+
+def fill_value(key: str, shape: tuple[int, ...]) -> np.ndarray:
+    """The value of an official state-dict entry, a function of its key and shape alone."""
+    rs = np.random.RandomState(zlib.crc32(key.encode()) & 0x7FFFFFFF)
+    if key.endswith("running_var"):
+        return (0.5 + rs.rand(*shape)).astype(np.float32)
+    r = rs.standard_normal(shape)
+    if "pos_embed" in key or "position_bias_table" in key:
+        return (0.2 * r).astype(np.float32)
+    if len(shape) <= 1:
+        return ((1 + 0.1 * r) if key.endswith("weight") else 0.1 * r).astype(np.float32)
+    return (r / np.sqrt(int(np.prod(shape[1:])))).astype(np.float32)
+
+
+def golden_input(n: int, h: int, w: int, seed: int = 0) -> Tensor:
+    """(n, 3, h, w) float32, roughly like a normalised image."""
+    return torch.from_numpy(np.random.RandomState(seed).standard_normal((n, 3, h, w)).astype(np.float32))
+
+
+def golden_tokens(n: int, length: int, c: int, seed: int) -> Tensor:
+    """(n, length, c) float32."""
+    return torch.from_numpy(np.random.RandomState(seed).standard_normal((n, length, c)).astype(np.float32))
+
+
+def golden_map(n: int, c: int, h: int, w: int, seed: int) -> Tensor:
+    """(n, c, h, w) float32."""
+    return torch.from_numpy(np.random.RandomState(seed).standard_normal((n, c, h, w)).astype(np.float32))
+
+
+@cache
+def manifests() -> dict[str, dict[str, list]]:
+    """Official state-dict layouts: `family/name` -> key -> shape (with the dtype as a last string if not float32)."""
+    return json.loads(gzip.decompress((DATA / "manifests.json.gz").read_bytes()))
+
+
+def state_from(shapes: dict[str, list]) -> dict[str, Tensor]:
+    """Filled state dict from key -> shape; integer entries are 0, relative position indices are made."""
+    state = {}
+    for key, shape in shapes.items():
+        integer = bool(shape) and isinstance(shape[-1], str)
+        if key.endswith("relative_position_index"):
+            side = int(shape[0] ** 0.5)
+            ys, xs = np.divmod(np.arange(side * side), side)
+            dy, dx = ys[:, None] - ys[None], xs[:, None] - xs[None]
+            state[key] = torch.from_numpy((dy + side - 1) * (2 * side - 1) + dx + side - 1)
+        elif integer:
+            state[key] = torch.zeros(shape[:-1], dtype=torch.int64)
+        else:
+            state[key] = torch.from_numpy(np.asarray(fill_value(key, tuple(shape))))
+    return state
+
+
+def official_state(name: str) -> dict[str, Tensor]:
+    """Filled official state dict of a manifest, such as `"lit/litv2_s"` or `"dense/retinanet_lit_s_fpn_1x_coco"`."""
+    return state_from(manifests()[name])
+
+
+@cache
+def cases(folder: str) -> dict[str, dict]:
+    """The cases of tests/data/<folder>/cases.json by name."""
+    return json.loads((DATA / folder / "cases.json").read_text())
+
+
+def worst_deviation(got: Tensor, stored: np.ndarray, spec: dict) -> float:
+    """Largest |got - stored| / (atol + rtol * |stored|) over the stored sample; also checks shape, mean and std.
+
+    Args:
+        got: our whole array.
+        stored: `flatten()[::k]` of the official one.
+        spec: shape, k, atol, rtol, and mean and std of the whole where known.
+    """
+    array = got.detach().double().cpu().numpy()
+    assert list(array.shape) == list(spec["shape"]), f"shape {array.shape}, official {spec['shape']}"
+    sample = array.flatten()[:: spec.get("k", 1)].reshape(stored.shape)
+    assert np.isfinite(sample).all()
+    if "mean" in spec:
+        assert abs(array.mean() - spec["mean"]) <= 2 * spec["atol"] + 1e-4 * abs(spec["mean"])
+    return float((np.abs(sample - stored) / (spec["atol"] + spec["rtol"] * np.abs(stored))).max())
