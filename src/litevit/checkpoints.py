@@ -1,0 +1,230 @@
+"""Reads and writes checkpoint files. Reading never runs code from a file.
+
+`.pth` files are read by PyTorch's restricted unpickler. Training checkpoints also hold objects of packages that need
+not be installed (yacs, argparse, mmcv, mmengine, numpy scalars): those names are met by inert stand-ins from
+`STAND_INS`, every other name is refused.
+"""
+
+import os
+import pickle
+import tempfile
+import warnings
+from collections import OrderedDict
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+Pathlike = str | os.PathLike
+
+
+class _Inert:
+    """Stands for a pickled object whose contents nobody needs: takes any arguments and any state, and does nothing."""
+
+    def __new__(cls, *args, **kwargs):
+        return object.__new__(cls)
+
+    def __init__(self, *args, **kwargs):
+        super().__init__()
+
+    def __setstate__(self, state):
+        return None
+
+
+class _InertDict:
+    """Stands for a subclass of dict. The restricted unpickler fills plain dictionaries only, so it becomes one."""
+
+    def __new__(cls, *args, **kwargs):
+        return OrderedDict()
+
+
+def _stand_in(name: str, kind: type) -> type:
+    """A class that the unpickler finds under the full `name`; it serves for functions too."""
+    module, _, last = name.rpartition(".")
+    made = type(last, (kind,), {})
+    # The unpickler looks a stand-in up by these two attributes, in every PyTorch that this package supports.
+    made.__module__, made.__qualname__ = module, last
+    return made
+
+
+STAND_INS: list[Any] = [
+    _stand_in(name, kind)
+    for name, kind in {
+        "yacs.config.CfgNode": _InertDict,  # LIT-S/M/B, LITv2: training checkpoints, key `config`
+        "argparse.Namespace": _Inert,  # LIT-Ti, LVT: training checkpoints, key `args`
+        "pathlib.PosixPath": _Inert,  # inside the namespace
+        "pathlib.WindowsPath": _Inert,
+        "collections.defaultdict": _InertDict,
+        "builtins.dict": _InertDict,
+        "addict.addict.Dict": _InertDict,
+        "mmcv.utils.config.ConfigDict": _InertDict,  # mmdet, mmseg of 2021: key `meta`
+        "mmengine.config.config.ConfigDict": _InertDict,  # mmdet 3: keys `meta` and `message_hub`
+        "mmengine.logging.history_buffer.HistoryBuffer": _Inert,
+        "builtins.getattr": _Inert,  # how a history buffer refers to its methods; this one looks nothing up
+        "numpy.dtype": _Inert,
+        "numpy.ndarray": _Inert,
+        "numpy.core.multiarray.scalar": _Inert,
+        "numpy._core.multiarray.scalar": _Inert,
+        "numpy.core.multiarray._reconstruct": _Inert,
+        "numpy._core.multiarray._reconstruct": _Inert,
+    }.items()
+]
+
+
+def read_file(path: Pathlike) -> Any:
+    """Whatever a `.pth` or `.safetensors` file holds, on the CPU.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: the file is truncated, no checkpoint, or asks for something to be run.
+    """
+    path = Path(path).expanduser()
+    if not path.is_file():
+        what = "is a folder" if path.is_dir() else "does not exist"
+        raise FileNotFoundError(f"Checkpoint {path} {what}.")
+    with path.open("rb") as file:
+        start = file.read(512)
+    if start.lstrip()[:1] == b"<":
+        raise ValueError(f"{path} is a web page, not a checkpoint: open its address in a browser and save the file.")
+    if path.suffix == ".safetensors" or start[8:10] == b'{"':
+        return _read_safetensors(path)
+    return _read_pickle(path)
+
+
+def _unreadable(path: Path) -> ValueError:
+    return ValueError(
+        f"{path} ({path.stat().st_size} bytes) cannot be read: it is truncated or damaged, or neither a PyTorch nor a "
+        "safetensors file. Get it anew."
+    )
+
+
+def _read_safetensors(path: Path) -> dict[str, Tensor]:
+    try:
+        with safe_open(path, framework="pt", device="cpu") as file:
+            return {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118  (not a dictionary)
+    except SafetensorError:
+        raise _unreadable(path) from None
+
+
+def _read_pickle(path: Path) -> Any:
+    try:
+        with torch.serialization.safe_globals(STAND_INS), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # about pickle protocols; what cannot be read raises
+            return torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        name = _forbidden_name(str(error))
+        if name is None:
+            raise _unreadable(path) from None
+        raise ValueError(
+            f"{path} was refused: it asks for {name} when read, and a checkpoint must not run code. "
+            "If you trust its maker, ask for a file of tensors only (a plain state dict or .safetensors)."
+        ) from None
+    except PermissionError:
+        raise
+    except Exception:  # a damaged file can fail anywhere in the reader, with any exception
+        raise _unreadable(path) from None
+
+
+def _forbidden_name(message: str) -> str | None:
+    """The name in the unpickler's complaint about a global that is not allowed."""
+    for before in (
+        "Unsupported global: GLOBAL ",
+        "unsupported GLOBAL ",
+        "Trying to call reduce for unrecognized function ",
+    ):
+        if before in message:
+            return message.split(before, 1)[1].split()[0]
+    return None
+
+
+# ------------------------------------------------------------- state dict
+
+
+class StateDict(NamedTuple):
+    """The tensors of a checkpoint under their bare keys."""
+
+    tensors: dict[str, Tensor]
+    wrapping: tuple[str, ...]  # what was taken off, outermost first: ("model", "module.")
+    dropped: tuple[str, ...]  # keys beside the wanted ones ("encoder." files hold more than the encoder)
+
+
+CONTAINERS = ("state_dict", "model", "model_state", "state_dict_ema", "model_ema")
+PREFIXES = ("module.", "_orig_mod.")  # DistributedDataParallel, torch.compile
+
+
+def read_state_dict(source: Pathlike | Mapping[str, Any], *, ema: bool = False) -> StateDict:
+    """Tensors of a checkpoint file, or of its contents, freed of containers and prefixes.
+
+    Args:
+        source: path, flat state dict, or the dictionary of a training checkpoint.
+        ema: take the moving average (`state_dict_ema`, `model_ema`) where the checkpoint holds both.
+    """
+    name = "The state dict" if isinstance(source, Mapping) else str(source)
+    content = source if isinstance(source, Mapping) else read_file(source)
+    containers = sorted(CONTAINERS, key=lambda key: key.endswith("_ema") != ema)
+    wrapping: list[str] = []
+    while isinstance(content, Mapping) and (found := [c for c in containers if isinstance(content.get(c), Mapping)]):
+        content = content[found[0]]
+        wrapping.append(found[0])
+    tensors = {k: v for k, v in content.items() if isinstance(v, Tensor)} if isinstance(content, Mapping) else {}
+    if not tensors:
+        raise ValueError(
+            f"{name} holds no model: a state dict is expected, flat or under one of {', '.join(CONTAINERS)}."
+        )
+    stripped = True
+    while stripped:
+        stripped = False
+        for prefix in PREFIXES:
+            if all(key.startswith(prefix) for key in tensors):
+                tensors = {key.removeprefix(prefix): value for key, value in tensors.items()}
+                wrapping.append(prefix)
+                stripped = True
+    dropped: tuple[str, ...] = ()
+    if any(key.startswith("encoder.") for key in tensors):  # self-supervised training: encoder and decoder in one file
+        dropped = tuple(key for key in tensors if not key.startswith("encoder."))
+        tensors = {key.removeprefix("encoder."): value for key, value in tensors.items() if key.startswith("encoder.")}
+        wrapping.append("encoder.")
+    return StateDict(tensors, tuple(wrapping), dropped)
+
+
+# ----------------------------------------------------------------- writing
+
+
+def write_state_dict(
+    tensors: Mapping[str, Tensor], path: Pathlike, *, metadata: Mapping[str, str] | None = None
+) -> Path:
+    """Writes `.safetensors`, or a PyTorch file of nothing but `{"model": tensors}` for any other suffix.
+
+    The file appears complete or not at all: it is written beside its name and renamed.
+    """
+    path = Path(path).expanduser()
+    if not path.parent.is_dir():
+        raise FileNotFoundError(f"Cannot write {path}: the folder {path.parent} does not exist.")
+    state = {key: value.detach().cpu().contiguous() for key, value in tensors.items()}
+    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
+    os.close(handle)
+    temporary = Path(name)
+    try:
+        if path.suffix == ".safetensors":
+            save_file(state, temporary, metadata={"format": "pt", **(metadata or {})})
+        else:
+            torch.save({"model": state}, temporary)
+        with temporary.open("rb") as file:
+            os.fsync(file.fileno())
+        temporary.chmod(0o666 & ~_umask())
+        os.replace(temporary, path)
+    except (OSError, RuntimeError, SafetensorError) as error:  # torch and safetensors raise their own on a full disk
+        raise OSError(f"Cannot write {path}: {error}. Nothing was kept.") from None
+    finally:
+        temporary.unlink(missing_ok=True)
+    return path
+
+
+def _umask() -> int:
+    current = os.umask(0)
+    os.umask(current)
+    return current

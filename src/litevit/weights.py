@@ -1,0 +1,437 @@
+"""The published checkpoints: where each lies, whose it is, how its images are prepared, what was published for it.
+
+`WEIGHTS` is the table. `fetch("litv2_s")` downloads a file once (resumable, hashed, renamed into place when complete)
+and returns its path. The LVT files sit behind a share page and under a non-commercial licence, so they are taken
+from where the user has put them, never re-hosted.
+"""
+
+import errno
+import hashlib
+import http.client
+import logging
+import os
+import shutil
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from difflib import get_close_matches
+from pathlib import Path
+
+from filelock import FileLock
+from rich.console import Console
+from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Preprocessing:
+    """How an image becomes the input of a model."""
+
+    size: int | tuple[int, int] = 224  # side of the square crop; dense models: (short side, largest long side)
+    crop_pct: float | None = 0.875  # crop side / resized shorter side; None = no crop
+    crop_mode: str = "center"  # "squash": both sides are resized to `size`, whatever the aspect ratio
+    interpolation: str = "bicubic"
+    mean: tuple[float, float, float] = (0.485, 0.456, 0.406)
+    std: tuple[float, float, float] = (0.229, 0.224, 0.225)
+
+
+IMAGENET_224 = Preprocessing()  # shorter side to int(256 / 224 * 224), centre crop
+IMAGENET_384 = Preprocessing(size=384, crop_pct=1.0, crop_mode="squash")  # the 384 config turns the crop off
+IMAGENET_LVT = Preprocessing(crop_pct=0.96)  # shorter side to 233
+COCO = Preprocessing(size=(800, 1333), crop_pct=None, interpolation="bilinear")
+ADE20K = Preprocessing(size=(512, 2048), crop_pct=None, interpolation="bilinear")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Weights:
+    """One published checkpoint. Exactly one of `url` (a direct download) and `page` (a share page) is set."""
+
+    task: str
+    source: str
+    url: str | None = None
+    page: str | None = None
+    file: str = ""  # name in the cache; the last part of `url` where not given
+    sha256: str | None = None  # None: not published; the hash is recorded on first use and checked after
+    licence: str = "Apache-2.0"
+    preprocessing: Preprocessing = IMAGENET_224
+    published: Mapping[str, float | str] = field(default_factory=dict)  # macs: multiply-adds counted once
+
+    @property
+    def filename(self) -> str:
+        return self.file or (self.url or "").rsplit("/", 1)[-1]
+
+
+LIT = "https://github.com/ziplab/LIT/releases/download/"
+LIT_GROUP = "https://github.com/zhuang-group/LIT/releases/download/"  # the old name of the same repository
+LITV2 = "https://github.com/ziplab/LITv2/releases/download/"
+LVT_PAGE = "https://livejohnshopkins-my.sharepoint.com/:u:/g/personal/cyang76_jh_edu/"
+LIT_REPO = "github.com/ziplab/LIT (arXiv:2105.14217)"
+LITV2_REPO = "github.com/ziplab/LITv2 (arXiv:2205.13213)"
+LVT_REPO = "github.com/Chenglin-Yang/LVT (arXiv:2112.10809)"
+ADOBE = "Adobe source code licence: non-commercial research and evaluation"
+ADOBE_NOTICE = "the LVT weights are Adobe's, for non-commercial research and evaluation only; do not redistribute them"
+
+# Figures as the papers and their README files publish them.
+# fmt: off
+WEIGHTS: dict[str, Weights] = {
+    "lit_ti": Weights(
+        task="classification", url=LIT + "v1.0/lit_ti.pth", source=LIT_REPO, published=dict(
+            params_M=19, macs_G=3.6, top1=81.1, throughput_img_s_rtx3090_b64=1294, train_mem_MB_b64=5868,
+            test_mem_MB_b64=1194, imagenet_real_top1=86.6, imagenet_v2_top1=70.4)),
+    "lit_s": Weights(
+        task="classification", url=LIT + "v1.0/lit_s.pth", source=LIT_REPO, published=dict(
+            params_M=27, macs_G=4.1, top1=81.5, throughput_img_s_rtx3090_b64=1298, train_mem_MB_b64=5973,
+            test_mem_MB_b64=1264, imagenet_real_top1=86.4, imagenet_v2_top1=70.4)),
+    "lit_m": Weights(
+        task="classification", url=LIT + "v1.0/lit_m.pth", source=LIT_REPO, published=dict(
+            params_M=48, macs_G=8.6, top1=83.0, throughput_img_s_rtx3090_b64=638, train_mem_MB_b64=12248,
+            test_mem_MB_b64=1473, imagenet_real_top1=87.3, imagenet_v2_top1=72.0)),
+    "lit_b": Weights(
+        task="classification", url=LIT + "v1.0/lit_b.pth", source=LIT_REPO, published=dict(
+            params_M=86, macs_G=15.0, top1=83.4, throughput_img_s_rtx3090_b64=444, train_mem_MB_b64=16766,
+            test_mem_MB_b64=2150, imagenet_real_top1=87.6, imagenet_v2_top1=72.8)),
+    "pvt_s_msa": Weights(
+        task="classification", url=LIT_GROUP + "v2.1/pvt_full_msa.pth", source=LIT_REPO, published=dict(
+            params_M=20, macs_G=8.4, top1=80.9)),
+    "retinanet_lit_ti": Weights(
+        task="detection", url=LIT + "v2.0/retina_lit_ti.pth", source=LIT_REPO, preprocessing=COCO, published=dict(
+            schedule="1x", params_M=30, box_ap=41.6)),
+    "retinanet_lit_s": Weights(
+        task="detection", url=LIT + "v2.0/retina_lit_s.pth", source=LIT_REPO, preprocessing=COCO, published=dict(
+            schedule="1x", params_M=39, box_ap=41.6)),
+    "mask_rcnn_lit_ti": Weights(
+        task="instance segmentation", url=LIT + "v2.0/mask_rcnn_lit_ti.pth", source=LIT_REPO, preprocessing=COCO,
+        published=dict(
+            schedule="1x", params_M=40, box_ap=42.0, mask_ap=39.1)),
+    "mask_rcnn_lit_s": Weights(
+        task="instance segmentation", url=LIT + "v2.0/mask_rcnn_lit_s.pth", source=LIT_REPO, preprocessing=COCO,
+        published=dict(
+            schedule="1x", params_M=48, box_ap=42.9, mask_ap=39.6)),
+    "semantic_fpn_lit_ti": Weights(
+        task="semantic segmentation", url=LIT + "v2.0/sem_fpn_lit_ti.pth", source=LIT_REPO, preprocessing=ADE20K,
+        published=dict(
+            iterations=80000, params_M=24, miou=41.3)),
+    "semantic_fpn_lit_s": Weights(
+        task="semantic segmentation", url=LIT + "v2.0/sem_fpn_lit_s.pth", source=LIT_REPO, preprocessing=ADE20K,
+        published=dict(
+            iterations=80000, params_M=32, miou=41.7)),
+    "litv2_s": Weights(
+        task="classification", url=LITV2 + "v1.0/litv2_s.pth", source=LITV2_REPO, published=dict(
+            params_M=28, macs_G=3.7, throughput_img_s_rtx3090_b64=1471, train_mem_GB_b64=5.1, test_mem_GB_b64=1.2,
+            top1=82.0)),
+    "litv2_m": Weights(
+        task="classification", url=LITV2 + "v1.0/litv2_m.pth", source=LITV2_REPO, published=dict(
+            params_M=49, macs_G=7.5, throughput_img_s_rtx3090_b64=812, train_mem_GB_b64=8.8, test_mem_GB_b64=1.4,
+            top1=83.3)),
+    "litv2_b": Weights(
+        task="classification", url=LITV2 + "v1.0/litv2_b.pth", source=LITV2_REPO, published=dict(
+            params_M=87, macs_G=13.2, throughput_img_s_rtx3090_b64=602, train_mem_GB_b64=12.2, test_mem_GB_b64=2.1,
+            top1=83.6)),
+    "litv2_b_384": Weights(
+        task="classification", url=LITV2 + "v1.0/litv2_b_384.pth", source=LITV2_REPO, preprocessing=IMAGENET_384,
+        published=dict(
+            params_M=87, macs_G=39.7, throughput_img_s_rtx3090_b64=198, train_mem_GB_b64=35.8, test_mem_GB_b64=4.6,
+            top1=84.7)),
+    "litv2_s_alpha_00": Weights(
+        task="classification", url=LITV2 + "v1.1/alpha_0.pth", source=LITV2_REPO, published=dict(
+            params_M=28, macs_G=3.97, lo_fi_heads=0, hi_fi_heads=12, top1=81.16)),
+    "litv2_s_alpha_02": Weights(
+        task="classification", url=LITV2 + "v1.1/alpha_0.2.pth", source=LITV2_REPO, published=dict(
+            params_M=28, macs_G=3.88, lo_fi_heads=2, hi_fi_heads=10, top1=81.89)),
+    "litv2_s_alpha_04": Weights(
+        task="classification", url=LITV2 + "v1.1/alpha_0.4.pth", source=LITV2_REPO, published=dict(
+            params_M=28, macs_G=3.82, lo_fi_heads=4, hi_fi_heads=8, top1=81.81)),
+    "litv2_s_alpha_05": Weights(
+        task="classification", url=LITV2 + "v1.1/alpha_0.5.pth", source=LITV2_REPO, published=dict(
+            params_M=28, macs_G=3.77, lo_fi_heads=6, hi_fi_heads=6, top1=81.88)),
+    "litv2_s_alpha_07": Weights(
+        task="classification", url=LITV2 + "v1.1/alpha_0.7.pth", source=LITV2_REPO, published=dict(
+            params_M=28, macs_G=3.74, lo_fi_heads=8, hi_fi_heads=4, top1=81.94)),
+    "litv2_s_alpha_09": Weights(
+        task="classification", url=LITV2 + "v1.1/alpha_0.9.pth", source=LITV2_REPO, published=dict(
+            params_M=28, macs_G=3.73, lo_fi_heads=10, hi_fi_heads=2, top1=82.03)),
+    "litv2_s_alpha_10": Weights(
+        task="classification", url=LITV2 + "v1.1/alpha_1.pth", source=LITV2_REPO, published=dict(
+            params_M=28, macs_G=3.7, lo_fi_heads=12, hi_fi_heads=0, top1=81.89)),
+    "retinanet_litv2_s": Weights(
+        task="detection", url=LITV2 + "v1.0/retinanet_litv2_s_fpn_1x_coco.pth", source=LITV2_REPO, preprocessing=COCO,
+        published=dict(
+            schedule="1x", window_size=2, params_M=38, macs_G=242, fps_rtx3090=18.7, box_ap=44.0)),
+    "mask_rcnn_litv2_s": Weights(
+        task="instance segmentation", url=LITV2 + "v1.0/mask_rcnn_litv2_s_fpn_1x_coco.pth", source=LITV2_REPO,
+        preprocessing=COCO, published=dict(
+            schedule="1x", window_size=2, params_M=47, macs_G=261, fps_rtx3090=18.7, box_ap=44.9, mask_ap=40.8)),
+    "retinanet_litv2_s_ws4": Weights(
+        task="detection", url=LITV2 + "v1.0/retinanet_litv2_s_fpn_1x_coco_ws_4.pth", source=LITV2_REPO,
+        preprocessing=COCO, published=dict(
+            schedule="1x", window_size=4, params_M=38, macs_G=230, fps_rtx3090=20.4, box_ap=43.7)),
+    "mask_rcnn_litv2_s_ws4": Weights(
+        task="instance segmentation", url=LITV2 + "v1.0/mask_rcnn_litv2_s_fpn_1x_coco_ws_4.pth", source=LITV2_REPO,
+        preprocessing=COCO, published=dict(
+            schedule="1x", window_size=4, params_M=47, macs_G=249, fps_rtx3090=21.9, box_ap=44.7, mask_ap=40.7)),
+    "retinanet_litv2_m": Weights(
+        task="detection", url=LITV2 + "v1.0/retinanet_litv2_m_fpn_1x_coco.pth", source=LITV2_REPO, preprocessing=COCO,
+        published=dict(
+            schedule="1x", window_size=2, params_M=59, macs_G=348, fps_rtx3090=12.2, box_ap=46.0)),
+    "mask_rcnn_litv2_m": Weights(
+        task="instance segmentation", url=LITV2 + "v1.0/mask_rcnn_litv2_m_fpn_1x_coco.pth", source=LITV2_REPO,
+        preprocessing=COCO, published=dict(
+            schedule="1x", window_size=2, params_M=68, macs_G=367, fps_rtx3090=12.6, box_ap=46.8, mask_ap=42.3)),
+    "retinanet_litv2_m_ws4": Weights(
+        task="detection", url=LITV2 + "v1.0/retinanet_litv2_m_fpn_1x_coco_ws_4.pth", source=LITV2_REPO,
+        preprocessing=COCO, published=dict(
+            schedule="1x", window_size=4, params_M=59, macs_G=312, fps_rtx3090=14.8, box_ap=45.8)),
+    "mask_rcnn_litv2_m_ws4": Weights(
+        task="instance segmentation", url=LITV2 + "v1.0/mask_rcnn_litv2_m_fpn_1x_coco_ws_4.pth", source=LITV2_REPO,
+        preprocessing=COCO, published=dict(
+            schedule="1x", window_size=4, params_M=68, macs_G=315, fps_rtx3090=16.0, box_ap=46.5, mask_ap=42.0)),
+    "retinanet_litv2_b": Weights(
+        task="detection", url=LITV2 + "v1.0/retinanet_litv2_b_fpn_1x_coco.pth", source=LITV2_REPO, preprocessing=COCO,
+        published=dict(
+            schedule="1x", window_size=2, params_M=97, macs_G=481, fps_rtx3090=9.5, box_ap=46.7)),
+    "mask_rcnn_litv2_b": Weights(
+        task="instance segmentation", url=LITV2 + "v1.0/mask_rcnn_litv2_b_fpn_1x_coco.pth", source=LITV2_REPO,
+        preprocessing=COCO, published=dict(
+            schedule="1x", window_size=2, params_M=106, macs_G=500, fps_rtx3090=9.3, box_ap=47.3, mask_ap=42.6)),
+    "retinanet_litv2_b_ws4": Weights(
+        task="detection", url=LITV2 + "v1.0/retinanet_litv2_b_fpn_1x_coco_ws_4.pth", source=LITV2_REPO,
+        preprocessing=COCO, published=dict(
+            schedule="1x", window_size=4, params_M=97, macs_G=430, fps_rtx3090=11.8, box_ap=46.3)),
+    "mask_rcnn_litv2_b_ws4": Weights(
+        task="instance segmentation", url=LITV2 + "v1.0/mask_rcnn_litv2_b_fpn_1x_coco_ws_4.pth", source=LITV2_REPO,
+        preprocessing=COCO, published=dict(
+            schedule="1x", window_size=4, params_M=106, macs_G=449, fps_rtx3090=11.5, box_ap=46.8, mask_ap=42.3)),
+    "semantic_fpn_litv2_s": Weights(
+        task="semantic segmentation", url=LITV2 + "v1.0/litv2_s_fpn_r50_512x512_80k_ade20k.pth", source=LITV2_REPO,
+        preprocessing=ADE20K, published=dict(
+            iterations=80000, params_M=31, macs_G=41, fps=42.6, miou=44.3)),
+    "semantic_fpn_litv2_m": Weights(
+        task="semantic segmentation", url=LITV2 + "v1.0/litv2_m_fpn_r50_512x512_80k_ade20k.pth", source=LITV2_REPO,
+        preprocessing=ADE20K, published=dict(
+            iterations=80000, params_M=52, macs_G=63, fps=28.5, miou=45.7)),
+    "semantic_fpn_litv2_b": Weights(
+        task="semantic segmentation", url=LITV2 + "v1.0/litv2_b_fpn_r50_512x512_80k_ade20k.pth", source=LITV2_REPO,
+        preprocessing=ADE20K, published=dict(
+            iterations=80000, params_M=90, macs_G=93, fps=27.5, miou=47.2)),
+    "lvt": Weights(
+        task="classification", page=LVT_PAGE + "EfRiWkG1IHdCr1fMHcpv4AcBqnfqkrTVI7XVD-tom6Gwwg?e=DSc7sH",
+        file="lvt_imagenet.pth.tar", source=LVT_REPO, licence=ADOBE, preprocessing=IMAGENET_LVT, published=dict(
+            params_M=3.4, params_are="backbone only", macs_G=0.9, top1=74.8)),
+    "lvt_backbone": Weights(
+        task="pre-training weights", page=LVT_PAGE + "EWY2UcHaAPlLkRi7MQvXNWQBAXA8tc_y5No_rCjXnzw97Q?e=YEp3zj",
+        file="lvt_imagenet_pretrained.pth.tar", source=LVT_REPO, licence=ADOBE, preprocessing=IMAGENET_LVT),
+    "segformer_lvt": Weights(
+        task="semantic segmentation", page=LVT_PAGE + "ERCKoFH80EREtzvmeTklq6MBa-Iw5nX9IM7w5lwFsW6UjA?e=eNhaf7",
+        file="segformer_lvt_ade20k.pth", source=LVT_REPO, licence=ADOBE, preprocessing=ADE20K, published=dict(
+            iterations=160000, params_M=3.9, macs_G=10.6, macs_at="short side 512", fps_v100=45.5, miou=39.3)),
+    "panoptic_fpn_lvt": Weights(
+        task="panoptic segmentation", page=LVT_PAGE + "ESd4pNvGu1VGjJ14_XQ1ViABJldEqDmtEH5UAGmBSbm-pA?e=mNGeN5",
+        file="panoptic_fpn_lvt_fpn_coco.pth", source=LVT_REPO, licence=ADOBE, preprocessing=COCO, published=dict(
+            schedule="3x", params_M=5.4, macs_G=56.4, macs_at="1333x800", fps_v100=20.4, pq=42.8, pq_things=49.5,
+            pq_stuff=32.6, test_dev_pq=43.0, test_dev_pq_things=49.9, test_dev_pq_stuff=32.6)),
+}
+# fmt: on
+
+
+def find(name: str) -> Weights:
+    """The published checkpoint of a model name."""
+    if name in WEIGHTS:
+        return WEIGHTS[name]
+    near = get_close_matches(name, WEIGHTS, n=3)
+    hint = f" Near names that have one: {', '.join(near)}." if near else ""
+    raise ValueError(f"No checkpoint was published for '{name}'.{hint} Use weights=None or the path of a file.")
+
+
+def preprocessing(name: str) -> Preprocessing:
+    """The published preprocessing of a model name; a model without published weights gets its family's."""
+    if name in WEIGHTS:
+        return WEIGHTS[name].preprocessing
+    return IMAGENET_LVT if name.startswith("lvt") else IMAGENET_224
+
+
+def cache_dir() -> Path:
+    """Where downloads are kept: `$LITEVIT_CACHE`, else `litevit` in the platform's cache folder."""
+    if chosen := os.environ.get("LITEVIT_CACHE"):
+        return Path(chosen).expanduser()
+    if sys.platform == "win32":
+        base = Path(os.environ.get("LOCALAPPDATA", "~/AppData/Local"))
+    elif sys.platform == "darwin":
+        base = Path("~/Library/Caches")
+    else:
+        base = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache")
+    return base.expanduser() / "litevit"
+
+
+def fetch(name: str, *, progress: bool = True) -> Path:
+    """Path of the published checkpoint of `name`, downloaded on first use.
+
+    Args:
+        name: a key of `WEIGHTS`.
+        progress: show a bar on stderr while downloading.
+
+    Raises:
+        ValueError: nothing was published under this name, or the cached file is not the one recorded.
+        FileNotFoundError: the file has to be fetched by hand from a share page.
+        OSError: no network, no space, or the transfer broke off; nothing incomplete takes the file's name.
+    """
+    entry = find(name)
+    folder = cache_dir()
+    target = folder / entry.filename
+    if entry.page and not target.exists():
+        raise FileNotFoundError(
+            f"The weights of {name} sit behind a share page and cannot be downloaded by a program. Open {entry.page} "
+            f"in a browser, save the file as {target} or pass its path as weights=PATH. Licence: {ADOBE_NOTICE}."
+        )
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OSError(
+            f"Cannot write to the cache {folder} ({error.strerror}). Set LITEVIT_CACHE to a folder."
+        ) from None
+    with FileLock(folder / f"{entry.filename}.lock"):  # one process of a distributed run downloads, the others wait
+        if not target.exists():
+            assert entry.url is not None
+            download(entry.url, target, sha256=entry.sha256, progress=progress)
+        _check_hash(target, expected=entry.sha256)
+    if entry.licence == ADOBE:
+        logger.warning("%s: %s.", entry.filename, ADOBE_NOTICE)
+    return target
+
+
+# ------------------------------------------------------------------ hash
+
+
+def sha256_of(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _record(path: Path) -> Path:
+    return path.with_name(path.name + ".sha256")
+
+
+def _check_hash(path: Path, *, expected: str | None) -> None:
+    """Compares a cached file with the published hash or the one recorded on first use; records it if there is none."""
+    record = _record(path)
+    if expected is None and record.exists():
+        expected = record.read_text().split()[0]
+    found = sha256_of(path)
+    if expected is None:
+        temporary = record.with_name(record.name + ".tmp")
+        temporary.write_text(f"{found}  {path.name}\n")  # the format of `sha256sum --check`
+        os.replace(temporary, record)
+    elif found != expected:
+        raise ValueError(
+            f"{path} has changed: its sha256 should be {expected}, is {found}. "
+            f"Delete the file (and {record.name}) to get it anew."
+        )
+
+
+# -------------------------------------------------------------- download
+
+CHUNK = 1 << 20
+RETRIES = 4  # how often a transfer that breaks off is taken up again
+TIMEOUT = 30.0  # seconds without a byte
+PAUSE = 1.0  # seconds before the first retry; doubles
+
+
+def download(url: str, target: Path, *, sha256: str | None = None, progress: bool = True) -> None:
+    """Downloads `url` to `target`, resuming a `.part` file left by an earlier try.
+
+    The bytes go to `<target>.part`; only a complete file with the right hash (where known) is renamed to `target`.
+    """
+    part = target.with_name(target.name + ".part")
+    tag = target.with_name(target.name + ".part.etag")  # which version of the file the part belongs to
+    by_hand = f"Or fetch {url} by other means and save it as {target}."
+    with _bar(target.name, show=progress) as advance:
+        for attempt in range(RETRIES + 1):
+            try:
+                total = _transfer(url, part, tag, advance)
+            except urllib.error.HTTPError as error:
+                if error.code == 416:  # the part is longer than the file: not a part of it
+                    _remove(part, tag)
+                    continue
+                if error.code in (429, 500, 502, 503, 504) and attempt < RETRIES:
+                    time.sleep(PAUSE * 2**attempt)
+                    continue
+                raise OSError(f"{url}: the server answered {error.code} {error.reason}. {by_hand}") from None
+            except urllib.error.URLError as error:
+                raise OSError(f"{url}: cannot be reached ({error.reason}). Check the network. {by_hand}") from None
+            except (TimeoutError, ConnectionError, http.client.HTTPException) as error:
+                if attempt < RETRIES:
+                    time.sleep(PAUSE * 2**attempt)
+                    continue
+                raise OSError(f"{url}: cannot be read ({error!r}). Run again to resume. {by_hand}") from None
+            except OSError as error:
+                if error.errno == errno.ENOSPC:
+                    _remove(part, tag)
+                    raise OSError(
+                        errno.ENOSPC,
+                        f"No space left in {target.parent} for {target.name}; nothing was kept. "
+                        "Free some, or set LITEVIT_CACHE to a folder on a larger disk",
+                    ) from None
+                raise
+            size = part.stat().st_size
+            if total is None or size == total:
+                break
+            if size > total:
+                _remove(part, tag)
+        else:
+            size = part.stat().st_size if part.exists() else 0
+            raise OSError(f"{url}: the transfer broke off after {size} bytes. Run again to resume. {by_hand}")
+    found = sha256_of(part)
+    if sha256 is not None and found != sha256:
+        _remove(part, tag)
+        raise ValueError(f"{url}: sha256 should be {sha256}, got {found}. The file was discarded; try again.")
+    os.replace(part, target)
+    _remove(tag)
+
+
+def _transfer(url: str, part: Path, tag: Path, advance) -> int | None:
+    """One request, appended to `part`. Returns the size the whole file has, where the server says."""
+    start = part.stat().st_size if part.exists() else 0
+    headers = {"User-Agent": "litevit", "Accept-Encoding": "identity"}
+    if start:
+        headers["Range"] = f"bytes={start}-"
+        if tag.exists():
+            headers["If-Range"] = tag.read_text()  # a file that changed meanwhile is sent whole
+    with urllib.request.urlopen(urllib.request.Request(url, headers=headers), timeout=TIMEOUT) as reply:
+        if reply.headers.get_content_type() == "text/html":
+            raise urllib.error.URLError("a web page came instead of the file")
+        resumed = reply.status == 206
+        start = start if resumed else 0
+        length = reply.headers.get("Content-Length")
+        total = start + int(length) if length else None
+        if total is not None and shutil.disk_usage(part.parent).free < total - start:
+            raise OSError(errno.ENOSPC, "no space left")
+        if etag := reply.headers.get("ETag"):
+            tag.write_text(etag)
+        advance(start, total)
+        with part.open("ab" if resumed else "wb") as file:
+            while chunk := reply.read(CHUNK):
+                file.write(chunk)
+                start += len(chunk)
+                advance(start, total)
+            file.flush()
+            os.fsync(file.fileno())
+    return total
+
+
+def _remove(*paths: Path) -> None:
+    for path in paths:
+        path.unlink(missing_ok=True)
+
+
+@contextmanager
+def _bar(name: str, *, show: bool) -> Iterator:
+    """Yields `advance(done, total)`; draws it on stderr where that is a terminal."""
+    console = Console(stderr=True)
+    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
+    with Progress(*columns, TimeRemainingColumn(), console=console, disable=not show) as bar:
+        task = bar.add_task(name, total=None)
+        yield lambda done, total: bar.update(task, completed=done, total=total)
