@@ -122,7 +122,7 @@ class LIT(nn.Module):
 
         rates = torch.linspace(0, c.drop_path_rate, sum(c.depths), device="cpu").tolist()
         stages = []
-        for i, dim in enumerate(c.embed_dims):
+        for i in range(4):
             blocks = [self._block(i, rates.pop(0)) for _ in range(c.depths[i])]
             stages.append(Stage(self._entry(i), blocks))
         self.stages = nn.ModuleList(stages)

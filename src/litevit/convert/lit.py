@@ -76,7 +76,7 @@ def _fuse_hilo(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """`l_q` and `h_qkv` (either may be absent) become the rows [l_q | h_qkv] of `in_proj`."""
     out: dict[str, Tensor] = {}
     for key, value in state.items():
-        head, dot, kind = key.rpartition(".")
+        head, _, kind = key.rpartition(".")
         if head.endswith(".l_q"):
             other = state.get(head.removesuffix("l_q") + "h_qkv." + kind)
             out[head.removesuffix("l_q") + "in_proj." + kind] = value if other is None else torch.cat([value, other])

@@ -76,7 +76,8 @@ class HiLo(nn.Module):
         if x.ndim == 3:
             if height is None or width is None or height * width != x.shape[1]:
                 raise ValueError(
-                    f"HiLo: tokens (B, L, C) need height * width == L, got L={x.shape[1]}, height={height}, width={width}"
+                    "HiLo: tokens (B, L, C) need height * width == L, "
+                    f"got L={x.shape[1]}, height={height}, width={width}"
                 )
             return self._attend(x.view(x.shape[0], height, width, x.shape[2])).flatten(1, 2)
         return self._attend(x)
