@@ -236,6 +236,36 @@ def count_macs(model: nn.Module, image_size: tuple[int, int]) -> int:
     return counter.get_total_flops() // 2
 
 
+def info(name: str, image_size: int | tuple[int, int] | None = None) -> ModelInfo:
+    """Facts about a model: parameters and multiply-adds of ours, published figures, weights, licence, source.
+
+    Args:
+        name: one of `list_models()`.
+        image_size: side or (H, W) for the multiply-adds; None takes the model's own size.
+    """
+    from litevit.weights import WEIGHTS
+
+    if name not in MODELS:
+        raise _unknown(name, sorted(MODELS), "model")
+    known = WEIGHTS.get(name)
+    if image_size is None:
+        image_size = known.preprocessing.size if known is not None else 224
+    size = (image_size, image_size) if isinstance(image_size, int) else (image_size[0], image_size[1])
+    with torch.device("meta"):
+        model = create_model(name).eval()
+    return ModelInfo(
+        name=name,
+        task=MODELS[name].task.name,
+        params=sum(p.numel() for p in model.parameters()),
+        macs=count_macs(model, size),
+        image_size=size,
+        published=dict(known.published) if known is not None else {},
+        weights=(known.url or known.page) if known is not None else None,
+        licence=known.licence if known is not None else None,
+        source=known.source if known is not None else None,
+    )
+
+
 def describe(entry: Entry) -> dict[str, Any]:
     """Backbone and task fields of a MODELS row as one flat dict."""
     return {**asdict(entry.backbone), **asdict(entry.head)}
