@@ -1,0 +1,143 @@
+"""Semantic FPN (arXiv:1901.02446): a pyramid, and branches that climb from every level to stride 4 and are summed.
+
+Published with LIT and LITv2 on ADE20K (mmseg 0.13). B images, K classes.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torchvision.ops import Conv2dNormActivation
+
+from litevit.layers.fpn import FPN
+from litevit.tasks.detection import backbone_features
+from litevit.tasks.segmentation import (
+    IGNORE,
+    SegmentationTest,
+    check_masks,
+    resize_bilinear,
+    segment,
+    segmentation_loss,
+)
+
+ADE20K_TEST = SegmentationTest()
+
+
+@dataclass(frozen=True, kw_only=True)
+class SemanticFPNConfig:
+    """The published ADE20K models."""
+
+    num_classes: int = 150
+    fpn_channels: int = 256
+    head_channels: int = 128
+    dropout: float = 0.1  # of whole channels, before the classifier
+    ignore_index: int = IGNORE
+    test: SegmentationTest = ADE20K_TEST
+
+
+class SemanticFPNHead(nn.Module):
+    """Level i goes through max(1, i) blocks of convolution, norm and ReLU, each followed by x2 upsampling if i > 0."""
+
+    def __init__(
+        self,
+        in_channels: int,
+        channels: int,
+        num_classes: int,
+        *,
+        dropout: float = 0.0,
+        norm: Callable[[int], nn.Module] = nn.BatchNorm2d,
+        num_levels: int = 4,
+    ):
+        super().__init__()
+        self.branches = nn.ModuleList(
+            nn.ModuleList(
+                Conv2dNormActivation(in_channels if j == 0 else channels, channels, 3, norm_layer=norm)
+                for j in range(max(1, level))
+            )
+            for level in range(num_levels)
+        )
+        self.upsample = nn.Upsample(scale_factor=2, mode="bilinear", align_corners=False)
+        self.dropout = nn.Dropout2d(dropout)
+        self.classifier = nn.Conv2d(channels, num_classes, 1)  # official: conv_seg, conv_logits
+        self.init_weights()
+
+    @torch.no_grad()
+    def init_weights(self) -> None:
+        """Kaiming normal (fan out) convolutions, normal(0.01) classifier."""
+        for module in self.branches.modules():
+            if isinstance(module, nn.Conv2d):
+                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+        nn.init.normal_(self.classifier.weight, std=0.01)
+        assert self.classifier.bias is not None
+        nn.init.zeros_(self.classifier.bias)
+
+    def forward_features(self, maps: Sequence[Tensor]) -> Tensor:
+        """Args: maps: (B, C, H_i, W_i), strides 4, 8, 16, 32. Returns: their sum at stride 4, (B, channels, H_0, W_0)."""
+        size = (maps[0].shape[-2], maps[0].shape[-1])
+        total: Tensor | None = None
+        for level, (x, blocks) in enumerate(zip(maps, self.branches, strict=True)):
+            for block in blocks:  # type: ignore[union-attr]
+                x = block(x)
+                if level > 0:
+                    x = self.upsample(x)
+            x = resize_bilinear(x, size)  # doubling a rounded-down size falls short
+            total = x if total is None else total + x
+        assert total is not None
+        return total
+
+    def forward(self, maps: Sequence[Tensor]) -> Tensor:
+        """Args: as `forward_features`. Returns: logits (B, K, H_0, W_0)."""
+        return self.classifier(self.dropout(self.forward_features(maps)))
+
+
+class SemanticFPN(nn.Module):
+    """Semantic segmentation on any backbone with four maps.
+
+    Args:
+        backbone: see `litevit.create_backbone`; published with `out_norms="segmentation"`.
+    """
+
+    def __init__(self, backbone: nn.Module, config: SemanticFPNConfig):
+        super().__init__()
+        self.config = config
+        self.backbone = backbone
+        features = backbone_features(backbone, user="SemanticFPN")
+        self.fpn = FPN([f.channels for f in features], config.fpn_channels)
+        self.head = SemanticFPNHead(
+            config.fpn_channels, config.head_channels, config.num_classes, dropout=config.dropout
+        )
+
+    def forward_raw(self, batch: Tensor) -> dict[str, Tensor]:
+        """Every map before post-processing.
+
+        Args:
+            batch: (B, 3, H, W), normalised.
+
+        Returns:
+            `C2`..`C5` (backbone), `F0`..`F3` (pyramid), `logits` (B, K, H/4, W/4).
+        """
+        features = self.backbone(batch)
+        pyramid = self.fpn(features)
+        out = {f"C{i + 2}": x for i, x in enumerate(features)} | {f"F{i}": x for i, x in enumerate(pyramid)}
+        return out | {"logits": self.head(pyramid)}
+
+    def forward(self, images: Tensor, masks: Tensor | None = None) -> Tensor | dict[str, Tensor]:
+        """
+        Args:
+            images: (B, 3, H, W), normalised.
+            masks: (B, H, W) classes 0..K-1, or `ignore_index`.
+
+        Returns:
+            Logits (B, K, H, W); with masks `{"loss_seg"}` instead.
+        """
+        if masks is not None:
+            check_masks(masks, images, num_classes=self.config.num_classes, ignore_index=self.config.ignore_index)
+        logits = self.head(self.fpn(self.backbone(images)))
+        if masks is not None:
+            return {"loss_seg": segmentation_loss(logits, masks, ignore_index=self.config.ignore_index)}
+        return resize_bilinear(logits, (images.shape[-2], images.shape[-1]))
+
+    def segment(self, image: Tensor, *, test: SegmentationTest | None = None) -> Tensor:
+        """Class of every pixel. Args: image: (3, H, W) RGB in [0, 1], any size. Returns: (H, W) int64."""
+        return segment(self, image, test or self.config.test)  # type: ignore[arg-type]
