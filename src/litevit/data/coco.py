@@ -1,0 +1,279 @@
+"""COCO-format instance annotations: COCO 2017 as published, and any set written in its format.
+
+A sample is `(image, target)`: image a uint8 `tv_tensors.Image` (3, H, W), target a dict with
+    boxes     `tv_tensors.BoundingBoxes` (N, 4) float32, xyxy, pixels of the image
+    labels    (N,) int64, contiguous from 0 in the order of the sorted category ids
+    masks     `tv_tensors.Mask` (N, H, W) bool (only with `masks=True`)
+    iscrowd   (N,) bool
+    area      (N,) float64, the annotation's own area: COCO's small / medium / large are decided by it
+    image_id  int
+Every tensor is a plain or tv_tensor, so torchvision's v2 transforms move boxes and masks with the image.
+
+Polygons and run lengths are rasterised by faster-coco-eval's mask code, bit for bit pycocotools'.
+"""
+
+import json
+import warnings
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image as PILImage
+from torch import Tensor
+from torch.utils.data import Dataset
+from torchvision import tv_tensors
+
+MIN_TRAIN_SIDE = 32  # images with a shorter side are left out of training (mmdet 2.x and 3.x)
+
+
+def read_json(path: str | Path, *, needs: Sequence[str]) -> dict[str, Any]:
+    """The annotation file as a dict that has the lists named in `needs`."""
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"annotation file {path} does not exist")
+    try:
+        content = json.loads(path.read_bytes())
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path} is not JSON: {error}") from None
+    if not isinstance(content, dict) or any(not isinstance(content.get(key), list) for key in needs):
+        found = sorted(content) if isinstance(content, dict) else f"a {type(content).__name__}"
+        raise ValueError(f"{path} is not in COCO's format: the lists {', '.join(needs)} are needed, found {found}")
+    for key in needs:
+        if not all(isinstance(entry, dict) for entry in content[key]):
+            raise ValueError(f"{path} is not in COCO's format: every entry of {key!r} must be an object")
+    return content
+
+
+def read_image(path: str | Path, size: tuple[int, int] | None = None) -> tv_tensors.Image:
+    """Decode to RGB.
+
+    Args:
+        size: (H, W) that the annotations were made for; another size raises.
+    Returns: (3, H, W) uint8.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"image {path} does not exist")
+    try:
+        with PILImage.open(path) as file:
+            pixels = np.array(file.convert("RGB"))
+    except (OSError, SyntaxError, ValueError) as error:  # PIL raises any of them for a broken file, without its name
+        raise OSError(f"image {path} cannot be decoded: {error}") from None
+    if size is not None and pixels.shape[:2] != tuple(size):
+        raise ValueError(
+            f"image {path} is {pixels.shape[1]} x {pixels.shape[0]} (width x height), "
+            f"its annotation says {size[1]} x {size[0]}"
+        )
+    return tv_tensors.Image(torch.from_numpy(pixels).permute(2, 0, 1).contiguous())
+
+
+def mask_codec() -> Any:
+    """faster-coco-eval's mask functions (encode, decode, merge, area, segmToRle)."""
+    try:
+        from faster_coco_eval import mask
+    except ImportError as error:
+        raise ImportError("COCO masks need faster-coco-eval: pip install 'litevit[coco]'") from error
+    return mask
+
+
+def segmentation_to_rle(segmentation: Any, height: int, width: int) -> dict[str, Any] | None:
+    """Polygons, uncompressed or compressed run lengths -> one compressed run length.
+
+    Polygons of fewer than three points have no inside and are left out; None when nothing is left.
+    """
+    codec = mask_codec()
+    if isinstance(segmentation, list):
+        # Six numbers at least: the codec would read four as a box.
+        polygons = [polygon for polygon in segmentation if isinstance(polygon, list) and len(polygon) >= 6]
+        if any(len(polygon) % 2 for polygon in polygons):
+            raise ValueError("a polygon has an odd number of coordinates; x1, y1, x2, y2, ... are needed")
+        return codec.merge(codec.frPyObjects(polygons, height, width)) if polygons else None
+    if isinstance(segmentation, dict) and {"size", "counts"} <= segmentation.keys():
+        if list(segmentation["size"]) != [height, width]:
+            raise ValueError(
+                f"a run-length mask is {segmentation['size']} (height, width), its image {[height, width]}"
+            )
+        if not isinstance(segmentation["counts"], list):
+            return segmentation
+        if sum(segmentation["counts"]) != height * width or min(segmentation["counts"], default=0) < 0:
+            raise ValueError(
+                f"the run lengths of a mask add up to {sum(segmentation['counts'])}, "
+                f"its image has {height} x {width} = {height * width} pixels"
+            )
+        return codec.frPyObjects(segmentation, height, width)
+    raise ValueError(f"a segmentation is a list of polygons or a run length with size and counts, got {segmentation!r}")
+
+
+def decode_masks(rles: Sequence[dict[str, Any] | None], height: int, width: int) -> Tensor:
+    """Returns: (N, H, W) bool; an entry None is an empty mask."""
+    masks = torch.zeros((len(rles), height, width), dtype=torch.bool)
+    for mask, rle in zip(masks, rles):
+        if rle is not None:
+            mask.copy_(torch.from_numpy(mask_codec().decode(rle)))
+    return masks
+
+
+def encode_masks(masks: Tensor) -> list[dict[str, Any]]:
+    """(N, H, W) bool -> compressed run lengths with `counts` as str, ready for JSON."""
+    codec = mask_codec()
+    if len(masks) == 0:
+        return []
+    fortran = np.asfortranarray(masks.to("cpu", torch.uint8).permute(1, 2, 0).numpy())
+    return [
+        {
+            "size": list(rle["size"]),
+            "counts": rle["counts"].decode() if isinstance(rle["counts"], bytes) else rle["counts"],
+        }
+        for rle in codec.encode(fortran)
+    ]
+
+
+def box_problem(box: Any, height: int, width: int) -> str | None:
+    """Why an xywh box cannot be learned from, or None. The published training skips the same boxes."""
+    if not isinstance(box, list | tuple) or len(box) != 4 or not all(isinstance(v, int | float) for v in box):
+        return "not four numbers"
+    x, y, w, h = box
+    if not np.isfinite(box).all():
+        return "not finite"
+    if w < 0 or h < 0:
+        return "negative size"
+    if w < 1 or h < 1:
+        return "narrower than one pixel"
+    if min(x + w, width) - max(x, 0) <= 0 or min(y + h, height) - max(y, 0) <= 0:
+        return "outside the image"
+    return None
+
+
+class CocoInstances(Dataset):
+    """Images with instance annotations.
+
+    Args:
+        images: folder of the images.
+        annotations: `instances_*.json`.
+        train: leave out what the published training leaves out: crowds, boxes narrower than a pixel or outside the
+            image, annotations without area, images shorter than 32 pixels on a side, and images left without objects.
+            Evaluation keeps all of them, but boxes of negative size.
+        keep_empty: keep images without objects in training.
+        classes: names of the categories to read, in the order of their labels; the default is all, by ascending id.
+        masks: read the instance masks.
+        transforms: called as `transforms(image, target)`.
+    """
+
+    def __init__(
+        self,
+        images: str | Path,
+        annotations: str | Path,
+        *,
+        train: bool = False,
+        keep_empty: bool = False,
+        classes: Sequence[str] | None = None,
+        masks: bool = True,
+        transforms: Callable[[Any, Any], tuple[Any, Any]] | None = None,
+    ):
+        self.folder, self.file = Path(images), Path(annotations)
+        self.masks, self.transforms = masks, transforms
+        content = read_json(self.file, needs=("images", "annotations", "categories"))
+        if not content["images"]:
+            raise ValueError(f"{self.file} lists no images")
+        try:
+            self._read(content, train=train, keep_empty=keep_empty, classes=classes)
+        except KeyError as missing:
+            raise ValueError(f"{self.file} is not in COCO's format: an entry has no {missing}") from None
+        if not self.images:
+            raise ValueError(f"{self.file}: none of its {len(content['images'])} images has an object to train on")
+
+    def _read(self, content: dict[str, Any], *, train: bool, keep_empty: bool, classes: Sequence[str] | None) -> None:
+        by_id = {category["id"]: category["name"] for category in sorted(content["categories"], key=lambda c: c["id"])}
+        if classes is not None:
+            ids = {name: category_id for category_id, name in by_id.items()}
+            if unknown := [name for name in classes if name not in ids]:
+                raise ValueError(f"{self.file} has no category {unknown[0]!r}; it has {', '.join(ids)}")
+            wanted = {ids[name]: name for name in classes}
+        else:
+            wanted = by_id
+        self.classes: tuple[str, ...] = tuple(wanted.values())
+        self.category_ids: tuple[int, ...] = tuple(wanted)
+        label_of = {category_id: label for label, category_id in enumerate(wanted)}
+
+        sizes = {image["id"]: (image["height"], image["width"]) for image in content["images"]}
+        objects: dict[Any, list[dict[str, Any]]] = {image_id: [] for image_id in sizes}
+        skipped: dict[str, int] = {}
+        for annotation in content["annotations"]:
+            image_id, category_id = annotation["image_id"], annotation["category_id"]
+            if category_id not in by_id:
+                raise ValueError(
+                    f"{self.file}: annotation {annotation.get('id')} has category {category_id}, not listed"
+                )
+            if image_id not in sizes:
+                raise ValueError(
+                    f"{self.file}: annotation {annotation.get('id')} belongs to image {image_id}, not listed"
+                )
+            if category_id not in label_of or (train and annotation.get("iscrowd", 0)):
+                continue
+            problem = box_problem(annotation["bbox"], *sizes[image_id])
+            if problem is None and train and annotation.get("area", 1) <= 0:
+                problem = "no area"
+            # Evaluation counts thin and outside boxes as COCO's own evaluator does; no evaluator can use the others.
+            if problem and (train or problem in ("negative size", "not four numbers", "not finite")):
+                skipped[problem] = skipped.get(problem, 0) + 1
+                continue
+            objects[image_id].append(annotation | {"label": label_of[category_id]})
+        if skipped:
+            reasons = ", ".join(f"{count} with a box {problem}" for problem, count in skipped.items())
+            warnings.warn(
+                f"{self.file}: skipped {reasons.replace('a box no area', 'no area')} of {len(content['annotations'])} "
+                "annotations; `litevit doctor` names them",
+                stacklevel=4,
+            )
+        self.images: list[dict[str, Any]] = [
+            image
+            for image in sorted(content["images"], key=lambda image: image["id"])
+            if not train
+            or (min(image["height"], image["width"]) >= MIN_TRAIN_SIDE and (keep_empty or objects[image["id"]]))
+        ]
+        self.objects: list[list[dict[str, Any]]] = [objects[image["id"]] for image in self.images]
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    @property
+    def aspect_ratios(self) -> list[float]:
+        """Width / height of every image, read from the annotations alone."""
+        return [image["width"] / image["height"] for image in self.images]
+
+    def __getitem__(self, index: int) -> tuple[Any, dict[str, Any]]:
+        record, objects = self.images[index], self.objects[index]
+        height, width = record["height"], record["width"]
+        image = read_image(self.folder / record["file_name"], (height, width))
+        boxes = torch.tensor([o["bbox"] for o in objects], dtype=torch.float32).reshape(-1, 4)
+        boxes[:, 2:] += boxes[:, :2]
+        target: dict[str, Any] = {
+            "image_id": record["id"],
+            "boxes": tv_tensors.BoundingBoxes(boxes, format="XYXY", canvas_size=(height, width)),  # type: ignore[call-overload]
+            "labels": torch.tensor([o["label"] for o in objects], dtype=torch.int64),
+            "iscrowd": torch.tensor([bool(o.get("iscrowd", 0)) for o in objects], dtype=torch.bool),
+            "area": torch.tensor([o.get("area", o["bbox"][2] * o["bbox"][3]) for o in objects], dtype=torch.float64),
+        }
+        if self.masks:
+            rles = []
+            for o in objects:
+                try:
+                    rles.append(segmentation_to_rle(o.get("segmentation", []), height, width))
+                except ValueError as error:
+                    raise ValueError(f"{self.file}: annotation {o.get('id')}: {error}") from None
+            target["masks"] = tv_tensors.Mask(decode_masks(rles, height, width))
+        return (image, target) if self.transforms is None else self.transforms(image, target)
+
+
+def coco2017(root: str | Path, split: str, **options: Any) -> CocoInstances:
+    """COCO 2017 as it is published: `{train,val}2017/` beside `annotations/instances_{train,val}2017.json`."""
+    if split not in ("train", "val"):
+        raise ValueError(f"split must be 'train' or 'val', got {split!r}")
+    root = Path(root)
+    return CocoInstances(
+        root / f"{split}2017",
+        root / "annotations" / f"instances_{split}2017.json",
+        **({"train": split == "train"} | options),
+    )

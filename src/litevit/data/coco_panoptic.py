@@ -1,0 +1,187 @@
+"""COCO panoptic annotations: one JSON and one PNG of segment ids per image (id = R + 256 G + 256^2 B; 0 = void).
+
+A sample is `(image, target)` as in `coco.py` (the things that are no crowd are the objects), and
+    semantic  `tv_tensors.Mask` (H, W) int64: stuff 0..S-1, every thing S, void 255
+
+Labels follow the published LVT convention for any category list: things 0..T-1 and stuff T..T+S-1, each by ascending
+category id (COCO: 80 things, 53 stuff); the semantic head sees stuff as label - T and all things as one class S.
+Crowds are no objects but stay things in the semantic map.
+"""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image as PILImage
+from torch import Tensor
+from torch.utils.data import Dataset
+from torchvision import tv_tensors
+
+from litevit.data.coco import MIN_TRAIN_SIDE, box_problem, read_image, read_json
+
+VOID = 255  # semantic label that no loss counts
+
+
+def read_panoptic_png(path: str | Path) -> np.ndarray:
+    """Returns: (H, W) int64 segment ids."""
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"panoptic map {path} does not exist")
+    try:
+        with PILImage.open(path) as file:
+            if file.mode not in ("RGB", "RGBA"):
+                raise ValueError(f"panoptic map {path} has mode {file.mode}; an RGB picture of segment ids is needed")
+            rgb = np.array(file.convert("RGB")).astype(np.int64)
+    except (OSError, SyntaxError) as error:
+        raise OSError(f"panoptic map {path} cannot be decoded: {error}") from None
+    return rgb[..., 0] + 256 * rgb[..., 1] + 256 * 256 * rgb[..., 2]
+
+
+def write_panoptic_png(path: str | Path, ids: np.ndarray) -> None:
+    """(H, W) segment ids below 2^24 -> RGB PNG."""
+    rgb = np.stack([ids % 256, ids // 256 % 256, ids // 65536], axis=-1).astype(np.uint8)
+    PILImage.fromarray(rgb).save(path)
+
+
+class CocoPanoptic(Dataset):
+    """Images with panoptic annotations.
+
+    Args:
+        images: folder of the images.
+        annotations: `panoptic_*.json`.
+        maps: folder of the PNGs; the default is the JSON's name without its suffix, as COCO does it.
+        train: leave out things narrower than a pixel, images without a thing (crowds do not count) and images shorter
+            than 32 pixels on a side.
+        keep_empty: keep images without things in training.
+        transforms: called as `transforms(image, target)`.
+    """
+
+    def __init__(
+        self,
+        images: str | Path,
+        annotations: str | Path,
+        maps: str | Path | None = None,
+        *,
+        train: bool = False,
+        keep_empty: bool = False,
+        transforms: Callable[[Any, Any], tuple[Any, Any]] | None = None,
+    ):
+        self.folder, self.file = Path(images), Path(annotations)
+        self.maps = Path(maps) if maps is not None else self.file.with_suffix("")
+        self.train, self.transforms = train, transforms
+        content = read_json(self.file, needs=("images", "annotations", "categories"))
+        if not content["images"]:
+            raise ValueError(f"{self.file} lists no images")
+        try:
+            self._read(content, keep_empty=keep_empty)
+        except KeyError as missing:
+            raise ValueError(f"{self.file} is not in COCO's panoptic format: an entry has no {missing}") from None
+        if not self.images:
+            raise ValueError(f"{self.file}: none of its {len(content['images'])} images has a thing to train on")
+
+    def _read(self, content: dict[str, Any], *, keep_empty: bool) -> None:
+        categories = sorted(content["categories"], key=lambda c: (not c["isthing"], c["id"]))
+        self.classes: tuple[str, ...] = tuple(c["name"] for c in categories)
+        self.category_ids: tuple[int, ...] = tuple(c["id"] for c in categories)
+        self.num_things = sum(bool(c["isthing"]) for c in categories)
+        self.num_stuff = len(categories) - self.num_things
+        if self.num_stuff >= VOID:
+            raise ValueError(
+                f"{self.file} has {self.num_stuff} stuff classes; {VOID} is the void label, {VOID - 1} is the most"
+            )
+        self.label_of: dict[int, int] = {category_id: label for label, category_id in enumerate(self.category_ids)}
+
+        by_image = {annotation["image_id"]: annotation for annotation in content["annotations"]}
+        self.images: list[dict[str, Any]] = []
+        self.annotations: list[dict[str, Any]] = []
+        for image in sorted(content["images"], key=lambda image: image["id"]):
+            annotation = by_image.get(image["id"])
+            if annotation is None:
+                raise ValueError(f"{self.file}: image {image['id']} ({image['file_name']}) has no annotation")
+            for segment in annotation["segments_info"]:
+                if segment["category_id"] not in self.label_of:
+                    raise ValueError(
+                        f"{self.file}: segment {segment['id']} of image {image['id']} has category "
+                        f"{segment['category_id']}, not listed"
+                    )
+            if self.train:
+                has_things = any(self._is_object(segment, image) for segment in annotation["segments_info"])
+                if min(image["height"], image["width"]) < MIN_TRAIN_SIDE or not (keep_empty or has_things):
+                    continue
+            self.images.append(image)
+            self.annotations.append(annotation)
+
+    def _is_object(self, segment: dict[str, Any], image: dict[str, Any]) -> bool:
+        if self.label_of[segment["category_id"]] >= self.num_things or segment.get("iscrowd", 0):
+            return False
+        return not self.train or box_problem(segment["bbox"], image["height"], image["width"]) is None
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    @property
+    def aspect_ratios(self) -> list[float]:
+        """Width / height of every image, read from the annotations alone."""
+        return [image["width"] / image["height"] for image in self.images]
+
+    def segment_ids(self, index: int) -> Tensor:
+        """Returns: (H, W) int64, the PNG's segment ids, checked against the JSON."""
+        record, annotation = self.images[index], self.annotations[index]
+        path = self.maps / annotation["file_name"]
+        ids = read_panoptic_png(path)
+        if ids.shape != (record["height"], record["width"]):
+            raise ValueError(
+                f"panoptic map {path} is {ids.shape[1]} x {ids.shape[0]} (width x height), "
+                f"its image {record['width']} x {record['height']}"
+            )
+        listed = {segment["id"] for segment in annotation["segments_info"]}
+        painted = set(np.unique(ids).tolist()) - {0}
+        if painted - listed:
+            raise ValueError(
+                f"panoptic map {path} has segment id {min(painted - listed)}, which {self.file} does not list"
+            )
+        if listed - painted:
+            raise ValueError(
+                f"{self.file} lists segment id {min(listed - painted)}, which the panoptic map {path} does not have"
+            )
+        return torch.from_numpy(ids)
+
+    def __getitem__(self, index: int) -> tuple[Any, dict[str, Any]]:
+        record, segments = self.images[index], self.annotations[index]["segments_info"]
+        height, width = record["height"], record["width"]
+        image = read_image(self.folder / record["file_name"], (height, width))
+        ids = self.segment_ids(index)
+
+        semantic = torch.full((height, width), VOID, dtype=torch.int64)
+        for segment in segments:
+            label = self.label_of[segment["category_id"]]
+            semantic[ids == segment["id"]] = self.num_stuff if label < self.num_things else label - self.num_things
+
+        objects = [segment for segment in segments if self._is_object(segment, record)]
+        boxes = torch.tensor([o["bbox"] for o in objects], dtype=torch.float32).reshape(-1, 4)
+        boxes[:, 2:] += boxes[:, :2]
+        object_ids = torch.tensor([o["id"] for o in objects], dtype=torch.int64)
+        target: dict[str, Any] = {
+            "image_id": record["id"],
+            "boxes": tv_tensors.BoundingBoxes(boxes, format="XYXY", canvas_size=(height, width)),  # type: ignore[call-overload]
+            "labels": torch.tensor([self.label_of[o["category_id"]] for o in objects], dtype=torch.int64),
+            "iscrowd": torch.zeros(len(objects), dtype=torch.bool),
+            "area": torch.tensor([o["area"] for o in objects], dtype=torch.float64),
+            "masks": tv_tensors.Mask(ids == object_ids[:, None, None]),
+            "semantic": tv_tensors.Mask(semantic),
+        }
+        return (image, target) if self.transforms is None else self.transforms(image, target)
+
+
+def coco2017_panoptic(root: str | Path, split: str, **options: Any) -> CocoPanoptic:
+    """COCO 2017 panoptic as it is published: `annotations/panoptic_{train,val}2017.json` beside folders of PNGs."""
+    if split not in ("train", "val"):
+        raise ValueError(f"split must be 'train' or 'val', got {split!r}")
+    root = Path(root)
+    return CocoPanoptic(
+        root / f"{split}2017",
+        root / "annotations" / f"panoptic_{split}2017.json",
+        **({"train": split == "train"} | options),
+    )
