@@ -55,5 +55,5 @@ class FPN(nn.Module):
                 nn.init.zeros_(module.bias)
 
     def forward(self, maps: Sequence[Tensor]) -> tuple[Tensor, ...]:
-        """Args: maps: (B, C_i, H_i, W_i), fine to coarse. Returns: as many maps of `out_channels`, then the extra ones."""
+        """Args: maps: (B, C_i, H_i, W_i), fine to coarse. Returns: as many of `out_channels`, and the extra ones."""
         return tuple(self.pyramid(OrderedDict((str(i), x) for i, x in enumerate(maps))).values())

@@ -77,33 +77,30 @@ def grouped_nms(boxes: Tensor, scores: Tensor, groups: Tensor, iou_threshold: fl
 def select_detections(
     boxes: Tensor,
     scores: Tensor,
+    labels: Tensor,
     *,
-    score_threshold: float,
     iou_threshold: float,
     max_detections: int,
     class_agnostic: bool = False,
     remove_empty: bool = False,
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Threshold, suppress and cut the detections of one image.
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Suppresses and cuts the candidates of one image; boxes that are not finite never pass.
 
     Args:
-        boxes: (N, K, 4), or (N, 1, 4) shared by the K classes.
-        scores: (N, K), background excluded.
-        score_threshold: scores must be above it (strict; NaN is not).
+        boxes: (N, 4).
+        scores: (N,).
+        labels: (N,).
         class_agnostic: classes suppress each other.
         remove_empty: drop boxes without area first.
 
     Returns:
-        boxes (M, 4), scores (M,), labels (M,) and the row (M,) of each, by descending score, M <= max_detections.
+        boxes, scores and labels by descending score, at most `max_detections`.
     """
-    rows, labels = (scores > score_threshold).nonzero(as_tuple=True)
-    boxes = boxes[rows, labels] if boxes.shape[1] > 1 else boxes[rows, 0]
-    scores = scores[rows, labels]
     ok = is_box(boxes, remove_empty=remove_empty)
-    boxes, scores, labels, rows = boxes[ok], scores[ok], labels[ok], rows[ok]
+    boxes, scores, labels = boxes[ok], scores[ok], labels[ok]
     keep = grouped_nms(boxes, scores, torch.zeros_like(labels) if class_agnostic else labels, iou_threshold)
     keep = keep[:max_detections]
-    return boxes[keep], scores[keep], labels[keep], rows[keep]
+    return boxes[keep], scores[keep], labels[keep]
 
 
 def paste_masks(

@@ -37,7 +37,9 @@ def backbone_features(backbone: nn.Module, *, user: str) -> tuple[FeatureSpec, .
     """`backbone.features`, checked to be the four maps that a pyramid is built on."""
     features = getattr(backbone, "features", None)
     if not isinstance(features, Sequence) or len(features) != 4:
-        raise ValueError(f"{user}: the backbone needs `.features`, four of FeatureSpec(channels, stride), got {features}")
+        raise ValueError(
+            f"{user}: the backbone needs `.features`, four of FeatureSpec(channels, stride), got {features}"
+        )
     return tuple(FeatureSpec(*feature) for feature in features)
 
 
@@ -88,6 +90,12 @@ def prepare_images(
     for canvas, x in zip(batch, prepared):
         canvas[:, : x.shape[1], : x.shape[2]] = x
     return ImageBatch(batch, sizes, padded_sizes, [(image.shape[1], image.shape[2]) for image in images])
+
+
+def check_batch(batch: Tensor) -> None:
+    """Raises unless `batch` is what `forward_raw` takes."""
+    if not isinstance(batch, Tensor) or batch.dim() != 4 or batch.shape[1] != 3 or not batch.is_floating_point():
+        raise ValueError(f"forward_raw takes a normalised (B, 3, H, W) float batch, got {_describe(batch)}")
 
 
 def _round_up(side: int) -> int:

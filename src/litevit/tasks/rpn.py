@@ -38,6 +38,7 @@ class RPN(nn.Module):
         remove_empty: bool = True,
         positive_iou: float = 0.7,
         negative_iou: float = 0.3,
+        min_positive_iou: float = 0.3,
         sampled: int = 256,
         positive_fraction: float = 0.5,
         choose: Chooser = random_subset,
@@ -57,7 +58,7 @@ class RPN(nn.Module):
         self.scales, self.ratios = tuple(scales), tuple(ratios)
         self.pre_nms_train, self.pre_nms_test = pre_nms_train, pre_nms_test
         self.nms_threshold, self.max_proposals, self.remove_empty = nms_threshold, max_proposals, remove_empty
-        self.positive_iou, self.negative_iou = positive_iou, negative_iou
+        self.positive_iou, self.negative_iou, self.min_positive_iou = positive_iou, negative_iou, min_positive_iou
         self.sampled, self.positive_fraction, self.choose = sampled, positive_fraction, choose
         self.num_anchors = len(self.scales) * len(self.ratios)
         self.conv = nn.Conv2d(channels, channels, 3, padding=1)
@@ -162,7 +163,7 @@ class RPN(nn.Module):
             boxes,
             positive=self.positive_iou,
             negative=self.negative_iou,
-            min_positive=self.negative_iou,
+            min_positive=self.min_positive_iou,
         )
         positive, negative = sample(
             codes, count=self.sampled, positive_fraction=self.positive_fraction, choose=self.choose
