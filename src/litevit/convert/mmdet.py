@@ -1,25 +1,19 @@
-"""Detectors of mmdetection (neck, heads) <-> ours. The keys of the backbone follow its own rules.
+"""Official RetinaNet and Mask R-CNN checkpoints (mmdetection) <-> litevit, bit for bit.
 
-Only names differ: classes keep their order with the background last, so no tensor is touched.
+Only names change: classes keep their order with the background last. The backbone's part is converted by its own
+module (`lit.py`, `lvt.py`), given as a function.
 """
 
-from collections.abc import Iterable, Mapping
-from typing import TypeVar
+from collections.abc import Mapping
 
-from litevit.convert.rules import Renamed, Rule, rename, under
+from litevit.convert.mmseg import FPN_RULES, BackboneConversion, with_backbone
+from litevit.convert.rules import Renamed, Rule, rename
 
-T = TypeVar("T")
-
-# Semantic FPN, Mask R-CNN and Panoptic FPN: one output per backbone map.
-NECK_RULES = (
-    Rule("neck.lateral_convs.{}.conv.**", "fpn.pyramid.inner_blocks.{}.0.**"),
-    Rule("neck.fpn_convs.{}.conv.**", "fpn.pyramid.layer_blocks.{}.0.**"),
-)
 # Three maps (the finest is not used) and two strided levels.
 RETINANET_RULES = (
     Rule("neck.fpn_convs.3.conv.**", "fpn.pyramid.extra_blocks.p6.**"),
     Rule("neck.fpn_convs.4.conv.**", "fpn.pyramid.extra_blocks.p7.**"),
-    *NECK_RULES,
+    *FPN_RULES,
     Rule("bbox_head.cls_convs.{}.conv.**", "head.cls_convs.{}.**"),
     Rule("bbox_head.reg_convs.{}.conv.**", "head.box_convs.{}.**"),
     Rule("bbox_head.retina_cls.**", "head.cls_logits.**"),
@@ -39,25 +33,21 @@ ROI_RULES = (
     Rule("roi_head.mask_head.upsample.**", "roi_heads.mask_head.upsample.**"),
     Rule("roi_head.mask_head.conv_logits.**", "roi_heads.mask_head.logits.**"),
 )
-MASK_RCNN_RULES = (*NECK_RULES, *RPN_RULES, *ROI_RULES)
+MASK_RCNN_RULES = (*FPN_RULES, *RPN_RULES, *ROI_RULES)
 
 
-def _rules(keys: Iterable[str], backbone_rules: Iterable[Rule]) -> tuple[Rule, ...]:
-    # Only RetinaNet has a head of its own below the pyramid; its fourth pyramid convolution is P6.
-    retinanet = any(key.startswith(("bbox_head.", "head.")) for key in keys)
-    return (*under("backbone.", "backbone.", backbone_rules), *(RETINANET_RULES if retinanet else MASK_RCNN_RULES))
+def is_retinanet(state: Mapping[str, object]) -> bool:
+    """Whether a detector's state (official or ours) has RetinaNet's head."""
+    return any(key.startswith(("bbox_head.retina_", "head.deltas.")) for key in state)
 
 
-def to_ours(state: Mapping[str, T], *, backbone_rules: Iterable[Rule] = ()) -> Renamed:
-    """An official detector (flat keys, RetinaNet or Mask R-CNN) with our keys.
-
-    Args:
-        state: official key -> tensor (or shape).
-        backbone_rules: of the backbone inside, without the prefix `backbone.`.
-    """
-    return rename(state, _rules(state, backbone_rules))
+def to_ours(state: Mapping, backbone: BackboneConversion) -> Renamed:
+    """Args: state: official keys, no wrapping; backbone: its `to_ours`. Returns: our keys."""
+    rules = RETINANET_RULES if is_retinanet(state) else MASK_RCNN_RULES
+    return with_backbone(state, backbone, lambda rest: rename(rest, rules))
 
 
-def to_official(state: Mapping[str, T], *, backbone_rules: Iterable[Rule] = ()) -> Renamed:
-    """Inverse of `to_ours`."""
-    return rename(state, _rules(state, backbone_rules), reverse=True)
+def to_official(state: Mapping, backbone: BackboneConversion) -> Renamed:
+    """The inverse of `to_ours`. Args: backbone: its `to_official`."""
+    rules = RETINANET_RULES if is_retinanet(state) else MASK_RCNN_RULES
+    return with_backbone(state, backbone, lambda rest: rename(rest, rules, reverse=True))
