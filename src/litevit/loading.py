@@ -8,14 +8,15 @@ size are resized, and whatever does not fit raises before the model is touched.
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from math import isqrt
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from litevit.checkpoints import Pathlike, read_state_dict
-from litevit.convert import lit
+from litevit.convert import layouts
+from litevit.convert.layouts import CLASSIFIER_HEAD, Converted
 
 Shape = tuple[int, ...]
 
@@ -28,7 +29,7 @@ class LoadReport:
     layout: str  # "litevit", "official LIT", ...
     wrapping: tuple[str, ...] = ()  # taken off around the tensors, outermost first
     used: tuple[str, ...] = ()  # our keys that were set
-    converted: int = 0  # how many source tensors came under another name than ours
+    converted: dict[str, str] = field(default_factory=dict)  # source key -> our key, where they differ
     resized: dict[str, tuple[Shape, Shape]] = field(default_factory=dict)  # our key -> shape in the file, in the model
     dropped: tuple[str, ...] = ()  # source keys left out on purpose
     missing: tuple[str, ...] = ()  # our keys that stayed at their initialisation
@@ -36,7 +37,10 @@ class LoadReport:
 
     def __str__(self) -> str:
         inside = f" inside {' > '.join(self.wrapping)}" if self.wrapping else ""
-        lines = [f"{self.source}: {self.layout} layout{inside}", f"  used {len(self.used)} ({self.converted} renamed)"]
+        lines = [
+            f"{self.source}: {self.layout} layout{inside}",
+            f"  used {len(self.used)} ({len(self.converted)} source keys renamed)",
+        ]
         for key, (old, new) in self.resized.items():
             lines.append(f"  resized {key}: {old} -> {new}")
         for name in ("dropped", "missing", "unexpected"):
@@ -92,52 +96,13 @@ def resize_pos_embed(table: Tensor, rows: int, *, class_row: bool) -> Tensor:
 
 def _resized(key: str, value: Tensor, shape: Shape) -> Tensor | None:
     """The tensor in the wanted shape if it is a position table of another size, else None."""
-    if key.endswith("relative_position_bias_table") and value.ndim == 2 and value.shape[1] == shape[1]:
+    if value.ndim != len(shape):
+        return None
+    if key.endswith("relative_position_bias_table") and value.shape[1] == shape[1]:
         return resize_relative_table(value, shape[0])
-    if ".pos_embeds." in key and value.ndim == 3 and value.shape[2] == shape[2]:
+    if ".pos_embeds." in key and value.shape[2] == shape[2]:
         return resize_pos_embed(value, shape[1], class_row=key.endswith(".3"))
     return None
-
-
-# ------------------------------------------------- to litevit's keys
-
-
-class Canonical(NamedTuple):
-    """A checkpoint under litevit's keys of a whole model."""
-
-    layout: str
-    tensors: dict[str, Tensor]
-    converted: int
-    dropped: tuple[str, ...]  # source keys the key maps name as not needed
-    unexpected: tuple[str, ...]  # source keys the key maps do not know
-
-
-OURS = ("stages.", "trunk.", "backbone.stages.", "backbone.trunk.")
-CLASSIFIER_HEAD = ("norm.", "head.")
-
-
-def is_ours(state: Mapping[str, Any]) -> bool:
-    """Whether the keys are litevit's."""
-    return any(key.startswith(OURS) for key in state)
-
-
-def canonical(state: Mapping[str, Tensor]) -> Canonical:
-    """Brings bare keys of any known layout to litevit's keys of a whole model."""
-    if is_ours(state):
-        bare = not any(key.startswith("backbone.") for key in state)
-        return Canonical("litevit", {f"backbone.{k}" if bare else k: v for k, v in state.items()}, 0, (), ())
-    prefix = "backbone." if any(key.startswith("backbone.patch_embed") for key in state) else ""
-    if any(key.startswith((prefix + "patch_embed.", prefix + "patch_embed1.")) for key in state):
-        inner = {key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)}
-        result = lit.to_ours(inner)
-        ours = {k if k.startswith(CLASSIFIER_HEAD) else f"backbone.{k}": v for k, v in result.state.items()}
-        beside = tuple(key for key in state if not key.startswith(prefix))
-        dropped = tuple(prefix + key for key in result.dropped)
-        unexpected = tuple(prefix + key for key in result.unexpected) + beside
-        return Canonical("official LIT", ours, len(inner) - len(dropped), dropped, unexpected)
-    raise ValueError(
-        f"No known layout has these keys: {_some(state)}. LIT, LITv2, PVT, LVT and litevit's own are read."
-    )
 
 
 # ---------------------------------------------------------------- load
@@ -171,28 +136,44 @@ def load_weights(
     """
     name = "state dict" if isinstance(source, Mapping) else str(source)
     state = read_state_dict(source, ema=ema)
-    found = canonical(state.tensors)
+    found = layouts.to_ours(state.tensors)
     whole = isinstance(getattr(model, "backbone", None), nn.Module)
     target = {key if whole else f"backbone.{key}": value for key, value in model.state_dict().items()}
 
-    report = LoadReport(source=name, layout=found.layout, wrapping=state.wrapping, converted=found.converted)
-    fitted, dropped, missing, unknown, misfits = _fit(found.tensors, target, report, drop_head=drop_head)
-    unexpected = [*found.unexpected, *unknown]
-    if misfits or (strict and (missing.problem or unexpected)):
-        raise ValueError(_explain(name, found, target, missing.problem, unexpected, misfits))
+    fit = _fit(found.state, target, drop_head=drop_head)
+    source_keys = {ours: key for key, ours in found.origin.items()}
+    unexpected = [*found.unexpected, *(source_keys[key] for key in fit.unknown)]
+    if fit.misfits or (strict and (fit.wanting or unexpected)):
+        raise ValueError(_explain(name, found, target, fit, unexpected))
 
-    own = fitted if whole else {key.removeprefix("backbone."): value for key, value in fitted.items()}
-    model.load_state_dict(own, strict=False)
-    report.used = tuple(own)
-    report.dropped = (*state.dropped, *found.dropped, *dropped)
-    report.missing = tuple(key if whole else key.removeprefix("backbone.") for key in missing.all)
-    report.unexpected = tuple(unexpected)
-    return report
+    def own(key: str) -> str:
+        return key if whole else key.removeprefix("backbone.")
+
+    model.load_state_dict({own(key): value for key, value in fit.tensors.items()}, strict=False)
+    return LoadReport(
+        source=name,
+        layout=found.layout,
+        wrapping=state.wrapping,
+        used=tuple(own(key) for key in fit.tensors),
+        converted={key: own(ours) for key, ours in found.origin.items() if ours in fit.tensors and key != own(ours)},
+        resized={own(key): shapes for key, shapes in fit.resized.items()},
+        dropped=(*state.dropped, *found.dropped, *(source_keys[key] for key in fit.dropped)),
+        missing=tuple(own(key) for key in (*fit.fresh, *fit.wanting)),
+        unexpected=tuple(unexpected),
+    )
 
 
-class Missing(NamedTuple):
-    all: list[str]
-    problem: list[str]  # those that should have been there
+@dataclass
+class _Fit:
+    """A checkpoint against a model, both under the keys of a whole model."""
+
+    tensors: dict[str, Tensor] = field(default_factory=dict)
+    resized: dict[str, tuple[Shape, Shape]] = field(default_factory=dict)
+    misfits: dict[str, tuple[Shape, Shape]] = field(default_factory=dict)  # of another shape
+    dropped: list[str] = field(default_factory=list)  # the model has no place for them, as it should be
+    unknown: list[str] = field(default_factory=list)  # the model has no place for them
+    fresh: list[str] = field(default_factory=list)  # not in the file, as it should be
+    wanting: list[str] = field(default_factory=list)  # not in the file
 
 
 def _kind(keys: Mapping[str, Any]) -> str:
@@ -202,68 +183,49 @@ def _kind(keys: Mapping[str, Any]) -> str:
     return "classifier" if all(key.startswith(CLASSIFIER_HEAD) for key in heads) else "dense"
 
 
-def _fit(
-    found: Mapping[str, Tensor], target: Mapping[str, Tensor], report: LoadReport, *, drop_head: bool
-) -> tuple[dict[str, Tensor], list[str], Missing, list[str], dict[str, tuple[Shape, Shape]]]:
-    """Takes from a checkpoint what a model has. Both under litevit's keys of a whole model."""
+def _fit(found: Mapping[str, Tensor], target: Mapping[str, Tensor], *, drop_head: bool) -> _Fit:
+    """Takes from a checkpoint what a model has."""
     source_kind, target_kind = _kind(found), _kind(target)
-    same_kind = source_kind == target_kind
-    # A head may go when the model has none, or has another task's while the checkpoint is a classifier.
+    # A head may go when the model has none, or another task's while the checkpoint is a classifier.
     head_may_go = target_kind == "backbone" or (source_kind == "classifier" and target_kind == "dense")
     head_may_stay_fresh = source_kind == "backbone" or head_may_go
     # The class token belongs to the classifier, the output norms to the dense task.
-    flavour = ("backbone.cls_token", "backbone.out_norms.")
-    flavour_may_differ = not same_kind or source_kind == "backbone"
+    flavour_may_differ = source_kind != target_kind or source_kind == "backbone"
+    headless = target_kind == "classifier" and "head.weight" not in target  # num_classes=0
 
-    fitted: dict[str, Tensor] = {}
-    dropped, unknown = [], []
-    misfits: dict[str, tuple[Shape, Shape]] = {}
+    def of_the_head(key: str) -> bool:
+        return not key.startswith("backbone.")
+
+    def of_the_flavour(key: str) -> bool:
+        return flavour_may_differ and key.startswith(("backbone.cls_token", "backbone.out_norms."))
+
+    fit = _Fit()
     for key, value in found.items():
-        in_head = not key.startswith("backbone.")
-        if key not in target:
-            no_head = target_kind == "classifier" and key.startswith("head.") and "head.weight" not in target
-            if (in_head and (head_may_go or no_head)) or (key.startswith(flavour) and flavour_may_differ):
-                dropped.append(key)
+        if of_the_head(key) and (head_may_go or (headless and key.startswith("head."))):
+            fit.dropped.append(key)
+        elif key not in target:
+            (fit.dropped if of_the_flavour(key) else fit.unknown).append(key)
+        elif value.shape == target[key].shape:
+            fit.tensors[key] = value
+        else:
+            shapes = tuple(value.shape), tuple(target[key].shape)
+            if (resized := _resized(key, value, shapes[1])) is not None:
+                fit.tensors[key] = resized
+                fit.resized[key] = shapes
+            elif of_the_head(key) and drop_head:
+                fit.dropped.append(key)
             else:
-                unknown.append(key)
-            continue
-        if in_head and head_may_go:
-            dropped.append(key)  # another task's head that happens to share a name
-            continue
-        wanted = tuple(target[key].shape)
-        if tuple(value.shape) != wanted:
-            resized = _resized(key, value, wanted) if len(wanted) == value.ndim else None
-            if resized is not None:
-                report.resized[key] = (tuple(value.shape), wanted)
-                value = resized
-            elif in_head and drop_head:
-                dropped.append(key)
-                continue
-            else:
-                misfits[key] = (tuple(value.shape), wanted)
-                continue
-        fitted[key] = value
-    absent = [key for key in target if key not in fitted and key not in misfits]
-    problem = [
-        key
-        for key in absent
-        if not (
-            (not key.startswith("backbone.") and (head_may_stay_fresh or key in dropped))
-            or (key.startswith(flavour) and flavour_may_differ)
-        )
-    ]
-    return fitted, dropped, Missing(absent, problem), unknown, misfits
+                fit.misfits[key] = shapes
+    for key in target:
+        if key not in fit.tensors and key not in fit.misfits:
+            expected = of_the_flavour(key) or (of_the_head(key) and (head_may_stay_fresh or key in fit.dropped))
+            (fit.fresh if expected else fit.wanting).append(key)
+    return fit
 
 
-def _explain(
-    name: str,
-    found: Canonical,
-    target: Mapping[str, Tensor],
-    missing: list[str],
-    unexpected: list[str],
-    misfits: Mapping[str, tuple[Shape, Shape]],
-) -> str:
+def _explain(name: str, found: Converted, target: Mapping[str, Tensor], fit: _Fit, unexpected: list[str]) -> str:
     """One message for a checkpoint that does not fit."""
+    misfits, missing = fit.misfits, fit.wanting
     heads = {key: shapes for key, shapes in misfits.items() if not key.startswith("backbone.")}
     if heads and len(heads) == len(misfits) and not missing and not unexpected:
         key, (theirs, ours) = next(iter(heads.items()))
@@ -282,17 +244,17 @@ def _explain(
     if unexpected:
         parts.append(f"{len(unexpected)} unexpected ({_some(unexpected, 3)})")
     advice = ""
-    source_kind, target_kind = _kind(found.tensors), _kind(target)
+    source_kind, target_kind = _kind(found.state), _kind(target)
     if source_kind == "dense" and target_kind != "backbone":
         advice = " To take its backbone alone: load_weights(model.backbone, ...)."
-    fits = models_that_fit(found.tensors)
+    fits = models_that_fit(found.state)
     if fits:
         advice += f" Its backbone fits {', '.join(fits)}."
     return f"{name} ({found.layout} layout) is not a checkpoint of this model: {'; '.join(parts)}.{advice}"
 
 
 def models_that_fit(tensors: Mapping[str, Tensor]) -> list[str]:
-    """Names of the backbones whose tensors have these names and shapes (keys as `canonical` gives them)."""
+    """Names of the backbones whose tensors have these names and shapes (keys of a whole model)."""
     from litevit import zoo  # here, because zoo loads through this module
 
     tables = ("relative_position_bias_table", "cls_token")
