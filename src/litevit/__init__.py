@@ -2,15 +2,19 @@
 
 from litevit.layers.deformable_merging import DeformableTokenMerging
 from litevit.layers.hilo import HiLo
-from litevit.zoo import ModelInfo, create_backbone, create_model, list_models
+from litevit.loading import LoadReport, load_weights
+from litevit.zoo import ModelInfo, create_backbone, create_model, info, list_models
 
 __version__ = "0.1.0"
 
 __all__ = [
     "DeformableTokenMerging",
     "HiLo",
+    "LoadReport",
     "ModelInfo",
     "create_backbone",
     "create_model",
+    "info",
     "list_models",
+    "load_weights",
 ]

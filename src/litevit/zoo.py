@@ -15,6 +15,10 @@ from litevit.backbones import lit, litv2, pvt, swin
 from litevit.layers.features import FeatureSpec
 from litevit.layers.out_norms import OutNorms
 from litevit.tasks.classification import Classifier, ClassifierConfig
+from litevit.tasks.mask_rcnn import MaskRCNN, MaskRCNNConfig
+from litevit.tasks.retinanet import RetinaNet, RetinaNetConfig
+from litevit.tasks.segformer import SegFormer, SegFormerConfig
+from litevit.tasks.semantic_fpn import SemanticFPN, SemanticFPNConfig
 
 BackboneConfig = lit.LITConfig | litv2.LITv2Config | swin.SwinConfig
 
@@ -45,12 +49,60 @@ class Entry(NamedTuple):
 
 
 CLASSIFICATION = Task("classification", Classifier, ClassifierConfig, "none")
+RETINANET = Task("detection", RetinaNet, RetinaNetConfig, "detection")
+MASK_RCNN = Task("instance segmentation", MaskRCNN, MaskRCNNConfig, "detection")
+SEMANTIC_FPN = Task("semantic segmentation", SemanticFPN, SemanticFPNConfig, "segmentation")
+SEGFORMER = Task("semantic segmentation", SegFormer, SegFormerConfig, "segmentation")
 
 # Tasks that take any backbone: create_model("mask_rcnn", backbone="lvt").
-GENERIC: dict[str, Task] = {}
+GENERIC: dict[str, Task] = {
+    "retinanet": RETINANET,
+    "mask_rcnn": MASK_RCNN,
+    "semantic_fpn": SEMANTIC_FPN,
+    "segformer": SEGFORMER,
+}
+
+# LIT's detectors were published with mmdetection 2.11, LITv2's code is for 3.2: they differ in what is selected.
+LIT_RETINANET = RetinaNetConfig(selection="anchors", remove_empty_boxes=False)
+LIT_MASK_RCNN = MaskRCNNConfig(remove_empty_proposals=False)
+WINDOW_4 = (0, 0, 4, 1)
+
+
+def _dense(task: Task, backbone_name: str, head: Any = None, **backbone: Any) -> Entry:
+    config = replace(_dense_config(BACKBONES[backbone_name], task.out_norms), **backbone)
+    return Entry(task, config, task.config() if head is None else head, backbone_name)
+
+
+def _dense_config(config: BackboneConfig, out_norms: OutNorms) -> BackboneConfig:
+    """The config of a backbone that hands out maps: no class token, and the output norms of the task."""
+    if isinstance(config, lit.LITConfig):
+        return replace(config, class_token=False, out_norms=out_norms)
+    return replace(config, out_norms=out_norms)
+
 
 MODELS: dict[str, Entry] = {
     **{name: Entry(CLASSIFICATION, config, ClassifierConfig(), name) for name, config in BACKBONES.items()},
+    "retinanet_lit_ti": _dense(RETINANET, "lit_ti", LIT_RETINANET),
+    "retinanet_lit_s": _dense(RETINANET, "lit_s", LIT_RETINANET),
+    "retinanet_litv2_s": _dense(RETINANET, "litv2_s"),
+    "retinanet_litv2_m": _dense(RETINANET, "litv2_m"),
+    "retinanet_litv2_b": _dense(RETINANET, "litv2_b"),
+    "retinanet_litv2_s_ws4": _dense(RETINANET, "litv2_s", window_sizes=WINDOW_4),
+    "retinanet_litv2_m_ws4": _dense(RETINANET, "litv2_m", window_sizes=WINDOW_4),
+    "retinanet_litv2_b_ws4": _dense(RETINANET, "litv2_b", window_sizes=WINDOW_4),
+    "mask_rcnn_lit_ti": _dense(MASK_RCNN, "lit_ti", LIT_MASK_RCNN),
+    "mask_rcnn_lit_s": _dense(MASK_RCNN, "lit_s", LIT_MASK_RCNN),
+    "mask_rcnn_litv2_s": _dense(MASK_RCNN, "litv2_s"),
+    "mask_rcnn_litv2_m": _dense(MASK_RCNN, "litv2_m"),
+    "mask_rcnn_litv2_b": _dense(MASK_RCNN, "litv2_b"),
+    "mask_rcnn_litv2_s_ws4": _dense(MASK_RCNN, "litv2_s", window_sizes=WINDOW_4),
+    "mask_rcnn_litv2_m_ws4": _dense(MASK_RCNN, "litv2_m", window_sizes=WINDOW_4),
+    "mask_rcnn_litv2_b_ws4": _dense(MASK_RCNN, "litv2_b", window_sizes=WINDOW_4),
+    "semantic_fpn_lit_ti": _dense(SEMANTIC_FPN, "lit_ti"),
+    "semantic_fpn_lit_s": _dense(SEMANTIC_FPN, "lit_s"),
+    "semantic_fpn_litv2_s": _dense(SEMANTIC_FPN, "litv2_s"),
+    "semantic_fpn_litv2_m": _dense(SEMANTIC_FPN, "litv2_m"),
+    "semantic_fpn_litv2_b": _dense(SEMANTIC_FPN, "litv2_b"),
 }
 
 
@@ -127,13 +179,6 @@ def _build_backbone(config: BackboneConfig) -> nn.Module:
     return swin.Swin(config)
 
 
-def _dense_config(config: BackboneConfig, out_norms: OutNorms) -> BackboneConfig:
-    """The config of a backbone that hands out maps: no class token, and the output norms of the task."""
-    if isinstance(config, lit.LITConfig):
-        return replace(config, class_token=False, out_norms=out_norms)
-    return replace(config, out_norms=out_norms)
-
-
 def _split_overrides(name: str, overrides: dict, *configs: Any) -> list[dict]:
     """Gives each override to the first config that has the field; a field of none raises."""
     out: list[dict] = [{} for _ in configs]
@@ -189,11 +234,8 @@ def create_model(
         if backbone is not None:
             raise ValueError(f"{name} has its own backbone; use one of {sorted(GENERIC)} to choose another")
         entry = MODELS[name]
-        config = entry.backbone
-        if entry.task.name != "classification":
-            config = _dense_config(config, entry.task.out_norms)
-        mine, head = _split_overrides(name, overrides, config, entry.head)
-        model = entry.task.model(_build_backbone(replace(config, **mine)), replace(entry.head, **head))
+        mine, head = _split_overrides(name, overrides, entry.backbone, entry.head)
+        model = entry.task.model(_build_backbone(replace(entry.backbone, **mine)), replace(entry.head, **head))
     else:
         raise _unknown(name, sorted([*MODELS, *GENERIC]), "model")
     if weights is not None:
