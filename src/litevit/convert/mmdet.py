@@ -1,4 +1,4 @@
-"""Official RetinaNet and Mask R-CNN checkpoints (mmdetection) <-> litevit, bit for bit.
+"""Official RetinaNet, Mask R-CNN and Panoptic FPN checkpoints (mmdetection) <-> litevit, bit for bit.
 
 Only names change: classes keep their order with the background last. The backbone's part is converted by its own
 module (`lit.py`, `lvt.py`), given as a function.
@@ -34,6 +34,12 @@ ROI_RULES = (
     Rule("roi_head.mask_head.conv_logits.**", "roi_heads.mask_head.logits.**"),
 )
 MASK_RCNN_RULES = (*FPN_RULES, *RPN_RULES, *ROI_RULES)
+PANOPTIC_FPN_RULES = (
+    *MASK_RCNN_RULES,
+    Rule("semantic_head.conv_upsample_layers.{}.conv.{}.conv.**", "semantic_head.branches.{}.{}.0.**"),
+    Rule("semantic_head.conv_upsample_layers.{}.conv.{}.gn.**", "semantic_head.branches.{}.{}.1.**"),
+    Rule("semantic_head.conv_logits.**", "semantic_head.classifier.**"),
+)
 
 
 def is_retinanet(state: Mapping[str, object]) -> bool:
@@ -43,11 +49,11 @@ def is_retinanet(state: Mapping[str, object]) -> bool:
 
 def to_ours(state: Mapping, backbone: BackboneConversion) -> Renamed:
     """Args: state: official keys, no wrapping; backbone: its `to_ours`. Returns: our keys."""
-    rules = RETINANET_RULES if is_retinanet(state) else MASK_RCNN_RULES
+    rules = RETINANET_RULES if is_retinanet(state) else PANOPTIC_FPN_RULES
     return with_backbone(state, backbone, lambda rest: rename(rest, rules))
 
 
 def to_official(state: Mapping, backbone: BackboneConversion) -> Renamed:
     """The inverse of `to_ours`. Args: backbone: its `to_official`."""
-    rules = RETINANET_RULES if is_retinanet(state) else MASK_RCNN_RULES
+    rules = RETINANET_RULES if is_retinanet(state) else PANOPTIC_FPN_RULES
     return with_backbone(state, backbone, lambda rest: rename(rest, rules, reverse=True))

@@ -99,8 +99,9 @@ class PanopticQuality:
         crowd_of = {int(true_category[by_row]): by_row for by_row in self._file_order(truth_segments, true_ids, crowd)}
         for p in np.setdiff1d(np.arange(1, shape[1]), pred_match):
             ignored = overlap[0, p]
-            if (row := crowd_of.get(int(pred_category[p]))) is not None:
-                ignored += overlap[row, p]
+            crowd_row = crowd_of.get(int(pred_category[p]))
+            if crowd_row is not None:
+                ignored += overlap[crowd_row, p]
             if ignored / pred_area[p] <= 0.5:
                 self._add(pred_category[p], FP)
 

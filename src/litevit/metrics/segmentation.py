@@ -1,5 +1,7 @@
 """Mean intersection over union (mIoU) and accuracies of semantic segmentation, from one confusion matrix."""
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -68,14 +70,14 @@ class MeanIoU:
         """Returns: fractions.
 
         `miou` and `mean_accuracy` (means over the classes that occur), `pixel_accuracy`, and `per_class`: name (or
-        number) -> {"iou", "accuracy"}; nan where a class has no pixel in truth and prediction (iou) or truth (accuracy).
+        number) -> {"iou", "accuracy"}; nan where a class has no pixel in truth (accuracy) nor prediction (iou).
         """
         confusion = self.confusion.double()
         hit, true, predicted = confusion.diagonal(), confusion.sum(1), confusion.sum(0)
         iou = hit / (true + predicted - hit)  # 0/0 = nan: the class did not occur
         accuracy = hit / true
         total = true.sum()
-        keys = self.class_names or tuple(range(self.num_classes))
+        keys: Sequence[str | int] = self.class_names or range(self.num_classes)
         return {
             "miou": float(iou.nanmean()),
             "mean_accuracy": float(accuracy.nanmean()),

@@ -56,6 +56,7 @@ def prepare_images(
     resize: bool = True,
     min_size: int = 800,
     max_size: int = 1333,
+    accepted: tuple[int, int] | None = None,
     dtype: torch.dtype = torch.float32,
 ) -> ImageBatch:
     """Resizes, normalises, pads and stacks.
@@ -63,6 +64,8 @@ def prepare_images(
     Args:
         images: (3, H, W) each, RGB in [0, 1], of any sizes.
         resize: False keeps every size (small images of synthetic data).
+        accepted: lowest and highest short side that stays as it is if the long side is within `max_size`: that of
+            images whose augmentation has drawn their scale already.
         dtype: of the batch.
     """
     if isinstance(images, Tensor) and images.dim() == 4:
@@ -77,7 +80,8 @@ def prepare_images(
             raise ValueError(f"images[{i}] must hold floats in [0, 1], got {image.dtype}; divide it by 255")
         x = image.float()
         size = (x.shape[1], x.shape[2])
-        if resize and (target := resized_size(size, min_size=min_size, max_size=max_size)) != size:
+        drawn = accepted is not None and accepted[0] <= min(size) <= accepted[1] and max(size) <= max_size
+        if resize and not drawn and (target := resized_size(size, min_size=min_size, max_size=max_size)) != size:
             x = F.interpolate(x[None] * 255, size=target, mode="bilinear", align_corners=False)[0]
             x = x.round() / 255  # the published pipeline resizes integers
             size = target

@@ -86,6 +86,10 @@ class SegFormer(nn.Module):
         features = self.backbone(batch)
         return {f"C{i + 2}": x for i, x in enumerate(features)} | {"logits": self.head(features)}
 
+    def forward_head(self, images: Tensor) -> Tensor:
+        """Args: images: (B, 3, H, W), normalised. Returns: logits (B, K, H/4, W/4)."""
+        return self.head(self.backbone(images))
+
     def forward(self, images: Tensor, masks: Tensor | None = None) -> Tensor | dict[str, Tensor]:
         """
         Args:
@@ -97,11 +101,11 @@ class SegFormer(nn.Module):
         """
         if masks is not None:
             check_masks(masks, images, num_classes=self.config.num_classes, ignore_index=self.config.ignore_index)
-        logits = self.head(self.backbone(images))
+        logits = self.forward_head(images)
         if masks is not None:
             return {"loss_seg": segmentation_loss(logits, masks, ignore_index=self.config.ignore_index)}
         return resize_bilinear(logits, (images.shape[-2], images.shape[-1]))
 
     def segment(self, image: Tensor, *, test: SegmentationTest | None = None) -> Tensor:
         """Class of every pixel. Args: image: (3, H, W) RGB in [0, 1], any size. Returns: (H, W) int64."""
-        return segment(self, image, test or self.config.test)  # type: ignore[arg-type]
+        return segment(self.forward_head, image, test or self.config.test)

@@ -6,6 +6,7 @@ The published chain of sizes: head (stride 4) -> network input -> original image
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -17,7 +18,7 @@ IGNORE = 255  # label of pixels that teach nothing
 STRIP_ELEMENTS = 2**24  # logits made at original resolution at one time: 64 MiB of float32
 
 Predict = Callable[[Tensor], Tensor]
-"""(1, 3, H, W) normalised -> logits (1, K, H, W)."""
+"""(1, 3, H, W) normalised -> logits (1, K, h, w), at any stride."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,7 +41,7 @@ def resize_bilinear(x: Tensor, size: tuple[int, int]) -> Tensor:
 
 
 def check_masks(masks: Tensor, images: Tensor, *, num_classes: int, ignore_index: int = IGNORE) -> None:
-    """Raises unless `masks` (B, H, W) fit `images` (B, 3, H, W) and hold classes 0..num_classes - 1 or `ignore_index`."""
+    """Raises unless `masks` (B, H, W) fit `images` (B, 3, H, W) and hold classes 0..K-1 or `ignore_index`."""
     if masks.shape != (images.shape[0], *images.shape[-2:]):
         raise ValueError(
             f"masks must be (B, H, W) of the images' size, got {tuple(masks.shape)} for images {tuple(images.shape)}"
@@ -88,7 +89,8 @@ def window_logits(predict: Predict, image: Tensor, *, window: tuple[int, int], s
     for top in _window_starts(H, window[0], stride[0]):
         for left in _window_starts(W, window[1], stride[1]):
             area = (..., slice(top, top + window[0]), slice(left, left + window[1]))
-            logits = predict(image[area])
+            seen = image[area]
+            logits = resize_bilinear(predict(seen), (seen.shape[-2], seen.shape[-1]))
             if total is None:
                 total = logits.new_zeros(1, logits.shape[1], H, W)
             total[area] += logits
@@ -109,7 +111,7 @@ def segment(predict: Predict, image: Tensor, test: SegmentationTest) -> Tensor:
     Logits at the image's resolution exist only for a strip of rows at a time, so memory does not grow with K * H * W.
 
     Args:
-        predict: a segmentation model in evaluation mode.
+        predict: backbone and head of a model in evaluation mode.
         image: (3, H, W), RGB floats in [0, 1].
 
     Returns:
@@ -119,23 +121,58 @@ def segment(predict: Predict, image: Tensor, test: SegmentationTest) -> Tensor:
         raise ValueError(f"image must be (3, H, W) floats in [0, 1], got {image.dtype} {tuple(image.shape)}")
     size = (image.shape[1], image.shape[2])
     views = list(_views(predict, image, test))
-    rows = max(STRIP_ELEMENTS // (views[0].shape[1] * size[1]), 1)
     labels = torch.empty(size, dtype=torch.int64, device=image.device)
-    for first in range(0, size[0], rows):
-        last = min(first + rows, size[0])
-        strips = (_resize_to_rows(view, size, first, last) for view in views)
+    for first, last in strips(size, views[0].logits.shape[1]):
         if len(views) == 1:
-            scores = next(strips)
+            scores = views[0].rows(size, first, last)
         else:
-            scores = sum(strip.float().softmax(1) for strip in strips)  # type: ignore[assignment]
+            scores = torch.stack([view.rows(size, first, last).float().softmax(1) for view in views]).mean(0)
         labels[first:last] = scores[0].argmax(0)
     return labels
 
 
-def _views(predict: Predict, image: Tensor, test: SegmentationTest) -> Iterator[Tensor]:
-    """Logits (1, K, h, w) of every scale and mirror image, at that view's input size, mirrored back."""
+class View(NamedTuple):
+    """Logits of one look at an image, resized on demand: to that look's input size first, as published."""
+
+    logits: Tensor  # (1, K, h, w), at any stride
+    padded: tuple[int, int]  # size of the input, with padding at its right and bottom
+    size: tuple[int, int]  # without
+
+    def rows(self, size: tuple[int, int], first: int, last: int) -> Tensor:
+        """(1, K, last - first, W): rows first..last - 1 of the logits at `size` = (H, W)."""
+        low, weight = _source_rows(self.size[0], size[0], first, last, self.logits.device)
+        start, stop = int(low[0]), min(int(low[-1]) + 2, self.size[0])
+        inner, inner_weight = _source_rows(self.logits.shape[-2], self.padded[0], start, stop, self.logits.device)
+        x = _mix_rows(self.logits, inner, inner_weight)
+        x = resize_bilinear(x, (stop - start, self.padded[1]))[..., : self.size[1]]
+        return resize_bilinear(_mix_rows(x, low - start, weight), (last - first, size[1]))
+
+
+def strips(size: tuple[int, int], num_classes: int) -> Iterator[tuple[int, int]]:
+    """First and last + 1 of groups of rows that cover an image of `size`."""
+    rows = max(STRIP_ELEMENTS // (num_classes * size[1]), 1)
+    for first in range(0, size[0], rows):
+        yield first, min(first + rows, size[0])
+
+
+def _source_rows(height: int, new_height: int, first: int, last: int, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Of rows first..last - 1 of a bilinear resize: the upper row that each is made from, and the lower one's share."""
+    rows = torch.arange(first, last, device=device, dtype=torch.float32)
+    source = ((rows + 0.5) * (height / new_height) - 0.5).clamp(min=0)
+    low = source.long().clamp(max=height - 1)
+    return low, source - low
+
+
+def _mix_rows(x: Tensor, low: Tensor, weight: Tensor) -> Tensor:
+    weight = weight.to(x.dtype)[:, None]
+    return x[:, :, low] * (1 - weight) + x[:, :, (low + 1).clamp(max=x.shape[-2] - 1)] * weight
+
+
+def _views(predict: Predict, image: Tensor, test: SegmentationTest) -> Iterator[View]:
+    """One per scale and mirror image, mirrored back."""
     for ratio in test.ratios:
         x = normalise(_resize_to_test(image, test, ratio))[None]
+        size = (x.shape[-2], x.shape[-1])
         for mirrored in (False, True) if test.flip else (False,):
             seen = x.flip(-1) if mirrored else x
             if test.window is None:
@@ -143,7 +180,7 @@ def _views(predict: Predict, image: Tensor, test: SegmentationTest) -> Iterator[
             else:
                 stride = test.stride or (max(test.window[0] * 2 // 3, 1), max(test.window[1] * 2 // 3, 1))
                 logits = window_logits(predict, seen, window=test.window, stride=stride)
-            yield logits.flip(-1) if mirrored else logits
+            yield View(logits.flip(-1) if mirrored else logits, size, size)
 
 
 def normalise(image: Tensor) -> Tensor:
@@ -169,13 +206,3 @@ def _resize_integers(image: Tensor, size: tuple[int, int]) -> Tensor:
     if image.shape[-2:] == size:
         return image
     return resize_bilinear(image[None] * 255, size)[0].round() / 255
-
-
-def _resize_to_rows(x: Tensor, size: tuple[int, int], first: int, last: int) -> Tensor:
-    """Rows first..last - 1 of `resize_bilinear(x, size)`."""
-    H = x.shape[-2]
-    source = ((torch.arange(first, last, device=x.device) + 0.5) * (H / size[0]) - 0.5).clamp(min=0)
-    low = source.long().clamp(max=H - 1)
-    weight = (source - low).to(x.dtype)[:, None]
-    rows = x[:, :, low] * (1 - weight) + x[:, :, (low + 1).clamp(max=H - 1)] * weight
-    return resize_bilinear(rows, (last - first, size[1]))

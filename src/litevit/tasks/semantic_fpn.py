@@ -73,11 +73,12 @@ class SemanticFPNHead(nn.Module):
         nn.init.zeros_(self.classifier.bias)
 
     def forward_features(self, maps: Sequence[Tensor]) -> Tensor:
-        """Args: maps: (B, C, H_i, W_i), strides 4, 8, 16, 32. Returns: their sum at stride 4, (B, channels, H_0, W_0)."""
+        """Args: maps: (B, C, H_i, W_i), strides 4, 8, 16, 32. Returns: (B, channels, H_0, W_0), at stride 4."""
         size = (maps[0].shape[-2], maps[0].shape[-1])
         total: Tensor | None = None
         for level, (x, blocks) in enumerate(zip(maps, self.branches, strict=True)):
-            for block in blocks:  # type: ignore[union-attr]
+            assert isinstance(blocks, nn.ModuleList)
+            for block in blocks:
                 x = block(x)
                 if level > 0:
                     x = self.upsample(x)
@@ -122,6 +123,10 @@ class SemanticFPN(nn.Module):
         out = {f"C{i + 2}": x for i, x in enumerate(features)} | {f"F{i}": x for i, x in enumerate(pyramid)}
         return out | {"logits": self.head(pyramid)}
 
+    def forward_head(self, images: Tensor) -> Tensor:
+        """Args: images: (B, 3, H, W), normalised. Returns: logits (B, K, H/4, W/4)."""
+        return self.head(self.fpn(self.backbone(images)))
+
     def forward(self, images: Tensor, masks: Tensor | None = None) -> Tensor | dict[str, Tensor]:
         """
         Args:
@@ -133,11 +138,11 @@ class SemanticFPN(nn.Module):
         """
         if masks is not None:
             check_masks(masks, images, num_classes=self.config.num_classes, ignore_index=self.config.ignore_index)
-        logits = self.head(self.fpn(self.backbone(images)))
+        logits = self.forward_head(images)
         if masks is not None:
             return {"loss_seg": segmentation_loss(logits, masks, ignore_index=self.config.ignore_index)}
         return resize_bilinear(logits, (images.shape[-2], images.shape[-1]))
 
     def segment(self, image: Tensor, *, test: SegmentationTest | None = None) -> Tensor:
         """Class of every pixel. Args: image: (3, H, W) RGB in [0, 1], any size. Returns: (H, W) int64."""
-        return segment(self, image, test or self.config.test)  # type: ignore[arg-type]
+        return segment(self.forward_head, image, test or self.config.test)
