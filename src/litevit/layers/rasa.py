@@ -1,0 +1,121 @@
+"""Recursive atrous self-attention (RASA) of LVT (arXiv:2112.10809, sec. 3.2): multi-scale queries, applied twice.
+
+Official: github.com/Chenglin-Yang/LVT. Shapes: B batch, H x W grid, C channels, N heads, L = H * W queries, M keys,
+D head channels.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from litevit.ops.dilated import dilated_silu_sum
+
+
+class RecursiveAtrousSelfAttention(nn.Module):
+    """Global attention whose queries see several dilations, fed back into itself.
+
+    One pass A: the query map goes through one depthwise 3 x 3 kernel at every rate (atrous), keys and values come from a
+    map reduced R x R times. Recursion: x <- x + SiLU(A(x)), and the result is SiLU(A(x)), with the same weights.
+
+    Args:
+        dim: channels C.
+        num_heads: N; must divide dim.
+        sr_ratio: R, stride of the convolution that reduces keys and values; rows and columns that do not fill an R x R
+            cell are left out of them. 1 leaves it away.
+        rates: dilations of the query; None takes the query as it is.
+        num_recursions: passes; 1 is A(x) alone, without SiLU. Official name: r_num.
+
+    Example:
+        >>> import torch
+        >>> from litevit.layers.rasa import RecursiveAtrousSelfAttention
+        >>> rasa = RecursiveAtrousSelfAttention(dim=64, num_heads=2, sr_ratio=4)
+        >>> rasa(torch.randn(2, 28, 28, 64)).shape
+        torch.Size([2, 28, 28, 64])
+    """
+
+    def __init__(
+        self,
+        dim: int,
+        num_heads: int,
+        sr_ratio: int = 1,
+        rates: tuple[int, ...] | None = (1, 3, 5),
+        num_recursions: int = 2,
+    ):
+        super().__init__()
+        if dim % num_heads:
+            raise ValueError(
+                "RecursiveAtrousSelfAttention: dim must be a multiple of num_heads, "
+                f"got dim={dim}, num_heads={num_heads}"
+            )
+        if sr_ratio < 1 or num_recursions < 1:
+            raise ValueError(
+                "RecursiveAtrousSelfAttention: sr_ratio and num_recursions must be at least 1, "
+                f"got sr_ratio={sr_ratio}, num_recursions={num_recursions}"
+            )
+        if rates is not None and (not rates or min(rates) < 1):
+            raise ValueError(f"RecursiveAtrousSelfAttention: rates must be dilations >= 1 or None, got {rates}")
+        self.num_heads = num_heads
+        self.sr_ratio = sr_ratio
+        self.rates = rates
+        self.num_recursions = num_recursions
+        self.q = nn.Linear(dim, dim, bias=False)
+        self.kv = nn.Linear(dim, 2 * dim, bias=False)
+        self.proj = nn.Linear(dim, dim)
+        if sr_ratio > 1:
+            self.sr = nn.Conv2d(dim, dim, sr_ratio, stride=sr_ratio)
+            self.norm = nn.LayerNorm(dim, eps=1e-5)
+        if rates is not None:
+            self.atrous_weight = nn.Parameter(torch.empty(dim, 1, 3, 3))  # official: ds.weight
+        self.reset_parameters()
+
+    @torch.no_grad()
+    def reset_parameters(self) -> None:
+        """Official initialisation."""
+        for linear in (self.q, self.kv, self.proj):
+            nn.init.trunc_normal_(linear.weight, std=0.02)
+        nn.init.zeros_(self.proj.bias)
+        if self.sr_ratio > 1:
+            nn.init.kaiming_normal_(self.sr.weight, mode="fan_out")
+            nn.init.zeros_(self.sr.bias)  # type: ignore[arg-type]
+        if self.rates is not None:
+            nn.init.kaiming_uniform_(self.atrous_weight, a=0)
+
+    def _project(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        B, H, W, C = x.shape
+        N, R = self.num_heads, self.sr_ratio
+        q = self.q(x)
+        if self.rates is not None:
+            q = dilated_silu_sum(q, self.atrous_weight, self.rates)
+        if R > 1:
+            x = self.norm(self.sr(x.permute(0, 3, 1, 2)).permute(0, 2, 3, 1))  # B H//R W//R C
+        k_BNMD, v_BNMD = self.kv(x).view(B, -1, 2, N, C // N).permute(2, 0, 3, 1, 4)
+        return q.reshape(B, H * W, N, C // N).transpose(1, 2), k_BNMD, v_BNMD
+
+    def attend(self, x: Tensor) -> Tensor:
+        """One pass A(x), without SiLU. Args: x: (B, H, W, C). Returns: (B, H, W, C)."""
+        q_BNLD, k_BNMD, v_BNMD = self._project(x)
+        out_BNLD = F.scaled_dot_product_attention(q_BNLD, k_BNMD, v_BNMD)
+        return self.proj(out_BNLD.transpose(1, 2).reshape(x.shape))
+
+    def attention_probabilities(self, x: Tensor) -> Tensor:
+        """Softmax weights of the last pass, for looking inside. Args: x: as `forward`. Returns: (B, N, L, M)."""
+        for _ in range(self.num_recursions - 1):
+            x = x + F.silu(self.attend(x))
+        q_BNLD, k_BNMD, _ = self._project(x)
+        return ((q_BNLD * q_BNLD.shape[-1] ** -0.5) @ k_BNMD.transpose(-2, -1)).softmax(-1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Args: x: (B, H, W, C), H and W at least sr_ratio. Returns: (B, H, W, C), without x itself."""
+        if not torch.compiler.is_compiling() and min(x.shape[1:3]) < self.sr_ratio:
+            raise ValueError(
+                f"RecursiveAtrousSelfAttention: the grid must be at least sr_ratio={self.sr_ratio} on both sides, "
+                f"got {x.shape[1]} x {x.shape[2]}"
+            )
+        out = self.attend(x)
+        if self.num_recursions == 1:
+            return out
+        # Nothing moves out of the recursion: every projection reads the new x.
+        for _ in range(self.num_recursions - 1):
+            x = x + F.silu(out)
+            out = self.attend(x)
+        return F.silu(out)
