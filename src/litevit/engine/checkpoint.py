@@ -1,0 +1,110 @@
+"""Checkpoints that are written whole or not at all, and known to be whole when they are read.
+
+A file is written beside its final name, flushed to the disk and renamed. Its name carries the start of its own SHA-256
+(as torch.hub's files do), so damage is noticed without trusting the content: `step-00001200-1f3a9c0e.pt`.
+"""
+
+import hashlib
+import json
+import os
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+
+NAME = re.compile(r"step-(\d{8,})-([0-9a-f]{8})\.pt")
+
+
+def write_atomically(
+    path: Path, write: Callable[[Path], None], *, rename: Callable[[Path], Path] | None = None
+) -> Path:
+    """Calls `write` with a temporary name beside `path`, then renames. Nothing half-written survives an error.
+
+    Args:
+        rename: gives the final path once the content is known; None: `path` itself.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write(temporary)
+        with open(temporary, "rb+") as file:
+            os.fsync(file.fileno())
+        final = rename(temporary) if rename else path
+        os.replace(temporary, final)
+        _sync_folder(path.parent)
+        return final
+    except (OSError, RuntimeError) as error:  # torch and safetensors report a full disk as RuntimeError
+        raise OSError(f"Could not write {path}: {error}. What was there before is untouched.") from error
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_text(path: Path, text: str) -> None:
+    def write(temporary: Path) -> None:
+        temporary.write_text(text)
+
+    write_atomically(path, write)
+
+
+def save_checkpoint(folder: Path, step: int, state: dict[str, Any], *, keep: int) -> Path:
+    """Writes the state of a run after `step` optimizer steps; the newest `keep` checkpoints stay."""
+    path = write_atomically(
+        folder / f"step-{step:08d}.pt",
+        lambda temporary: torch.save(state, temporary),
+        rename=lambda temporary: folder / f"step-{step:08d}-{_digest(temporary)}.pt",
+    )
+    older = [other for other in list_checkpoints(folder) if other != path]
+    for other in older[max(keep - 1, 0) :]:
+        other.unlink(missing_ok=True)
+    return path
+
+
+def list_checkpoints(folder: Path) -> list[Path]:
+    """Newest first."""
+    found = [(int(match[1]), path) for path in folder.glob("step-*.pt") if (match := NAME.fullmatch(path.name))]
+    return [path for _, path in sorted(found, reverse=True)]
+
+
+def load_latest(folder: Path, warn: Callable[[str], None]) -> tuple[Path, dict[str, Any]] | None:
+    """The newest whole checkpoint of a folder, or None. Damaged ones are named through `warn` and passed over."""
+    for path in list_checkpoints(folder):
+        try:
+            return path, load_checkpoint(path)
+        except (ValueError, OSError) as error:
+            warn(f"{error} The checkpoint before it is used.")
+    return None
+
+
+def load_checkpoint(path: Path) -> dict[str, Any]:
+    match = NAME.fullmatch(path.name)
+    if match and _digest(path) != match[2]:
+        raise ValueError(f"{path} is damaged: its content does not match the checksum in its name.")
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # torch raises many kinds for a broken archive
+        raise ValueError(f"{path} is damaged or not a checkpoint: {error}.") from error
+
+
+def save_weights(path: Path, state: dict[str, Tensor], metadata: dict[str, Any]) -> None:
+    """Weights alone as safetensors, with what they are in the header."""
+    tensors = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in state.items()}
+    text = {name: value if isinstance(value, str) else json.dumps(value) for name, value in metadata.items()}
+    write_atomically(path, lambda temporary: save_file(tensors, temporary, metadata=text))
+
+
+def _digest(path: Path) -> str:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()[:8]
+
+
+def _sync_folder(folder: Path) -> None:
+    if os.name == "posix":  # Windows cannot open folders
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)

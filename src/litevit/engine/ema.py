@@ -1,0 +1,19 @@
+"""The moving average of the weights, kept by timm's `ModelEmaV3` on the model itself (before DDP wraps it)."""
+
+import torch
+from timm.utils import ModelEmaV3
+from torch import nn
+
+
+def create_ema(model: nn.Module, decay: float | None) -> ModelEmaV3 | None:
+    """Averages parameters and floating buffers (BatchNorm's statistics) at a constant decay from the first step."""
+    if decay is None:
+        return None
+    if not 0 <= decay < 1:
+        raise ValueError(f"run.ema_decay must lie in [0, 1), got {decay}. 0.9999 suits runs of 100k steps or more.")
+    return ModelEmaV3(model, decay=decay)
+
+
+@torch.no_grad()
+def all_finite(model: nn.Module) -> bool:
+    return all(bool(torch.isfinite(p).all()) for p in model.state_dict().values() if p.is_floating_point())

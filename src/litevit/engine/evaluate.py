@@ -1,0 +1,54 @@
+"""Evaluation loops, exact over any number of processes: every image is counted once."""
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, Dataset
+
+from litevit.data.sampling import shard
+from litevit.metrics.classification import ClassificationMetric
+
+
+def evaluation_loader(
+    dataset: Dataset, *, batch_size: int, workers: int = 0, accelerator: Any = None, collate: Callable | None = None
+) -> DataLoader:
+    """This process's share of a data set in a fixed order, nothing padded or repeated."""
+    rank, world = (accelerator.process_index, accelerator.num_processes) if accelerator else (0, 1)
+    return DataLoader(
+        dataset,
+        batch_size=batch_size,
+        sampler=shard(len(dataset), rank=rank, world=world),  # type: ignore[arg-type]
+        num_workers=workers,
+        collate_fn=collate,
+        pin_memory=accelerator is not None and accelerator.device.type == "cuda",
+    )
+
+
+@torch.no_grad()
+def evaluate_classifier(
+    model: nn.Module,
+    batches: Iterable[tuple[Tensor, Tensor]],
+    metric: ClassificationMetric,
+    *,
+    accelerator: Any = None,
+    convert_targets: Callable[[Tensor], Tensor] | None = None,
+    after_batch: Callable[[int], None] | None = None,
+) -> ClassificationMetric:
+    """Fills a metric with a model's results, summed over processes.
+
+    Args:
+        model: in evaluation mode, images (B, 3, H, W) -> logits (B, K).
+        convert_targets: from the loader's targets to what the metric takes, such as label sets.
+        after_batch: called with the number of images done, for a progress display.
+    """
+    device = metric.images.device
+    for images, targets in batches:
+        logits = model(images.to(device, non_blocking=True))
+        metric.update(logits, (convert_targets(targets) if convert_targets else targets).to(device))
+        if after_batch:
+            after_batch(len(images))
+    if accelerator is not None:
+        metric.reduce(accelerator)
+    return metric

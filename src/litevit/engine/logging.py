@@ -1,0 +1,140 @@
+"""Where a run says what it does: `metrics.jsonl`, TensorBoard or Weights & Biases, and the terminal. Rank 0 only."""
+
+import json
+import os
+import resource
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from litevit.engine.checkpoint import write_text
+
+
+class MetricsFile:
+    """One JSON object per line. A resumed run drops the lines after its checkpoint: it will write them again."""
+
+    def __init__(self, path: Path, *, resume_step: int = 0):
+        self.path = path
+        if path.exists():
+            kept = [row for row in read_metrics(path) if row["step"] <= resume_step]
+            write_text(path, "".join(json.dumps(row) + "\n" for row in kept))
+        self.file = open(path, "a", buffering=1)  # noqa: SIM115  lives as long as the run
+
+    def write(self, row: dict[str, Any]) -> None:
+        self.file.write(json.dumps(row) + "\n")
+
+    def close(self) -> None:
+        self.file.close()
+
+
+def read_metrics(path: Path) -> list[dict[str, Any]]:
+    """The rows of a metrics file; a last line that a killed process left unfinished is dropped."""
+    rows = []
+    for line in path.read_text().splitlines():
+        try:
+            rows.append(json.loads(line))
+        except json.JSONDecodeError:
+            break
+    return rows
+
+
+class Trackers:
+    """TensorBoard and Weights & Biases, each imported only when the recipe asks for it."""
+
+    def __init__(self, names: tuple[str, ...], folder: Path, recipe: dict[str, Any]):
+        self.tensorboard: Any = None
+        self.wandb: Any = None
+        for name in names:
+            try:
+                if name == "tensorboard":
+                    from torch.utils.tensorboard import SummaryWriter
+
+                    self.tensorboard = SummaryWriter(str(folder / "tensorboard"))
+                else:
+                    import wandb
+
+                    self.wandb = wandb.init(project="litevit", name=folder.name, dir=str(folder), config=recipe)
+            except ImportError as error:
+                extra = "train" if name == "tensorboard" else "wandb"
+                raise ImportError(f"run.trackers asks for {name}: pip install 'litevit[{extra}]'") from error
+
+    def write(self, row: dict[str, Any]) -> None:
+        step, kind = row["step"], row["kind"]
+        scalars = {
+            f"{kind}/{name}": value
+            for name, value in row.items()
+            if isinstance(value, (int, float)) and name not in ("step", "epoch")
+        }
+        if self.tensorboard:
+            for name, value in scalars.items():
+                self.tensorboard.add_scalar(name, value, step)
+        if self.wandb:
+            self.wandb.log(scalars, step=step)
+
+    def close(self) -> None:
+        if self.tensorboard:
+            self.tensorboard.close()
+        if self.wandb:
+            self.wandb.finish()
+
+
+class Display:
+    """A live line on a terminal; plain lines, one per logging interval, elsewhere."""
+
+    def __init__(self, console: Console, *, steps: int, start: int):
+        self.console = console
+        self.live = console.is_terminal
+        self.progress = Progress(
+            TextColumn("epoch {task.fields[epoch]}"),
+            BarColumn(bar_width=None),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[text]}"),
+            TimeRemainingColumn(),
+            console=console,
+            disable=not self.live,
+            transient=True,
+        )
+        self.bar = self.progress.add_task("train", total=steps, completed=start, epoch="", text="")
+        self.progress.start()
+
+    def update(self, step: int, epoch: str, text: str, *, left_s: float) -> None:
+        if self.live:
+            self.progress.update(self.bar, completed=step, epoch=epoch, text=text)
+        else:
+            self.console.print(
+                f"epoch {epoch} step {step} {text} {_clock(left_s)} left", highlight=False, soft_wrap=True
+            )
+
+    def line(self, text: str) -> None:
+        self.console.print(text, highlight=False, soft_wrap=True)
+
+    def close(self) -> None:
+        self.progress.stop()
+
+
+def default_console() -> Console:
+    """Standard error, so that a command's standard output stays machine-readable."""
+    return Console(file=sys.stderr)
+
+
+def memory_mb(device: torch.device) -> float:
+    """Peak memory: of the CUDA allocator, or of this process."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / 2**20
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / 2**20 if sys.platform == "darwin" else peak / 2**10
+
+
+def launcher() -> str:
+    """Names the process that started this one; the same for all restarts that one torchrun makes on a machine."""
+    return f"{os.uname().nodename}:{os.getppid()}"
+
+
+def _clock(seconds: float) -> str:
+    minutes, seconds = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{seconds:02d}" if hours else f"{minutes}:{seconds:02d}"

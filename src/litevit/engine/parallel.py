@@ -1,0 +1,141 @@
+"""Processes, devices and precision: a thin layer over Hugging Face accelerate and FSDP2.
+
+BatchNorm (deformable merging has it) is the one layer that sees how a batch is divided: under DDP every process
+normalises with its own share, and the running statistics kept are those of process 0. `run.sync_batchnorm` makes the
+statistics those of the whole batch, on CUDA. Models without BatchNorm (LVT) give the same result for any division.
+"""
+
+from typing import TYPE_CHECKING, Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+from litevit.engine.config import RunConfig
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
+
+ACCELERATE_PRECISION = {"fp32": "no", "bf16": "bf16", "fp16": "fp16"}
+
+
+def create_accelerator(run: RunConfig) -> "Accelerator":
+    """One process, or what torchrun / `accelerate launch` started."""
+    try:
+        from accelerate import Accelerator
+        from accelerate.state import AcceleratorState
+        from accelerate.utils import DistributedDataParallelKwargs
+    except ImportError as error:
+        raise ImportError("Training needs accelerate: pip install 'litevit[train]'") from error
+    if run.precision == "fp16" and (run.device == "cpu" or not torch.cuda.is_available()):
+        raise ValueError("run.precision fp16 needs a CUDA device. On the CPU choose bf16 or fp32.")
+    # accelerate keeps the first Accelerator's precision for the life of the process; a second run may want another.
+    AcceleratorState._reset_state()
+    return Accelerator(
+        mixed_precision=ACCELERATE_PRECISION[run.precision],
+        cpu=run.device == "cpu",
+        kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=run.find_unused_parameters)],
+    )
+
+
+def prepare_model(model: nn.Module, run: RunConfig, accelerator: "Accelerator") -> nn.Module:
+    """Applies the run's switches in place and returns what the training step calls (the model, or DDP around it)."""
+    if run.grad_checkpointing:
+        if not hasattr(model, "set_grad_checkpointing"):
+            raise ValueError(
+                f"{type(model).__name__} has no set_grad_checkpointing; set --run.grad_checkpointing False"
+            )
+        model.set_grad_checkpointing(True)  # type: ignore[operator]
+    if run.sync_batchnorm:
+        if accelerator.device.type != "cuda":
+            raise ValueError("run.sync_batchnorm needs CUDA; PyTorch has no synchronised BatchNorm for the CPU.")
+        model = nn.SyncBatchNorm.convert_sync_batchnorm(model)
+    model.to(accelerator.device)
+    if run.channels_last:
+        model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    if run.compile:
+        model.compile()
+    if run.fsdp:
+        shard_parameters(model)
+        return model
+    return accelerator.prepare_model(model)
+
+
+def shard_parameters(model: nn.Module) -> None:
+    """FSDP2: every block is gathered and freed on its own; what is outside of blocks belongs to the whole model.
+
+    A block is a child of a ModuleList or Sequential that has parts and no such list inside: a stage is none, because
+    its own `forward` is never called.
+    """
+    from torch.distributed.fsdp import fully_shard
+
+    if not dist.is_initialized():
+        raise ValueError("run.fsdp shards over processes: start with torchrun or accelerate launch.")
+    containers = (nn.ModuleList, nn.Sequential)
+    for container in [module for module in model.modules() if isinstance(module, containers)]:
+        for block in container:
+            holds_list = any(isinstance(module, containers) for module in block.modules())
+            if len(list(block.children())) > 1 and not holds_list:
+                fully_shard(block)
+    fully_shard(model)
+
+
+def model_state(model: nn.Module, *, fsdp: bool) -> dict[str, Tensor]:
+    """The whole state dict on every process (FSDP: on process 0's CPU)."""
+    if not fsdp:
+        return model.state_dict()
+    from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
+
+    return get_model_state_dict(  # type: ignore[return-value]
+        model, options=StateDictOptions(full_state_dict=True, cpu_offload=True)
+    )
+
+
+def optimizer_state(model: nn.Module, optimizer: torch.optim.Optimizer, *, fsdp: bool) -> dict[str, Any]:
+    if not fsdp:
+        return optimizer.state_dict()
+    from torch.distributed.checkpoint.state_dict import StateDictOptions, get_optimizer_state_dict
+
+    options = StateDictOptions(full_state_dict=True, cpu_offload=True)
+    return get_optimizer_state_dict(model, optimizer, options=options)
+
+
+def restore(model: nn.Module, optimizer: torch.optim.Optimizer, state: dict[str, Any], *, fsdp: bool) -> None:
+    """Puts a checkpoint's `model` and `optimizer` entries back."""
+    if not fsdp:
+        model.load_state_dict(state["model"])
+        optimizer.load_state_dict(state["optimizer"])
+        return
+    from torch.distributed.checkpoint.state_dict import (
+        StateDictOptions,
+        set_model_state_dict,
+        set_optimizer_state_dict,
+    )
+
+    options = StateDictOptions(full_state_dict=True, broadcast_from_rank0=True)
+    set_model_state_dict(model, state["model"], options=options)
+    set_optimizer_state_dict(model, optimizer, state["optimizer"], options=options)
+
+
+def share_buffers(model: nn.Module) -> None:
+    """Gives every process the running statistics of process 0, so that all evaluate the model that is saved."""
+    if dist.is_initialized():
+        for buffer in model.buffers():
+            dist.broadcast(buffer, 0)
+
+
+def any_process(flag: bool, accelerator: "Accelerator") -> bool:
+    """Whether the flag is set anywhere; every process has to call it."""
+    if accelerator.num_processes == 1:
+        return flag
+    total = accelerator.reduce(torch.tensor(float(flag), device=accelerator.device), "sum")
+    return bool(total > 0)
+
+
+def from_main_process(value: Any, accelerator: "Accelerator") -> Any:
+    """Process 0's value of a small picklable object, on every process."""
+    if accelerator.num_processes == 1:
+        return value
+    box = [value]
+    dist.broadcast_object_list(box, src=0)
+    return box[0]

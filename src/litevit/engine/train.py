@@ -1,0 +1,469 @@
+"""The training loop: one readable function, `fit`, for every task.
+
+A run is a sequence of optimizer steps, and step i is a function of the state after step i - 1 and of numbers in the
+recipe: the batch comes from (seed, epoch, position), the augmentation from (seed, epoch, index), the learning rate from
+i, and dropout, drop path and mixing from generators seeded with (seed, process, i). So a checkpoint needs no generator
+states, and a run killed anywhere continues bit for bit, with any number of loader workers.
+"""
+
+import contextlib
+import json
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from rich.console import Console
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, Dataset
+
+from litevit.data.sampling import STEP, BatchStream, SeededDataset, Unreadable, seed_everything
+from litevit.engine import parallel
+from litevit.engine.checkpoint import list_checkpoints, load_latest, save_checkpoint, save_weights, write_text
+from litevit.engine.config import Recipe, differences, to_dict
+from litevit.engine.curves import draw_curves
+from litevit.engine.ema import all_finite, create_ema
+from litevit.engine.logging import Display, MetricsFile, Trackers, default_console, launcher, memory_mb
+from litevit.engine.optim import create_optimizer, param_groups, scaled_lr
+from litevit.engine.schedule import learning_rate, total_steps
+
+INIT = 3  # seeds the weights; the other streams are in litevit.data.sampling
+STOP_CHECK = 8  # steps between two looks at the other processes' stop signals
+
+
+class Task(Protocol):
+    """What the loop has to be told about classification, detection, ...
+
+    Optional: `param_groups(model, optim, lr)` instead of the published grouping, `repeats` (of repeated augmentation),
+    `max_unreadable` (images a run may skip), `report(model, folder)` (process 0, after the last evaluation).
+    """
+
+    metric: str  # the entry of `evaluate`'s result that says which checkpoint is best; higher is better
+
+    def build_model(self) -> nn.Module: ...
+
+    def train_dataset(self) -> Dataset:
+        """Map-style; random augmentation uses Python's, NumPy's and PyTorch's global generators as it likes."""
+        ...
+
+    def collate(self, samples: list[Any]) -> Any: ...
+
+    def loss(self, model: nn.Module, batch: Any) -> dict[str, Tensor]:
+        """Losses, which are summed; entries called `metric/...` are only logged. `batch` is on the device."""
+        ...
+
+    def evaluate(self, model: nn.Module, accelerator: Any) -> dict[str, float]:
+        """Called by every process; each takes its share and all return the same."""
+        ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class FitResult:
+    folder: Path
+    step: int
+    best: dict[str, float] = field(default_factory=dict)  # metrics of the best checkpoint, evaluated from disk
+    stopped: bool = False  # by SIGTERM or Ctrl-C, with a checkpoint written
+
+    @property
+    def weights(self) -> Path:
+        return self.folder / "best.safetensors"
+
+
+def fit(recipe: Recipe, task: Task, *, console: Console | None = None) -> FitResult:
+    """Trains, evaluates and saves under `runs/<name>/`; continues when `run.dir` holds an unfinished run.
+
+    Raises:
+        ValueError: a checkpoint of another recipe, a batch larger than the data, a loss that is not finite, ...
+        OSError: a checkpoint could not be written (a full disk); the ones before it are untouched.
+    """
+    run = recipe.run
+    accelerator = parallel.create_accelerator(run)
+    main = accelerator.is_main_process
+    console = console or default_console()
+    if not main:
+        console = Console(quiet=True)
+
+    # Model, optimizer, data
+    seed_everything(run.seed, INIT)
+    model = task.build_model()
+    ema = create_ema(model, run.ema_decay)
+    if ema is not None:
+        ema.to(accelerator.device)
+        if run.fsdp:
+            raise ValueError("run.ema_decay with run.fsdp is not supported; set one of them off.")
+    wrapped = parallel.prepare_model(model.train(), run, accelerator)
+    base_lr = scaled_lr(recipe.optim, run.batch_size)
+    bound_scale = base_lr / recipe.optim.lr
+    groups = _groups(recipe, task, model, base_lr)
+    base_rates = [group["lr"] for group in groups]
+    optimizer = accelerator.prepare(create_optimizer(groups, recipe.optim))
+    dataset = task.train_dataset()
+    stream = BatchStream(
+        len(dataset),  # type: ignore[arg-type]
+        batch_size=run.batch_size,
+        accumulate=run.accumulate,
+        rank=accelerator.process_index,
+        world=accelerator.num_processes,
+        seed=run.seed,
+        repeats=getattr(task, "repeats", 1),
+    )
+    per_epoch = stream.steps_per_epoch
+    steps = total_steps(recipe.schedule, per_epoch)
+    last_step = min(steps, run.max_steps or steps)
+    folder = Path(parallel.from_main_process(str(_open_folder(recipe)) if main else "", accelerator))
+
+    # Where it stands
+    state = _Progress()
+    found = load_latest(folder / "checkpoints", lambda text: console.print(f"warning: {text}", soft_wrap=True))
+    if found is not None:
+        path, saved = found
+        if different := differences(recipe, saved["recipe"]):
+            raise ValueError(
+                f"{path} is a checkpoint of another recipe; it differs in " + "; ".join(different) + ". "
+                "Give --run.dir a new folder, or the recipe saved beside it."
+            )
+        parallel.restore(model, optimizer, saved, fsdp=run.fsdp)
+        if ema is not None:
+            ema.module.load_state_dict(saved["ema"])
+        if accelerator.scaler is not None:
+            accelerator.scaler.load_state_dict(saved["scaler"])
+        state = _Progress.load(saved, accelerator.device)
+        console.print(f"Continuing {folder} after step {state.step} of {last_step}.", soft_wrap=True)
+    stream.start, stream.steps = state.step, last_step
+
+    log = MetricsFile(folder / "metrics.jsonl", resume_step=state.step) if main else None
+    trackers = Trackers(run.trackers if main else (), folder, to_dict(recipe))
+    display = Display(console, steps=last_step, start=state.step)
+    batches = _batches(dataset, stream, task, run.workers, accelerator)
+
+    def write(row: dict[str, Any]) -> None:
+        if log is not None:
+            log.write(row)
+            trackers.write(row)
+
+    def evaluate() -> None:
+        """Evaluates the weights that would be kept; the best ones go to best.safetensors."""
+        parallel.share_buffers(model)
+        judged = ema.module if ema is not None else model
+        judged.eval()
+        with torch.no_grad(), accelerator.autocast():
+            metrics = task.evaluate(judged, accelerator)
+        model.train()
+        write({"kind": "eval", "epoch": state.step // per_epoch, "step": state.step, **metrics})
+        shown = "  ".join(f"{name} {value:.4g}" for name, value in metrics.items())
+        display.line(f"evaluated after step {state.step}: {shown}")
+        if task.metric not in metrics:
+            raise ValueError(f"The task's metric '{task.metric}' is not in what it evaluates: {', '.join(metrics)}")
+        if not state.best or metrics[task.metric] > state.best[task.metric]:
+            state.best, state.best_step = metrics, state.step
+            weights = parallel.model_state(judged, fsdp=run.fsdp)
+            if main:
+                save_weights(
+                    folder / "best.safetensors",
+                    weights,
+                    {"recipe": to_dict(recipe), "step": state.step, "metrics": metrics},
+                )
+
+    def save() -> None:
+        if not all_finite(model):
+            raise ValueError(_not_finite("the weights are not finite", state.step, base_rates, folder))
+        entry = {
+            "recipe": to_dict(recipe),
+            "model": parallel.model_state(model, fsdp=run.fsdp),
+            "optimizer": parallel.optimizer_state(model, optimizer.optimizer, fsdp=run.fsdp),
+            "ema": ema.module.state_dict() if ema is not None else None,
+            "scaler": accelerator.scaler.state_dict() if accelerator.scaler is not None else None,
+            **state.entry(),
+        }
+        if main:
+            save_checkpoint(folder / "checkpoints", state.step, entry, keep=run.keep)
+        accelerator.wait_for_everyone()
+
+    stopped = False
+    unchecked: list[Tensor] = []
+    interval_start, interval_images = time.perf_counter(), 0
+    with _stop_signal() as stop:
+        try:
+            while state.step < last_step:
+                step = state.step
+                rates = [
+                    learning_rate(recipe.schedule, base, step=step, steps_per_epoch=per_epoch, bound_scale=bound_scale)
+                    for base in base_rates
+                ]
+                for group, rate in zip(optimizer.param_groups, rates):
+                    group["lr"] = rate
+
+                # One optimizer step over `accumulate` micro-batches
+                for micro in range(run.accumulate):
+                    batch, unreadable = next(batches)
+                    state.count(unreadable, getattr(task, "max_unreadable", 0), display)
+                    seed_everything(run.seed, STEP, accelerator.process_index, step * run.accumulate + micro)
+                    last = micro == run.accumulate - 1
+                    with contextlib.nullcontext() if last or run.fsdp else accelerator.no_sync(wrapped):
+                        with accelerator.autocast():
+                            losses = task.loss(wrapped, batch)
+                        total = sum(value for name, value in losses.items() if not name.startswith("metric/"))
+                        assert isinstance(total, Tensor)
+                        accelerator.backward(total / run.accumulate)
+                    state.add(losses, total)
+                    unchecked.append(total.detach())
+                if recipe.optim.clip_grad is not None:
+                    accelerator.clip_grad_norm_(model.parameters(), recipe.optim.clip_grad)
+                optimizer.step()
+                optimizer.zero_grad(set_to_none=True)
+                if ema is not None:
+                    ema.update(model)
+                state.step += 1
+                interval_images += run.batch_size
+
+                # What is due after it
+                logs = state.step % run.log_every == 0 or state.step == last_step
+                due = run.eval_steps or run.eval_every * per_epoch
+                evaluates = state.step % due == 0 or state.step == last_step
+                saves = evaluates or (run.checkpoint_every is not None and state.step % run.checkpoint_every == 0)
+                if accelerator.num_processes == 1 or state.step % STOP_CHECK == 0:
+                    stopped = parallel.any_process(stop.is_set(), accelerator)
+                if accelerator.device.type == "cpu" or logs or saves or stopped:
+                    _check_finite(unchecked, state.step, run.accumulate, rates, folder)
+                    unchecked.clear()
+                if logs:
+                    means = state.take_means(accelerator)
+                    seconds = time.perf_counter() - interval_start
+                    row = {
+                        "kind": "train",
+                        "epoch": step // per_epoch,
+                        "step": state.step,
+                        **means,
+                        "lr": max(rates),
+                        "images_per_s": round(interval_images / seconds, 1),
+                        "memory_mb": round(memory_mb(accelerator.device), 1),
+                    }
+                    write(row)
+                    left = (last_step - state.step) * run.batch_size * seconds / interval_images
+                    shown = "  ".join(f"{name.removeprefix('metric/')} {value:.4g}" for name, value in means.items())
+                    display.update(
+                        state.step,
+                        f"{step // per_epoch + 1}/{-(-last_step // per_epoch)}",
+                        f"{shown}  lr {row['lr']:.3g}  {row['images_per_s']:.0f} images/s",
+                        left_s=left,
+                    )
+                if evaluates:
+                    evaluate()
+                if saves or stopped:
+                    save()
+                if logs or evaluates:
+                    interval_start, interval_images = time.perf_counter(), 0
+                if stopped:
+                    break
+        finally:
+            del batches  # ends the loader's workers
+            display.close()
+            if log is not None:
+                log.close()
+            trackers.close()
+
+    if stopped and state.step < last_step:
+        console.print(f"Stopped after step {state.step}; a checkpoint is written.", soft_wrap=True)
+        console.print(f"Continue with the same command and --run.dir {folder}", soft_wrap=True)
+        return FitResult(folder=folder, step=state.step, best=state.best, stopped=True)
+    return _finish(recipe, task, folder, state, accelerator, console)
+
+
+def _finish(
+    recipe: Recipe, task: Task, folder: Path, state: "_Progress", accelerator: Any, console: Console
+) -> FitResult:
+    """Evaluates the best weights as anyone would: read from disk into a new model."""
+    from safetensors.torch import load_file
+
+    model = task.build_model()
+    model.load_state_dict(load_file(folder / "best.safetensors"))
+    model.to(accelerator.device).eval()
+    with torch.no_grad(), accelerator.autocast():
+        metrics = task.evaluate(model, accelerator)
+    if accelerator.is_main_process:
+        write_text(folder / "result.json", json.dumps({"step": state.best_step, **metrics}, indent=2) + "\n")
+        draw_curves(folder)
+        with torch.no_grad(), accelerator.autocast():
+            getattr(task, "report", lambda *_: None)(model, folder)
+    shown = "  ".join(f"{name} {value:.4g}" for name, value in metrics.items())
+    console.print(f"best weights (step {state.best_step}), read from disk: {shown}", soft_wrap=True)
+    accelerator.wait_for_everyone()
+    return FitResult(folder=folder, step=state.step, best=metrics)
+
+
+@dataclass
+class _Progress:
+    """What a run has to remember besides model and optimizer."""
+
+    step: int = 0
+    best: dict[str, float] = field(default_factory=dict)
+    best_step: int = 0
+    unreadable: int = 0
+    sums: dict[str, Tensor] = field(default_factory=dict)  # of the losses since the last log line
+    added: int = 0
+
+    def add(self, losses: dict[str, Tensor], total: Tensor) -> None:
+        values = {"loss": total, **losses} if len(losses) > 1 or "loss" not in losses else losses
+        for name, value in values.items():
+            value = value.detach().float()
+            self.sums[name] = self.sums[name] + value if name in self.sums else value
+        self.added += 1
+
+    def take_means(self, accelerator: Any) -> dict[str, float]:
+        """Means over the micro-batches of all processes since the last call."""
+        names = sorted(self.sums)
+        sums = torch.stack([self.sums[name] for name in names])
+        means = accelerator.reduce(sums / self.added, "mean").tolist()
+        self.sums, self.added = {}, 0
+        return dict(zip(names, means))
+
+    def count(self, unreadable: list[Unreadable], allowed: int, display: Display) -> None:
+        for item in unreadable:
+            self.unreadable += 1
+            display.line(f"warning: skipped unreadable {item.name}: {item.reason} ({self.unreadable} so far)")
+        if self.unreadable > allowed:
+            raise ValueError(
+                f"{self.unreadable} unreadable images, more than data.max_unreadable = {allowed} allows; the last: "
+                f"{unreadable[-1].name}: {unreadable[-1].reason}. `litevit doctor` lists them all."
+            )
+
+    def entry(self) -> dict[str, Any]:
+        return {"sums": {k: v.cpu() for k, v in self.sums.items()}} | {
+            name: getattr(self, name) for name in ("step", "best", "best_step", "unreadable", "added")
+        }
+
+    @classmethod
+    def load(cls, saved: dict[str, Any], device: torch.device) -> "_Progress":
+        values = {name: saved[name] for name in ("step", "best", "best_step", "unreadable", "added")}
+        return cls(**values, sums={name: value.to(device) for name, value in saved["sums"].items()})
+
+
+def _groups(recipe: Recipe, task: Task, model: nn.Module, lr: float) -> list[dict[str, Any]]:
+    if hasattr(task, "param_groups"):
+        return task.param_groups(model, recipe.optim, lr)
+    ratio = recipe.optim.offset_lr_ratio
+    offset_lr = None if ratio is None else lr * ratio
+    return param_groups(model, lr=lr, weight_decay=recipe.optim.weight_decay, offset_lr=offset_lr)
+
+
+class _Collate:
+    """Parts readable from unreadable samples before the task's own collate; a class, so that it can be pickled."""
+
+    def __init__(self, collate: Any):
+        self.collate = collate
+
+    def __call__(self, samples: list[Any]) -> tuple[Any, list[Unreadable]]:
+        unreadable = [sample for sample in samples if isinstance(sample, Unreadable)]
+        readable = [sample for sample in samples if not isinstance(sample, Unreadable)]
+        if not readable:
+            names = ", ".join(item.name for item in unreadable[:3])
+            raise ValueError(f"No image of a batch of {len(samples)} could be read: {names}, ...")
+        return self.collate(readable), unreadable
+
+
+def _batches(dataset: Dataset, stream: BatchStream, task: Task, workers: int, accelerator: Any) -> Iterator[Any]:
+    from accelerate.utils import send_to_device
+
+    seed_everything(stream.seed, STEP)  # the loader draws its base seed from the global generator
+    loader: DataLoader = DataLoader(
+        SeededDataset(dataset, stream.seed),
+        batch_sampler=stream,  # type: ignore[arg-type]
+        collate_fn=_Collate(task.collate),
+        num_workers=workers,
+        pin_memory=accelerator.device.type == "cuda",
+        worker_init_fn=_leave_signals_to_the_main_process if workers else None,
+        prefetch_factor=4 if workers else None,
+    )
+    for batch, unreadable in loader:
+        yield send_to_device(batch, accelerator.device, non_blocking=True), unreadable
+
+
+def _leave_signals_to_the_main_process(_: int) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+@contextlib.contextmanager
+def _stop_signal() -> Iterator[threading.Event]:
+    """Sets an event on SIGTERM or the first Ctrl-C, so that the loop can save; the second one acts as usual."""
+    stop = threading.Event()
+    if threading.current_thread() is not threading.main_thread():  # only the main thread may handle signals
+        yield stop
+        return
+    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+
+    def remember(number: int, _: Any) -> None:
+        stop.set()
+        signal.signal(number, before[signal.Signals(number)])
+
+    for number in before:
+        signal.signal(number, remember)
+    try:
+        yield stop
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _check_finite(losses: list[Tensor], step: int, accumulate: int, rates: list[float], folder: Path) -> None:
+    if not losses:
+        return
+    finite = torch.isfinite(torch.stack(losses))
+    if not finite.all():
+        first = int((~finite).int().argmax())
+        bad = step - (len(losses) - first - 1) // accumulate
+        value = losses[first].item()
+        raise ValueError(_not_finite(f"the loss is {value}", bad, rates, folder))
+
+
+def _not_finite(what: str, step: int, rates: list[float], folder: Path) -> str:
+    good = list_checkpoints(folder / "checkpoints")
+    kept = f"The last good checkpoint is {good[0]}" if good else "No checkpoint was written yet"
+    return (
+        f"Training stopped: {what} at step {step}, learning rate {max(rates):.3g}. {kept}. "
+        "Try a lower --optim.lr, a longer warm-up, --optim.clip_grad 5, or bf16 instead of fp16."
+    )
+
+
+def _open_folder(recipe: Recipe) -> Path:
+    """The run's folder, with the resolved recipe in it: `run.dir`, or a new `runs/<name>`, `runs/<name>-2`, ...
+
+    Workers that torchrun restarted go on in the folder of the first try.
+    """
+    run = recipe.run
+    if run.dir is not None:
+        folder = Path(run.dir)
+        folder.mkdir(parents=True, exist_ok=True)
+    else:
+        folder = _same_launch(recipe) or _new_folder(Path(run.root), recipe.name)
+    if not list_checkpoints(folder / "checkpoints"):
+        write_text(folder / "recipe.json", json.dumps(to_dict(recipe), indent=2) + "\n")
+        write_text(folder / "launch.json", json.dumps({"launcher": launcher(), "command": sys.argv}, indent=2) + "\n")
+    return folder
+
+
+def _new_folder(root: Path, name: str) -> Path:
+    root.mkdir(parents=True, exist_ok=True)
+    number = 1
+    while True:
+        folder = root / (name if number == 1 else f"{name}-{number}")
+        try:
+            folder.mkdir()
+            return folder
+        except FileExistsError:
+            number += 1
+
+
+def _same_launch(recipe: Recipe) -> Path | None:
+    if int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")) == 0:
+        return None
+    for file in Path(recipe.run.root).glob(f"{recipe.name}*/launch.json"):
+        with contextlib.suppress(OSError, json.JSONDecodeError):
+            if json.loads(file.read_text())["launcher"] == launcher():
+                return file.parent
+    return None
