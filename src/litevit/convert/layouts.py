@@ -77,7 +77,7 @@ def to_ours(state: Mapping[str, Tensor]) -> Converted:
     if _any(state, OFFICIAL_MMSEG):
         result = mmseg.to_ours(state, layout.to_ours)
     elif _any(state, OFFICIAL_MMDET):
-        result = mmseg.with_backbone(state, layout.to_ours, mmdet.to_ours)
+        result = mmdet.to_ours(state, layout.to_ours)
     else:
         result = _classifier(state, layout)
     return Converted(layout.name, result.state, _origin(state, result), result.dropped, result.unexpected)
@@ -119,7 +119,7 @@ def to_official(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     if _any(own, OURS_MMSEG):
         result = mmseg.to_official(own, layout.to_official)
     elif _any(own, OURS_MMDET):
-        result = mmseg.with_backbone(own, layout.to_official, mmdet.to_official)
+        result = mmdet.to_official(own, layout.to_official)
     else:
         result = layout.to_official({key.removeprefix("backbone."): value for key, value in own.items()})
     if result.unexpected:
