@@ -47,13 +47,13 @@ def roi_features(maps: Sequence[Tensor], rois: Tensor, *, strides: Sequence[int]
         (R, C, size, size).
     """
     levels = roi_levels(rois, len(maps))
-    out = maps[0].new_zeros(len(rois), maps[0].shape[1], size, size)
+    bins, order = [], []
     for level, (x, stride) in enumerate(zip(maps, strides, strict=True)):
         index = (levels == level).nonzero().flatten()
+        order.append(index)
         # float32: on the CPU the operator has no bfloat16, and coordinates need the digits.
-        bins = roi_align(x.float(), rois[index].float(), size, 1 / stride, sampling_ratio=0, aligned=True)
-        out = out.index_copy(0, index, bins.to(out.dtype))
-    return out
+        bins.append(roi_align(x.float(), rois[index].float(), size, 1 / stride, sampling_ratio=0, aligned=True))
+    return torch.cat(bins)[torch.cat(order).argsort()].to(maps[0].dtype)
 
 
 class BoxHead(nn.Module):
