@@ -11,22 +11,25 @@ import timm
 import torch
 from torch import Tensor, nn
 
-from litevit.backbones import lit, litv2, pvt, swin
+from litevit.backbones import lit, litv2, lvt, pvt, swin
 from litevit.layers.features import FeatureSpec
 from litevit.layers.out_norms import OutNorms
 from litevit.tasks.classification import Classifier, ClassifierConfig
+from litevit.tasks.lvt_classifier import LVTClassifier, LVTClassifierConfig
 from litevit.tasks.mask_rcnn import MaskRCNN, MaskRCNNConfig
+from litevit.tasks.panoptic_fpn import PanopticFPN, PanopticFPNConfig
 from litevit.tasks.retinanet import RetinaNet, RetinaNetConfig
 from litevit.tasks.segformer import SegFormer, SegFormerConfig
 from litevit.tasks.semantic_fpn import SemanticFPN, SemanticFPNConfig
 
-BackboneConfig = lit.LITConfig | litv2.LITv2Config | swin.SwinConfig
+BackboneConfig = lit.LITConfig | litv2.LITv2Config | lvt.LVTConfig | swin.SwinConfig
 
 BACKBONES: dict[str, BackboneConfig] = {
     **lit.VARIANTS,
     **pvt.VARIANTS,
     **litv2.VARIANTS,
     **swin.VARIANTS,
+    **lvt.VARIANTS,
 }
 
 
@@ -49,10 +52,12 @@ class Entry(NamedTuple):
 
 
 CLASSIFICATION = Task("classification", Classifier, ClassifierConfig, "none")
+LVT_CLASSIFICATION = Task("classification", LVTClassifier, LVTClassifierConfig, "none")
 RETINANET = Task("detection", RetinaNet, RetinaNetConfig, "detection")
 MASK_RCNN = Task("instance segmentation", MaskRCNN, MaskRCNNConfig, "detection")
 SEMANTIC_FPN = Task("semantic segmentation", SemanticFPN, SemanticFPNConfig, "segmentation")
 SEGFORMER = Task("semantic segmentation", SegFormer, SegFormerConfig, "segmentation")
+PANOPTIC_FPN = Task("panoptic segmentation", PanopticFPN, PanopticFPNConfig, "detection")
 
 # Tasks that take any backbone: create_model("mask_rcnn", backbone="lvt").
 GENERIC: dict[str, Task] = {
@@ -60,6 +65,7 @@ GENERIC: dict[str, Task] = {
     "mask_rcnn": MASK_RCNN,
     "semantic_fpn": SEMANTIC_FPN,
     "segformer": SEGFORMER,
+    "panoptic_fpn": PANOPTIC_FPN,
 }
 
 # LIT's detectors were published with mmdetection 2.11, LITv2's code is for 3.2: they differ in what is selected.
@@ -82,6 +88,8 @@ def _dense_config(config: BackboneConfig, out_norms: OutNorms) -> BackboneConfig
 
 MODELS: dict[str, Entry] = {
     **{name: Entry(CLASSIFICATION, config, ClassifierConfig(), name) for name, config in BACKBONES.items()},
+    "lvt": Entry(LVT_CLASSIFICATION, BACKBONES["lvt"], LVTClassifierConfig(), "lvt"),  # the published 74.8 % model
+    "lvt_plain": Entry(CLASSIFICATION, BACKBONES["lvt"], ClassifierConfig(), "lvt"),
     "retinanet_lit_ti": _dense(RETINANET, "lit_ti", LIT_RETINANET),
     "retinanet_lit_s": _dense(RETINANET, "lit_s", LIT_RETINANET),
     "retinanet_litv2_s": _dense(RETINANET, "litv2_s"),
@@ -103,6 +111,8 @@ MODELS: dict[str, Entry] = {
     "semantic_fpn_litv2_s": _dense(SEMANTIC_FPN, "litv2_s"),
     "semantic_fpn_litv2_m": _dense(SEMANTIC_FPN, "litv2_m"),
     "semantic_fpn_litv2_b": _dense(SEMANTIC_FPN, "litv2_b"),
+    "segformer_lvt": _dense(SEGFORMER, "lvt"),
+    "panoptic_fpn_lvt": _dense(PANOPTIC_FPN, "lvt"),
 }
 
 
@@ -176,6 +186,8 @@ def _build_backbone(config: BackboneConfig) -> nn.Module:
         return lit.LIT(config)
     if isinstance(config, litv2.LITv2Config):
         return litv2.LITv2(config)
+    if isinstance(config, lvt.LVTConfig):
+        return lvt.LVT(config)
     return swin.Swin(config)
 
 
@@ -291,7 +303,7 @@ def info(name: str, image_size: int | tuple[int, int] | None = None) -> ModelInf
         raise _unknown(name, sorted(MODELS), "model")
     known = WEIGHTS.get(name)
     if image_size is None:
-        image_size = known.preprocessing.size if known is not None else 224
+        image_size = known.figure_size if known is not None else 224
     size = (image_size, image_size) if isinstance(image_size, int) else (image_size[0], image_size[1])
     with torch.device("meta"):
         model = create_model(name).eval()
