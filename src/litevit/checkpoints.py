@@ -195,11 +195,16 @@ def read_state_dict(source: Pathlike | Mapping[str, Any], *, ema: bool = False) 
 
 
 def write_state_dict(
-    tensors: Mapping[str, Tensor], path: Pathlike, *, metadata: Mapping[str, str] | None = None
+    tensors: Mapping[str, Tensor],
+    path: Pathlike,
+    *,
+    container: str | None = "model",
+    metadata: Mapping[str, str] | None = None,
 ) -> Path:
-    """Writes `.safetensors`, or a PyTorch file of nothing but `{"model": tensors}` for any other suffix.
+    """Writes `.safetensors` (with `metadata`), or a PyTorch file of the tensors alone for any other suffix.
 
-    The file appears complete or not at all: it is written beside its name and renamed.
+    A PyTorch file holds them below `container`, or flat where that is None. The file appears complete or not at all:
+    it is written beside its name and renamed.
     """
     path = Path(path).expanduser()
     if not path.parent.is_dir():
@@ -212,7 +217,7 @@ def write_state_dict(
         if path.suffix == ".safetensors":
             save_file(state, temporary, metadata={"format": "pt", **(metadata or {})})
         else:
-            torch.save({"model": state}, temporary)
+            torch.save(state if container is None else {container: state}, temporary)
         with temporary.open("rb") as file:
             os.fsync(file.fileno())
         temporary.chmod(0o666 & ~_umask())

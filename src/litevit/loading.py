@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from litevit.checkpoints import Pathlike, read_state_dict
 from litevit.convert import layouts
-from litevit.convert.layouts import CLASSIFIER_HEAD, Converted
+from litevit.convert.layouts import Converted
 
 Shape = tuple[int, ...]
 
@@ -180,7 +180,7 @@ def _kind(keys: Mapping[str, Any]) -> str:
     heads = [key for key in keys if not key.startswith("backbone.")]
     if not heads:
         return "backbone"
-    return "classifier" if all(key.startswith(CLASSIFIER_HEAD) for key in heads) else "dense"
+    return "classifier" if all(key.startswith(layouts.LVT_HEAD) for key in heads) else "dense"
 
 
 def _fit(found: Mapping[str, Tensor], target: Mapping[str, Tensor], *, drop_head: bool) -> _Fit:
@@ -201,7 +201,7 @@ def _fit(found: Mapping[str, Tensor], target: Mapping[str, Tensor], *, drop_head
 
     fit = _Fit()
     for key, value in found.items():
-        if of_the_head(key) and (head_may_go or (headless and key.startswith("head."))):
+        if of_the_head(key) and (head_may_go or (headless and key.startswith(("head.", "aux_head.")))):
             fit.dropped.append(key)
         elif key not in target:
             (fit.dropped if of_the_flavour(key) else fit.unknown).append(key)

@@ -65,6 +65,15 @@ class Weights:
     def filename(self) -> str:
         return self.file or (self.url or "").rsplit("/", 1)[-1]
 
+    @property
+    def figure_size(self) -> tuple[int, int]:
+        """(H, W) the published multiply-adds are counted at."""
+        if self.preprocessing == COCO:
+            return (800, 1344) if self.licence == ADOBE else (800, 1280)
+        if isinstance(self.preprocessing.size, tuple):
+            return (512, 512)
+        return (self.preprocessing.size, self.preprocessing.size)
+
 
 LIT = "https://github.com/ziplab/LIT/releases/download/"
 LIT_GROUP = "https://github.com/zhuang-group/LIT/releases/download/"  # the old name of the same repository

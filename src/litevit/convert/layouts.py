@@ -9,11 +9,12 @@ from typing import NamedTuple
 
 from torch import Tensor
 
-from litevit.convert import lit, mmdet, mmseg
+from litevit.convert import lit, lvt, mmdet, mmseg
 from litevit.convert.rules import Renamed
 
 OURS = ("stages.", "trunk.", "backbone.stages.", "backbone.trunk.")
-CLASSIFIER_HEAD = ("norm.", "head.")
+LIT_HEAD = ("norm.", "head.")
+LVT_HEAD = ("norm.", "head.", "cls_token", "class_blocks.", "aux_head.")
 OFFICIAL_MMSEG = ("decode_head.",)
 OFFICIAL_MMDET = ("bbox_head.", "rpn_head.", "roi_head.")
 OURS_MMSEG = ("head.branches.", "head.projections.")
@@ -26,15 +27,16 @@ class Layout(NamedTuple):
 
     name: str
     mark: re.Pattern[str]  # found in one of its keys
+    head: tuple[str, ...]  # our keys that belong to the classifier, not to its backbone
     to_ours: Callable[[Mapping[str, Tensor]], Renamed]
     to_official: Callable[[Mapping[str, Tensor]], Renamed]
 
 
-LAYOUTS = (
-    Layout(
-        "official LIT, LITv2 or PVT", re.compile(r"(^|\.)patch_embed1?\.proj\.weight$"), lit.to_ours, lit.to_official
-    ),
-)
+_LIT = re.compile(r"(^|\.)patch_embed1?\.proj\.weight$")
+_LVT = re.compile(r"(^|\.)backbone\.0\.0\.proj\.weight$")
+LIT = Layout("official LIT, LITv2 or PVT", _LIT, LIT_HEAD, lit.to_ours, lit.to_official)
+LVT = Layout("official LVT", _LVT, LVT_HEAD, lvt.to_ours, lvt.to_official)
+LAYOUTS = (LIT, LVT)
 
 
 class Converted(NamedTuple):
@@ -54,10 +56,6 @@ def is_ours(keys: Mapping[str, object]) -> bool:
 
 def _any(keys: Mapping[str, object], prefixes: tuple[str, ...]) -> bool:
     return any(key.startswith(prefixes) for key in keys)
-
-
-def _place(key: str) -> str:
-    return key if key.startswith(CLASSIFIER_HEAD) else f"backbone.{key}"
 
 
 def to_ours(state: Mapping[str, Tensor]) -> Converted:
@@ -85,12 +83,16 @@ def to_ours(state: Mapping[str, Tensor]) -> Converted:
 
 def _classifier(state: Mapping[str, Tensor], layout: Layout) -> Renamed:
     """A classifier or a backbone, flat, or below `backbone.` as a detector's file holds it."""
-    prefix = "backbone." if _any(state, ("backbone.patch_embed",)) else ""
+    prefix = "backbone." if _any(state, ("backbone.patch_embed", "backbone.backbone.")) else ""
+
+    def place(key: str) -> str:
+        return key if key.startswith(layout.head) else f"backbone.{key}"
+
     result = layout.to_ours({k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)})
     beside = tuple(key for key in state if not key.startswith(prefix))
     return Renamed(
-        {_place(key): value for key, value in result.state.items()},
-        {prefix + key: _place(new) for key, new in result.used.items()},
+        {place(key): value for key, value in result.state.items()},
+        {prefix + key: place(new) for key, new in result.used.items()},
         tuple(prefix + key for key in result.dropped),
         tuple(prefix + key for key in result.unexpected) + beside,
     )
@@ -127,7 +129,18 @@ def to_official(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {**result.state, **kept}
 
 
+def official_container(state: Mapping[str, Tensor]) -> str | None:
+    """The key below which the official files of this kind hold their tensors; None: flat."""
+    if _any(state, (*OFFICIAL_MMSEG, *OFFICIAL_MMDET)):
+        return "state_dict"  # written by mmcv's runner
+    if any(key.startswith(("pos_embed", "patch_embed1.")) for key in state):
+        return None  # lit_ti.pth, pvt_full_msa.pth
+    if any(_LVT.search(key) for key in state):
+        return "state_dict" if "head.weight" in state else None  # timm's saver; lvt_imagenet_pretrained.pth.tar
+    return "model"
+
+
 def _layout_of_ours(own: Mapping[str, Tensor]) -> Layout:
     if not _any(own, ("backbone.stages.",)):
         raise ValueError("Only LIT, LITv2, PVT and LVT have an official layout; this model has another backbone")
-    return LAYOUTS[0]
+    return LVT if any(key.endswith("attn.value_weight") for key in own) else LIT
