@@ -124,9 +124,13 @@ class TimmBackbone(nn.Module):
     def __init__(self, name: str):
         super().__init__()
         try:
-            self.trunk = timm.create_model(name, features_only=True, pretrained=False)
+            try:  # Swin's kin take other sizes only when asked to
+                self.trunk = timm.create_model(name, features_only=True, pretrained=False, strict_img_size=False)
+            except TypeError:
+                self.trunk = timm.create_model(name, features_only=True, pretrained=False)
         except RuntimeError as error:
             raise ValueError(f"timm cannot make feature maps of {name!r}: {error}") from error
+        self.channels_last = str(getattr(self.trunk, "output_fmt", "NCHW")).endswith("NHWC")
         strides = list(self.trunk.feature_info.reduction())
         if not {4, 8, 16, 32} <= set(strides):
             raise ValueError(f"{name}: a backbone needs maps at strides 4, 8, 16 and 32, timm gives {strides}")
@@ -141,7 +145,7 @@ class TimmBackbone(nn.Module):
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
         """Args: images: (B, 3, H, W), normalised. Returns: 4 x (B, C_i, H_i, W_i)."""
         maps = self.trunk(images)
-        return tuple(maps[i] for i in self.picked)
+        return tuple(maps[i].permute(0, 3, 1, 2) if self.channels_last else maps[i] for i in self.picked)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -284,8 +288,12 @@ def count_macs(model: nn.Module, image_size: tuple[int, int]) -> int:
     forward = getattr(model, "forward_raw", model)
     training = model.training
     counter = FlopCounterMode(display=False)
+    learned = [p for p in model.parameters() if p.requires_grad]
+    model.requires_grad_(False)  # the counter's hooks trip on views of parameters that learn
     with counter, torch.no_grad():
         forward(images) if not training else model.eval()(images)
+    for parameter in learned:
+        parameter.requires_grad_(True)
     model.train(training)
     return counter.get_total_flops() // 2
 
@@ -297,7 +305,7 @@ def info(name: str, image_size: int | tuple[int, int] | None = None) -> ModelInf
         name: one of `list_models()`.
         image_size: side or (H, W) for the multiply-adds; None takes the model's own size.
     """
-    from litevit.weights import WEIGHTS
+    from litevit.weights import ABLATIONS, WEIGHTS
 
     if name not in MODELS:
         raise _unknown(name, sorted(MODELS), "model")
@@ -313,7 +321,7 @@ def info(name: str, image_size: int | tuple[int, int] | None = None) -> ModelInf
         params=sum(p.numel() for p in model.parameters()),
         macs=count_macs(model, size),
         image_size=size,
-        published=dict(known.published) if known is not None else {},
+        published=dict(known.published if known is not None else ABLATIONS.get(name, {})),
         weights=(known.url or known.page) if known is not None else None,
         licence=known.licence if known is not None else None,
         source=known.source if known is not None else None,
