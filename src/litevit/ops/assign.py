@@ -10,7 +10,7 @@ from torchvision.ops import box_iou
 Chooser = Callable[[Tensor, int], Tensor]
 
 # Objects compared at a time: an image with 500 objects has 500 x 200,000 IoUs otherwise.
-MAX_IOUS = 8_000_000
+MAX_IOUS = 4_000_000
 
 
 def random_subset(candidates: Tensor, count: int) -> Tensor:

@@ -43,6 +43,13 @@ def backbone_features(backbone: nn.Module, *, user: str) -> tuple[FeatureSpec, .
     return tuple(FeatureSpec(*feature) for feature in features)
 
 
+def check_positive(user: str, **values: int) -> None:
+    """Raises unless every value is at least 1."""
+    for name, value in values.items():
+        if value < 1:
+            raise ValueError(f"{user}: {name} must be at least 1, got {value}")
+
+
 def resized_size(size: Size, *, min_size: int, max_size: int) -> Size:
     """The largest size of the same shape with short side <= min_size and long side <= max_size, rounded half up."""
     h, w = size
@@ -111,7 +118,7 @@ class Objects(NamedTuple):
 
     boxes: Tensor  # (G, 4) float32, in pixels of the resized image
     labels: Tensor  # (G,) int64
-    masks: Tensor | None  # (G, H, W) bool, at the size GIVEN: resized where a loss needs them
+    masks: Tensor | None  # (G, H, W), at the size and on the device GIVEN: resized and moved where a loss needs them
 
 
 def prepare_targets(
@@ -123,7 +130,7 @@ def prepare_targets(
         targets: per image `boxes` (G, 4) xyxy in pixels of the image given, `labels` (G,) in 0..num_classes - 1 and,
             if `masks`, `masks` (G, H, W) bool. G may be 0. Objects outside their image are left out.
     """
-    if targets is None:
+    if targets is None or isinstance(targets, Mapping):
         raise ValueError("training needs targets: a list of one dict per image with boxes and labels")
     if len(targets) != len(batch.sizes):
         raise ValueError(f"targets must be one dict per image, got {len(targets)} for {len(batch.sizes)} images")
@@ -140,13 +147,17 @@ def prepare_targets(
             Objects(
                 boxes[inside],
                 target["labels"].to(device).long().reshape(-1)[inside],
-                target["masks"].to(device)[inside] if masks else None,
+                (target["masks"] if inside.all() else target["masks"][inside.to(target["masks"].device)])
+                if masks
+                else None,
             )
         )
     return prepared
 
 
 def _check_target(target: Mapping[str, Tensor], name: str, size: Size, num_classes: int, masks: bool) -> None:
+    if not isinstance(target, Mapping):
+        raise ValueError(f"{name} must be a dict with boxes and labels, got {_describe(target)}")
     for key in ("boxes", "labels", "masks") if masks else ("boxes", "labels"):
         if not isinstance(target.get(key), Tensor):
             raise ValueError(f"{name} needs a tensor {key!r}, got {_describe(target.get(key))}")

@@ -12,6 +12,7 @@ from litevit.tasks.detection import (
     ImageBatch,
     backbone_features,
     check_batch,
+    check_positive,
     prepare_images,
     prepare_targets,
     to_original,
@@ -52,6 +53,7 @@ class MaskRCNN(nn.Module):
 
     def __init__(self, backbone: nn.Module, config: MaskRCNNConfig):
         super().__init__()
+        check_positive("MaskRCNN", num_classes=config.num_classes, min_size=config.min_size, max_size=config.max_size)
         features = backbone_features(backbone, user="MaskRCNN")
         strides = tuple(f.stride for f in features)
         self.config = config

@@ -23,6 +23,7 @@ from litevit.tasks.detection import (
     Size,
     backbone_features,
     check_batch,
+    check_positive,
     prepare_images,
     prepare_targets,
     to_original,
@@ -93,6 +94,7 @@ class RetinaNet(nn.Module):
         super().__init__()
         if config.selection not in ("pairs", "anchors"):
             raise ValueError(f'RetinaNet: selection must be "pairs" or "anchors", got {config.selection!r}')
+        check_positive("RetinaNet", num_classes=config.num_classes, min_size=config.min_size, max_size=config.max_size)
         features = backbone_features(backbone, user="RetinaNet")[1:]  # the finest map is not used
         self.config = config
         coarsest = features[-1].stride

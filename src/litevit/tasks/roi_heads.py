@@ -280,7 +280,7 @@ def mask_targets(masks: Tensor, objects: Tensor, boxes: Tensor, size: tuple[int,
     Only the objects in use are resized, a few at a time: an image may hold hundreds.
 
     Args:
-        masks: (G, H, W) bool, at any size.
+        masks: (G, H, W) bool or 0 / not 0, at any size, on any device.
         objects: (P,) the mask of each region.
         boxes: (P, 4) regions, in pixels of an image of `size`.
         size: height and width that the masks are resized to (nearest).
@@ -293,7 +293,7 @@ def mask_targets(masks: Tensor, objects: Tensor, boxes: Tensor, size: tuple[int,
     used = objects.unique()
     step = max(1, MAX_MASK_PIXELS // (size[0] * size[1]))
     for chunk in used.split(step):
-        bitmaps = masks[chunk][:, None].to(torch.float32)
+        bitmaps = (masks[chunk.to(masks.device), None] != 0).to(boxes.device, torch.float32)
         if bitmaps.shape[-2:] != tuple(size):
             bitmaps = F.interpolate(bitmaps, size=tuple(size), mode="nearest")
         regions = torch.isin(objects, chunk).nonzero().flatten()
