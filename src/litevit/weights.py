@@ -244,6 +244,20 @@ WEIGHTS: dict[str, Weights] = {
             schedule="3x", params_M=5.4, macs_G=56.4, macs_at="1333x800", fps_v100=20.4, pq=42.8, pq_things=49.5,
             pq_stuff=32.6, test_dev_pq=43.0, test_dev_pq_things=49.9, test_dev_pq_stuff=32.6)),
 }
+
+# Rows of LIT's tables 2-4 that were published as figures only. remove_12: no attention in stages 1 and 2.
+ABLATIONS: dict[str, dict[str, float]] = {
+    "lit_ti_uniform": dict(params_M=19, macs_G=3.6, top1=80.4),
+    "lit_s_uniform": dict(params_M=27, macs_G=4.1, top1=81.3),
+    "pvt_s": dict(params_M=25, macs_G=3.8, top1=79.8),
+    "pvt_s_dtm": dict(params_M=25, macs_G=3.8, top1=80.5),
+    "swin_ti": dict(params_M=28, macs_G=4.5, top1=81.3),
+    "swin_ti_dtm": dict(params_M=28, macs_G=4.5, top1=81.6),
+    "pvt_s_msa_remove_1": dict(params_M=20, macs_G=4.5, top1=80.8),
+    "pvt_s_msa_remove_12": dict(params_M=19, macs_G=3.6, top1=80.4),
+    "pvt_s_msa_remove_123": dict(params_M=17, macs_G=3.0, top1=75.0),
+    "pvt_s_msa_remove_1234": dict(params_M=14, macs_G=2.8, top1=66.8),
+}
 # fmt: on
 
 

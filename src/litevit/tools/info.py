@@ -6,7 +6,7 @@ from typing import Any
 
 from litevit.backbones.lit import LITConfig
 from litevit.backbones.litv2 import LITv2Config
-from litevit.weights import WEIGHTS
+from litevit.weights import ABLATIONS, WEIGHTS
 from litevit.zoo import MODELS, info, list_models
 
 GIGA = 1e9
@@ -18,6 +18,11 @@ REASONS: dict[str, str] = {
     "lit_s": _LIT_PARAMS,
     "lit_m": _LIT_PARAMS,
     "lit_b": _LIT_PARAMS,
+    "lit_ti_uniform": _LIT_PARAMS,
+    "lit_s_uniform": _LIT_PARAMS,
+    "pvt_s": "24.5 rounded up",
+    "pvt_s_msa_remove_1": "4.46 with norms, at 5 operations per element, as fvcore counts",
+    "pvt_s_msa_remove_12": _LIT_PARAMS,
     "litv2_b_384": _LITV2_MACS,
     "litv2_s_alpha_00": _LITV2_MACS,
     "litv2_s_alpha_02": _LITV2_MACS,
@@ -39,7 +44,7 @@ def official_macs(config: Any, image_size: int, num_classes: int = 1000) -> floa
     ratios: tuple[int, ...] = (4, 4, 4, 4)
     if isinstance(config, LITv2Config):
         dims = [config.embed_dim * 2**i for i in range(4)]
-    elif isinstance(config, LITConfig) and config.position == "relative":
+    elif isinstance(config, LITConfig) and config.position == "relative" and config.merging == "deformable":
         dims, ratios = list(config.embed_dims), config.mlp_ratios
     else:
         return None
@@ -102,8 +107,10 @@ class FigureRow:
 
 def figures(names: Iterable[str] | None = None) -> list[FigureRow]:
     """Ours beside the published figures, for every published classification row or the given names."""
+    if names is None:
+        names = [name for name in (*WEIGHTS, *ABLATIONS) if name in list_models(task="classification")]
     rows = []
-    for name in names if names is not None else [n for n in WEIGHTS if n in list_models(task="classification")]:
+    for name in names:
         ours = info(name)
         entry = MODELS[name]
         params, macs = ours.published.get("params_M"), ours.published.get("macs_G")
