@@ -180,7 +180,10 @@ def _kind(keys: Mapping[str, Any]) -> str:
     heads = [key for key in keys if not key.startswith("backbone.")]
     if not heads:
         return "backbone"
-    return "classifier" if all(key.startswith(layouts.LVT_HEAD) for key in heads) else "dense"
+    if any(key.startswith(layouts.OURS_MMSEG) for key in heads):  # SegFormer has nothing but its `head.`
+        return "dense"
+    dense = any(key.startswith((*layouts.OURS_MMSEG, *layouts.OURS_MMDET)) for key in heads)
+    return "classifier" if not dense and all(key.startswith(layouts.LVT_HEAD) for key in heads) else "dense"
 
 
 def _fit(found: Mapping[str, Tensor], target: Mapping[str, Tensor], *, drop_head: bool) -> _Fit:
