@@ -1,7 +1,9 @@
 """COCO panoptic annotations: one JSON and one PNG of segment ids per image (id = R + 256 G + 256^2 B; 0 = void).
 
 A sample is `(image, target)` as in `coco.py` (the things that are no crowd are the objects), and
-    semantic  `tv_tensors.Mask` (H, W) int64: stuff 0..S-1, every thing S, void 255
+    semantic       `tv_tensors.Mask` (H, W) int64: stuff 0..S-1, every thing S, void 255
+    panoptic       `tv_tensors.Mask` (H, W) int64: segment ids (evaluation only)
+    segments_info  their descriptions, `category_id` a label 0..T+S-1 (evaluation only)
 
 Labels follow the published LVT convention for any category list: things 0..T-1 and stuff T..T+S-1, each by ascending
 category id (COCO: 80 things, 53 stuff); the semantic head sees stuff as label - T and all things as one class S.
@@ -20,6 +22,7 @@ from torch.utils.data import Dataset
 from torchvision import tv_tensors
 
 from litevit.data.coco import MIN_TRAIN_SIDE, box_problem, read_image, read_json
+from litevit.ops.panoptic_ids import ids_to_rgb, rgb_to_ids
 
 VOID = 255  # semantic label that no loss counts
 
@@ -33,16 +36,15 @@ def read_panoptic_png(path: str | Path) -> np.ndarray:
         with PILImage.open(path) as file:
             if file.mode not in ("RGB", "RGBA"):
                 raise ValueError(f"panoptic map {path} has mode {file.mode}; an RGB picture of segment ids is needed")
-            rgb = np.array(file.convert("RGB")).astype(np.int64)
+            rgb = np.array(file.convert("RGB"))
     except (OSError, SyntaxError) as error:
         raise OSError(f"panoptic map {path} cannot be decoded: {error}") from None
-    return rgb[..., 0] + 256 * rgb[..., 1] + 256 * 256 * rgb[..., 2]
+    return rgb_to_ids(rgb)
 
 
 def write_panoptic_png(path: str | Path, ids: np.ndarray) -> None:
     """(H, W) segment ids below 2^24 -> RGB PNG."""
-    rgb = np.stack([ids % 256, ids // 256 % 256, ids // 65536], axis=-1).astype(np.uint8)
-    PILImage.fromarray(rgb).save(path)
+    PILImage.fromarray(ids_to_rgb(ids)).save(path)
 
 
 class CocoPanoptic(Dataset):
@@ -172,6 +174,13 @@ class CocoPanoptic(Dataset):
             "masks": tv_tensors.Mask(ids == object_ids[:, None, None]),
             "semantic": tv_tensors.Mask(semantic),
         }
+        if not self.train:
+            target["panoptic"] = tv_tensors.Mask(ids)
+            target["segments_info"] = [
+                segment | {"category_id": label, "isthing": label < self.num_things}
+                for segment in segments
+                for label in (self.label_of[segment["category_id"]],)
+            ]
         return (image, target) if self.transforms is None else self.transforms(image, target)
 
 

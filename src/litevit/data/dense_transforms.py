@@ -273,12 +273,15 @@ class Compose:
         return image, target
 
 
-def detection_train(long_side: int = 1333, short_side: int | tuple[int, int] = 800, flip: float = 0.5) -> Compose:
+def detection_train(
+    long_side: int = 1333, short_side: int | tuple[int, int] = 800, flip: float = 0.5, *, resize: bool = True
+) -> Compose:
     """Published COCO training for detectors, which normalise and pad to 32 inside: resize, flip.
 
-    `short_side=(640, 800)` is the multi-scale training of LVT's 3x schedule.
+    `short_side=(640, 800)` is the multi-scale training of LVT's 3x schedule; `resize=False` keeps the images' size.
     """
-    return Compose(ResizeKeepRatio(long_side, short_side), RandomHorizontalFlip(flip), ToFloat())
+    steps: list[Step] = [ResizeKeepRatio(long_side, short_side)] if resize else []
+    return Compose(*steps, RandomHorizontalFlip(flip), ToFloat())
 
 
 def detection_batch(long_side: int = 1333, short_side: int | tuple[int, int] = 800, flip: float = 0.0) -> Compose:

@@ -1,6 +1,6 @@
 """Reads a data set before hours are spent on it, and names everything that training would trip over.
 
-`examine(path)` takes COCO 2017's layout (instances and panoptic), one COCO-format JSON, ADE20K's layout, or class folders,
+`examine(path)` takes COCO 2017's layout (instances, panoptic), one COCO-format JSON, ADE20K's layout, or class folders,
 and returns a `Report`: counts, and findings with how often and where. An error is what stops training or makes it learn
 the wrong thing; a warning is what training leaves out or what looks odd.
 """

@@ -31,6 +31,8 @@ class OptimConfig:
     lr_batch: int | None = None  # the total batch `lr` is meant for; the rate follows the batch linearly. None: as is
     weight_decay: float = 0.05
     offset_lr_ratio: float | None = None  # offset convolutions of deformable merging learn at ratio x lr
+    decay: Literal["all", "no_norms"] = "all"  # dense tasks: what weight decay acts on
+    head_lr_ratio: float = 1.0  # dense tasks: what is neither backbone nor pyramid learns at ratio x lr
     betas: tuple[float, float] = (0.9, 0.999)
     eps: float = 1e-8
     momentum: float = 0.9  # sgd only

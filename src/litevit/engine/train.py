@@ -41,6 +41,7 @@ class Task(Protocol):
     """What the loop has to be told about classification, detection, ...
 
     Optional: `param_groups(model, optim, lr)` instead of the published grouping, `repeats` (of repeated augmentation),
+    `batch_stream(dataset, **options)` instead of `BatchStream`,
     `max_unreadable` (images a run may skip), `report(model, folder)` (process 0, after the last evaluation).
     """
 
@@ -104,14 +105,14 @@ def fit(recipe: Recipe, task: Task, *, console: Console | None = None) -> FitRes
     base_rates = [group["lr"] for group in groups]
     optimizer = accelerator.prepare(create_optimizer(groups, recipe.optim))
     dataset = task.train_dataset()
-    stream = BatchStream(
-        len(dataset),  # type: ignore[arg-type]
+    stream = _batch_stream(
+        task,
+        dataset,
         batch_size=run.batch_size,
         accumulate=run.accumulate,
         rank=accelerator.process_index,
         world=accelerator.num_processes,
         seed=run.seed,
-        repeats=getattr(task, "repeats", 1),
     )
     per_epoch = stream.steps_per_epoch
     steps = total_steps(recipe.schedule, per_epoch)
@@ -350,6 +351,12 @@ def _groups(recipe: Recipe, task: Task, model: nn.Module, lr: float) -> list[dic
     ratio = recipe.optim.offset_lr_ratio
     offset_lr = None if ratio is None else lr * ratio
     return param_groups(model, lr=lr, weight_decay=recipe.optim.weight_decay, offset_lr=offset_lr)
+
+
+def _batch_stream(task: Task, dataset: Dataset, **options: Any) -> Any:
+    if hasattr(task, "batch_stream"):
+        return task.batch_stream(dataset, **options)
+    return BatchStream(len(dataset), repeats=getattr(task, "repeats", 1), **options)  # type: ignore[arg-type]
 
 
 class _Collate:

@@ -1,0 +1,74 @@
+"""First runs of detection, panoptic and semantic segmentation on the embedded scenes. Everything here is our choice."""
+
+from dataclasses import replace
+
+from litevit.data.dense import EMBEDDED, DetectionData, ScenesData, SegmentationData
+from litevit.engine.config import ModelConfig, OptimConfig, Recipe, RunConfig, ScheduleConfig
+
+SMALL_LITV2 = {
+    "backbone": "litv2_s",
+    "embed_dim": 32,
+    "depths": (1, 1, 2, 1),
+    "num_heads": (1, 2, 4, 8),
+    "alpha": 0.5,
+}
+SMALL_LVT = {
+    "backbone": "lvt",
+    "embed_dims": (32, 48, 96, 128),
+    "depths": (1, 1, 2, 1),
+    "num_heads": (1, 2, 3, 4),
+    "mlp_ratios": (2, 4, 4, 4),
+}
+# Things of 8 to 33 pixels of radius at 128 x 128: half the published anchors, and fewer regions.
+SMALL_HEADS = {
+    "channels": 64,
+    "box_hidden": 256,
+    "anchor_scales": (4.0,),
+    "resize": False,
+    "pre_nms_train": 300,
+    "pre_nms_test": 200,
+    "max_proposals": 150,
+    "rpn_samples": 64,
+    "roi_samples": 64,
+}
+SCENES = ScenesData(train=1600, val=200)
+
+
+def quickstart_detection() -> Recipe[DetectionData]:
+    """Mask R-CNN on a LITv2 of 1.4 M parameters; discs, squares and triangles at 128 x 128."""
+    return Recipe(
+        name="quickstart-detection",
+        task="detection",
+        model=ModelConfig(name="mask_rcnn", overrides={**SMALL_LITV2, **SMALL_HEADS}),
+        data=DetectionData(path=EMBEDDED, resize=False, group=1, eval_batch_size=8, scenes=SCENES),
+        optim=OptimConfig(lr=1e-3, weight_decay=0.05, clip_grad=5.0, decay="no_norms"),
+        schedule=ScheduleConfig(epochs=3, warmup_steps=50, warmup_ratio=0.01, min_lr=1e-5),
+        run=RunConfig(batch_size=8, workers=0, log_every=25, eval_every=3, keep=2),
+    )
+
+
+def quickstart_panoptic() -> Recipe[DetectionData]:
+    """Panoptic FPN on a small LVT; the scenes' things and four kinds of ground."""
+    base = quickstart_detection()
+    heads = {"semantic_channels": 48, "min_stuff_area": 64, "semantic_loss_weight": 1.0}
+    return replace(
+        base,
+        name="quickstart-panoptic",
+        task="panoptic",
+        model=ModelConfig(name="panoptic_fpn", overrides={**SMALL_LVT, **SMALL_HEADS, **heads}),
+    )
+
+
+def quickstart_segmentation() -> Recipe[SegmentationData]:
+    """SegFormer on a small LVT; things and grounds of the same scenes as seven classes."""
+    return Recipe(
+        name="quickstart-segmentation",
+        task="segmentation",
+        model=ModelConfig(name="segformer", overrides={**SMALL_LVT, "head_channels": 64}),
+        data=SegmentationData(
+            path=EMBEDDED, long_side=128, short_side=128, ratios=(0.75, 1.33), crop=128, category_cap=1.0, scenes=SCENES
+        ),
+        optim=OptimConfig(lr=1e-3, weight_decay=0.05, clip_grad=5.0, decay="no_norms"),
+        schedule=ScheduleConfig(epochs=4, warmup_steps=50, warmup_ratio=0.01, min_lr=1e-5),
+        run=RunConfig(batch_size=16, workers=0, log_every=25, eval_every=4, keep=2),
+    )
