@@ -16,7 +16,7 @@ import re
 import tarfile
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -60,7 +60,8 @@ class ClassificationData:
     reader: str = ""  # timm's prefix: "" (folder or tar), "wds", "hfds/NAME"
     train_split: str = "train"
     eval_split: str = "validation"
-    num_classes: int = 1000
+    num_classes: int = 1000  # 0: count the class folders
+    hold_out: float = 0.0  # share of each class to evaluate on, where a folder has no split for it
     image_size: int = 224
     crop_pct: float = 0.875  # evaluation: shorter side to image_size / crop_pct, then a centre crop; 1.0: plain resize
     eval_interpolation: Literal["bicubic", "bilinear"] = "bicubic"
@@ -79,22 +80,49 @@ def create_dataset(data: ClassificationData, split: Literal["train", "eval"]) ->
     transform = train_transform(data) if split == "train" else eval_transform(data)
     if data.path == "embedded:digits":
         return Digits("train" if split == "train" else "validation", size=data.image_size, transform=transform)
-    name = data.train_split if split == "train" else data.eval_split
     policy: Literal["skip", "raise"] = data.unreadable if split == "train" else "raise"
-    return ClassificationImages(
-        create_reader(data, name), num_classes=data.num_classes, transform=transform, unreadable=policy
-    )
+    reader = create_reader(data, data.train_split if split == "train" else data.eval_split)
+    if data.hold_out and _one_folder_for_both(data):
+        held_out = set(held_out_indices([sample[1] for sample in reader.samples], data.hold_out))
+        keep = [i for i in range(len(reader)) if (i in held_out) == (split == "eval")]
+        reader.samples = [reader.samples[i] for i in keep]
+    elif split == "train" and _one_folder_for_both(data):
+        raise ValueError(
+            f"{data.path} has no '{data.eval_split}' folder, so it would be evaluated on its training images. "
+            "Make one, or hold out a share of each class with --data.hold_out 0.1."
+        )
+    return ClassificationImages(reader, num_classes=data.num_classes, transform=transform, unreadable=policy)
+
+
+def _one_folder_for_both(data: ClassificationData) -> bool:
+    if data.reader or data.train_split == data.eval_split:
+        return False
+    root = Path(data.path)
+    return root.is_dir() and find_split(root, data.train_split) == find_split(root, data.eval_split) == root
+
+
+def held_out_indices(labels: Sequence[int], share: float) -> list[int]:
+    """A fixed choice of at least one sample per class that has two: the same in every run, whatever its seed."""
+    generator = torch.Generator().manual_seed(0)
+    of_class: dict[int, list[int]] = {}
+    for index, label in enumerate(labels):
+        of_class.setdefault(int(label), []).append(index)
+    chosen = []
+    for _, members in sorted(of_class.items()):
+        count = max(1, round(share * len(members))) if len(members) > 1 else 0
+        chosen += [members[i] for i in torch.randperm(len(members), generator=generator)[:count].tolist()]
+    return sorted(chosen)
 
 
 def train_transform(data: ClassificationData) -> Callable[[Image.Image], Tensor]:
     from timm.data import create_transform
 
     augment = data.augment
+    if augment.crop == "padded":
+        return _small_image_transform(data)
     return create_transform(
         input_size=(3, data.image_size, data.image_size),
         is_training=True,
-        train_crop_mode="rrc" if augment.crop == "resized" else "rkrc",
-        no_aug=False,
         scale=augment.scale,
         ratio=augment.ratio,
         hflip=augment.hflip,
@@ -108,6 +136,25 @@ def train_transform(data: ClassificationData) -> Callable[[Image.Image], Tensor]
         re_count=augment.erase_count,
         use_prefetcher=False,
     )
+
+
+def _small_image_transform(data: ClassificationData) -> Callable[[Image.Image], Tensor]:
+    """CIFAR's: pad by an eighth, crop, flip, then as for large images."""
+    from timm.data.auto_augment import rand_augment_transform
+    from timm.data.random_erasing import RandomErasing
+    from torchvision import transforms
+
+    augment, size = data.augment, data.image_size
+    steps: list[Any] = [transforms.Resize(size), transforms.RandomCrop(size, padding=size // 8)]
+    steps.append(transforms.RandomHorizontalFlip(augment.hflip))
+    if augment.auto_augment:
+        fill = tuple(round(255 * value) for value in data.mean)
+        steps.append(rand_augment_transform(augment.auto_augment, {"translate_const": size // 3, "img_mean": fill}))
+    steps += [transforms.ToTensor(), transforms.Normalize(data.mean, data.std)]
+    if augment.erase_prob:
+        mode, count = augment.erase_mode, augment.erase_count
+        steps.append(RandomErasing(augment.erase_prob, mode=mode, max_count=count, device="cpu"))
+    return transforms.Compose(steps)
 
 
 def eval_transform(data: ClassificationData) -> Callable[[Image.Image], Tensor]:
@@ -283,12 +330,16 @@ def _too_many_classes(root: Path, classes: int, head: int) -> str:
     )
 
 
-def count_classes(path: str, split: str = "train") -> int:
-    """How many class folders a data folder has."""
-    root = find_split(Path(path), split)
-    if not root.is_dir():
-        raise ValueError(f"Classes can be counted in a folder with one folder per class, got {root}.")
-    return len(_folder_reader(root).class_to_idx)
+def count_classes(data: ClassificationData) -> int:
+    """How many classes the training set has, by its folders or its largest label."""
+    if data.path == "embedded:digits":
+        return len(Digits.classes)
+    reader = create_reader(replace(data, num_classes=10**9), data.train_split)
+    if names := class_names(reader):
+        return len(names)
+    if isinstance(reader, WebDatasetReader):
+        return max(reader.targets) + 1
+    raise ValueError(f"Cannot count the classes of {data.path or data.reader}; give --data.num_classes.")
 
 
 class WebDatasetReader:

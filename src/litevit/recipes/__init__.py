@@ -4,20 +4,57 @@ import difflib
 import json
 import os
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 
-from litevit.data.classification import ClassificationData
+from litevit.data.classification import ClassificationData, count_classes
 from litevit.engine.config import Recipe, from_dict, to_dict
 from litevit.engine.logging import default_console
 from litevit.engine.train import FitResult, Task, fit
+from litevit.recipes import cifar10, imagenet1k
 from litevit.recipes.classification import ClassificationTask
+from litevit.recipes.finetune import finetune
 from litevit.recipes.quickstart import quickstart
 
 RECIPES: dict[str, Callable[[], Recipe]] = {
     "quickstart": quickstart,
+    "finetune": finetune,
+    "cifar10": cifar10.cifar10,
+    "cifar10_lit": cifar10.cifar10_lit,
+    "cifar10_lvt": cifar10.cifar10_lvt,
+    "cifar10_swin": cifar10.cifar10_swin,
+    "cifar10_convnext": cifar10.cifar10_convnext,
+    "cifar10_smoke": cifar10.cifar10_smoke,
+    "lit_ti": imagenet1k.lit_ti,
+    "lit_s": imagenet1k.lit_s,
+    "lit_m": imagenet1k.lit_m,
+    "lit_b": imagenet1k.lit_b,
+    "litv2_s": imagenet1k.litv2_s,
+    "litv2_m": imagenet1k.litv2_m,
+    "litv2_b": imagenet1k.litv2_b,
+    "litv2_b_384": imagenet1k.litv2_b_384,
+    "litv2_s_alpha_00": imagenet1k.litv2_s_alpha_00,
+    "litv2_s_alpha_02": imagenet1k.litv2_s_alpha_02,
+    "litv2_s_alpha_04": imagenet1k.litv2_s_alpha_04,
+    "litv2_s_alpha_05": imagenet1k.litv2_s_alpha_05,
+    "litv2_s_alpha_07": imagenet1k.litv2_s_alpha_07,
+    "litv2_s_alpha_09": imagenet1k.litv2_s_alpha_09,
+    "litv2_s_alpha_10": imagenet1k.litv2_s_alpha_10,
+    "lvt": imagenet1k.lvt,
+    "lit_ti_uniform": imagenet1k.lit_ti_uniform,
+    "lit_s_uniform": imagenet1k.lit_s_uniform,
+    "pvt_s": imagenet1k.pvt_s,
+    "pvt_s_dtm": imagenet1k.pvt_s_dtm,
+    "pvt_s_msa": imagenet1k.pvt_s_msa,
+    "pvt_s_msa_remove_1": imagenet1k.pvt_s_msa_remove_1,
+    "pvt_s_msa_remove_12": imagenet1k.pvt_s_msa_remove_12,
+    "pvt_s_msa_remove_123": imagenet1k.pvt_s_msa_remove_123,
+    "pvt_s_msa_remove_1234": imagenet1k.pvt_s_msa_remove_1234,
+    "swin_ti": imagenet1k.swin_ti,
+    "swin_ti_dtm": imagenet1k.swin_ti_dtm,
 }
 
 RESULTS = {
@@ -65,6 +102,14 @@ def recipe_from_dict(values: dict[str, Any]) -> Recipe:
     return from_dict(Recipe[TASKS[task][0]], values)  # type: ignore[misc, arg-type]
 
 
+def resolve(recipe: Recipe) -> Recipe:
+    """Fills in what depends on the data: `data.num_classes` 0 becomes the number of class folders."""
+    data = recipe.data
+    if isinstance(data, ClassificationData) and data.num_classes == 0:
+        return replace(recipe, data=replace(data, num_classes=count_classes(data)))
+    return recipe
+
+
 def create_task(recipe: Recipe) -> Task:
     return TASKS[recipe.task][1](recipe)
 
@@ -75,6 +120,7 @@ def train(recipe: Recipe, *, console: Console | None = None) -> FitResult:
     The resolved recipe is printed first, and is `recipe.json` in the run's folder.
     """
     console = console or default_console()
+    recipe = resolve(recipe)
     main = int(os.environ.get("RANK", "0")) == 0  # accelerate is not up yet
     if main:
         console.print_json(json.dumps(to_dict(recipe)), indent=2)

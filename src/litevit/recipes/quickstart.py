@@ -43,6 +43,6 @@ def quickstart() -> Recipe[ClassificationData]:
             ),
         ),
         optim=OptimConfig(lr=2e-3, weight_decay=0.05, offset_lr_ratio=0.01, clip_grad=5.0),
-        schedule=ScheduleConfig(epochs=20, warmup_epochs=2, warmup_lr=1e-5, min_lr=1e-5),
+        schedule=ScheduleConfig(epochs=14, warmup_epochs=2, warmup_lr=1e-5, min_lr=1e-5),
         run=RunConfig(batch_size=64, workers=0, log_every=11, eval_every=2, keep=2),
     )
