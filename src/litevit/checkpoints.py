@@ -95,6 +95,18 @@ def read_file(path: Pathlike) -> Any:
     return _read_pickle(path)
 
 
+def read_metadata(path: Pathlike) -> dict[str, str]:
+    """The header of a `.safetensors` file; empty for other files."""
+    path = Path(path)
+    if path.suffix != ".safetensors" or not path.is_file():
+        return {}
+    try:
+        with safe_open(path, framework="pt", device="cpu") as file:
+            return dict(file.metadata() or {})
+    except SafetensorError:
+        raise _unreadable(path) from None
+
+
 def _unreadable(path: Path) -> ValueError:
     return ValueError(
         f"{path} ({path.stat().st_size} bytes) cannot be read: it is truncated or damaged, or neither a PyTorch nor a "
@@ -152,7 +164,7 @@ class StateDict(NamedTuple):
     dropped: tuple[str, ...]  # keys beside the wanted ones ("encoder." files hold more than the encoder)
 
 
-CONTAINERS = ("state_dict", "model", "model_state", "state_dict_ema", "model_ema")
+CONTAINERS = ("state_dict", "model", "model_state", "state_dict_ema", "model_ema", "ema")
 PREFIXES = ("module.", "_orig_mod.")  # DistributedDataParallel, torch.compile
 
 
@@ -165,7 +177,7 @@ def read_state_dict(source: Pathlike | Mapping[str, Any], *, ema: bool = False) 
     """
     name = "The state dict" if isinstance(source, Mapping) else str(source)
     content = source if isinstance(source, Mapping) else read_file(source)
-    containers = sorted(CONTAINERS, key=lambda key: key.endswith("_ema") != ema)
+    containers = sorted(CONTAINERS, key=lambda key: key.endswith("ema") != ema)
     wrapping: list[str] = []
     while isinstance(content, Mapping) and (found := [c for c in containers if isinstance(content.get(c), Mapping)]):
         content = content[found[0]]

@@ -11,8 +11,8 @@ from PIL import Image, ImageDraw, ImageFont, ImageOps, UnidentifiedImageError
 from timm.data import ImageNetInfo, create_transform
 from torch import Tensor, nn
 
-from litevit.checkpoints import Pathlike
-from litevit.weights import Preprocessing
+from litevit.checkpoints import Pathlike, read_metadata
+from litevit.weights import Preprocessing, preprocessing
 from litevit.zoo import MODELS, create_model
 
 IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".jfif", ".avif"}
@@ -168,12 +168,40 @@ def predict(
         pending.clear()
 
 
-def load_classifier(name: str, weights: Pathlike | None, *, num_classes: int | None = None) -> nn.Module:
-    """A classifier by name, with its weights, for prediction."""
+def load_classifier(
+    name: str | None, weights: Pathlike | None, *, num_classes: int | None = None
+) -> tuple[nn.Module, Preprocessing]:
+    """A classifier with its weights, and how its images are prepared.
+
+    Args:
+        name: model name; None: what the checkpoint of a training run says.
+        weights: None (random), `"official"`, a checkpoint file, or the folder of a training run.
+        num_classes: where it is not the model's own.
+    """
+    if weights is not None and Path(weights).is_dir():
+        weights = Path(weights) / "best.safetensors"
+    recipe = {} if weights is None else json.loads(read_metadata(weights).get("recipe", "{}"))
+    overrides: dict[str, Any] = {}
+    how = None
+    if recipe and name in (None, recipe["model"]["name"]):
+        name, data = recipe["model"]["name"], recipe["data"]
+        overrides = {k: tuple(v) if isinstance(v, list) else v for k, v in recipe["model"]["overrides"].items()}
+        overrides["num_classes"] = data["num_classes"]
+        how = Preprocessing(
+            size=data["image_size"],
+            crop_pct=data["crop_pct"],
+            interpolation=data["eval_interpolation"],
+            mean=tuple(data["mean"]),
+            std=tuple(data["std"]),
+        )
+    if name is None:
+        raise ValueError(f"{weights} does not say which model it is of: give its name (--model)")
     if name in MODELS and MODELS[name].task.name != "classification":
         raise ValueError(f"{name} does {MODELS[name].task.name}; predict takes a classification model")
-    overrides: dict[str, Any] = {} if num_classes is None else {"num_classes": num_classes}
-    return create_model(name, weights=None if weights is None else str(weights), **overrides).eval()
+    if num_classes is not None:
+        overrides["num_classes"] = num_classes
+    model = create_model(name, weights=None if weights is None else str(weights), **overrides).eval()
+    return model, how or preprocessing(name)
 
 
 def to_json(predictions: Iterable[Prediction]) -> str:
