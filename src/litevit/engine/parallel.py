@@ -41,11 +41,12 @@ def create_accelerator(run: RunConfig) -> "Accelerator":
 def prepare_model(model: nn.Module, run: RunConfig, accelerator: "Accelerator") -> nn.Module:
     """Applies the run's switches in place and returns what the training step calls (the model, or DDP around it)."""
     if run.grad_checkpointing:
-        if not hasattr(model, "set_grad_checkpointing"):
+        switch = model if hasattr(model, "set_grad_checkpointing") else getattr(model, "backbone", None)  # dense models
+        if not hasattr(switch, "set_grad_checkpointing"):
             raise ValueError(
                 f"{type(model).__name__} has no set_grad_checkpointing; set --run.grad_checkpointing False"
             )
-        model.set_grad_checkpointing(True)  # type: ignore[operator]
+        switch.set_grad_checkpointing(True)  # type: ignore[operator, union-attr]
     if run.sync_batchnorm:
         if accelerator.device.type != "cuda":
             raise ValueError("run.sync_batchnorm needs CUDA; PyTorch has no synchronised BatchNorm for the CPU.")

@@ -10,17 +10,22 @@ from typing import Any
 
 from rich.console import Console
 
-from litevit.data.classification import ClassificationData, count_classes
+from litevit.data.classification import ClassificationData, resolve_classes
 from litevit.engine.config import Recipe, from_dict, to_dict
 from litevit.engine.logging import default_console
 from litevit.engine.train import FitResult, Task, fit
-from litevit.recipes import cifar10, imagenet1k
+from litevit.recipes import ade20k, cifar10, coco, imagenet1k, quickstart_dense
 from litevit.recipes.classification import ClassificationTask
+from litevit.recipes.dense_tasks import DetectionTask, PanopticTask, SegmentationTask
 from litevit.recipes.finetune import finetune
 from litevit.recipes.quickstart import quickstart
+from litevit.recipes.token_labeling import TokenLabelTask
 
 RECIPES: dict[str, Callable[[], Recipe]] = {
     "quickstart": quickstart,
+    "quickstart-detection": quickstart_dense.quickstart_detection,
+    "quickstart-panoptic": quickstart_dense.quickstart_panoptic,
+    "quickstart-segmentation": quickstart_dense.quickstart_segmentation,
     "finetune": finetune,
     "cifar10": cifar10.cifar10,
     "cifar10_lit": cifar10.cifar10_lit,
@@ -55,6 +60,30 @@ RECIPES: dict[str, Callable[[], Recipe]] = {
     "pvt_s_msa_remove_1234": imagenet1k.pvt_s_msa_remove_1234,
     "swin_ti": imagenet1k.swin_ti,
     "swin_ti_dtm": imagenet1k.swin_ti_dtm,
+    "retinanet_lit_ti": coco.retinanet_lit_ti,
+    "retinanet_lit_s": coco.retinanet_lit_s,
+    "mask_rcnn_lit_ti": coco.mask_rcnn_lit_ti,
+    "mask_rcnn_lit_s": coco.mask_rcnn_lit_s,
+    "retinanet_litv2_s": coco.retinanet_litv2_s,
+    "retinanet_litv2_s_ws4": coco.retinanet_litv2_s_ws4,
+    "retinanet_litv2_m": coco.retinanet_litv2_m,
+    "retinanet_litv2_m_ws4": coco.retinanet_litv2_m_ws4,
+    "retinanet_litv2_b": coco.retinanet_litv2_b,
+    "retinanet_litv2_b_ws4": coco.retinanet_litv2_b_ws4,
+    "mask_rcnn_litv2_s": coco.mask_rcnn_litv2_s,
+    "mask_rcnn_litv2_s_ws4": coco.mask_rcnn_litv2_s_ws4,
+    "mask_rcnn_litv2_m": coco.mask_rcnn_litv2_m,
+    "mask_rcnn_litv2_m_ws4": coco.mask_rcnn_litv2_m_ws4,
+    "mask_rcnn_litv2_b": coco.mask_rcnn_litv2_b,
+    "mask_rcnn_litv2_b_ws4": coco.mask_rcnn_litv2_b_ws4,
+    "panoptic_fpn_lvt": coco.panoptic_fpn_lvt,
+    "panoptic_fpn_lvt_1x": coco.panoptic_fpn_lvt_1x,
+    "semantic_fpn_lit_ti": ade20k.semantic_fpn_lit_ti,
+    "semantic_fpn_lit_s": ade20k.semantic_fpn_lit_s,
+    "semantic_fpn_litv2_s": ade20k.semantic_fpn_litv2_s,
+    "semantic_fpn_litv2_m": ade20k.semantic_fpn_litv2_m,
+    "semantic_fpn_litv2_b": ade20k.semantic_fpn_litv2_b,
+    "segformer_lvt": ade20k.segformer_lvt,
 }
 
 RESULTS = {
@@ -63,7 +92,9 @@ RESULTS = {
     "result.json": "metrics of the best weights",
     "curves.png": "the same as pictures",
     "confusion.png": "true and predicted classes of the held-out images",
-    "predictions.png": "held-out images with what the model says; mistakes in red",
+    "predictions.png": "held-out images with what the model says; mistakes in red, or truth left and answer right",
+    "results.json": "detections of the held-out images in COCO's format",
+    "per_class.json": "metrics of every class",
     "best.safetensors": "the best weights",
     "checkpoints": "to continue from",
 }
@@ -71,6 +102,10 @@ RESULTS = {
 # Task name -> what `Recipe.data` is, and what the training loop is given.
 TASKS: dict[str, tuple[type, Callable[[Recipe], Task]]] = {
     "classification": (ClassificationData, ClassificationTask),
+    "token_labeling": (ClassificationData, TokenLabelTask),
+    "detection": (DetectionData, DetectionTask),
+    "panoptic": (DetectionData, PanopticTask),
+    "segmentation": (SegmentationData, SegmentationTask),
 }
 
 
@@ -104,9 +139,8 @@ def recipe_from_dict(values: dict[str, Any]) -> Recipe:
 
 def resolve(recipe: Recipe) -> Recipe:
     """Fills in what depends on the data: `data.num_classes` 0 becomes the number of class folders."""
-    data = recipe.data
-    if isinstance(data, ClassificationData) and data.num_classes == 0:
-        return replace(recipe, data=replace(data, num_classes=count_classes(data)))
+    if isinstance(recipe.data, ClassificationData):
+        return replace(recipe, data=resolve_classes(recipe.data))
     return recipe
 
 

@@ -224,7 +224,12 @@ class SegmentationTask(_DenseTask):
         self.result: MeanIoU | None = None
 
     def build_model(self) -> nn.Module:
-        return build_dense_model(self.recipe.model, num_classes=len(self.sets.classes))
+        model = build_dense_model(self.recipe.model, num_classes=len(self.sets.classes))
+        # Published: the head's BatchNorm sees the batch of all GPUs, the backbone's (deformable merging) its own share.
+        parallel = torch.distributed.is_available() and torch.distributed.is_initialized()
+        if parallel and torch.cuda.is_available() and self.recipe.run.device != "cpu":
+            model.head = nn.SyncBatchNorm.convert_sync_batchnorm(model.head)  # type: ignore[arg-type]
+        return model
 
     def train_dataset(self) -> Dataset:
         return self.sets.train
