@@ -341,3 +341,21 @@ def test_bad_configurations() -> None:
             detector(name, num_classes=0)
     with pytest.raises(ValueError, match="features"):
         RetinaNet(nn.Conv2d(3, 3, 1), RetinaNetConfig())
+
+
+# --------------------------------------------------------------- precision
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_bfloat16(name: str) -> None:
+    """Under autocast for training, and whole for evaluation: boxes and losses stay float32."""
+    model = detector(name).train()
+    images, targets = scenes()
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        losses = model(images, targets)
+    assert all(v.dtype == torch.float32 and torch.isfinite(v) for v in losses.values())
+    sum(losses.values()).backward()
+    with torch.no_grad():
+        (result,) = excite(model).bfloat16()(images[:1])
+    assert len(result["boxes"]) > 0
+    assert result["boxes"].dtype == result["scores"].dtype == torch.float32

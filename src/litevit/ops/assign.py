@@ -53,9 +53,9 @@ def assign_by_iou(
         object_best = iou_GN.amax(dim=1)
         # Differs from official: an object that touches no box claims none (there: all boxes with IoU 0).
         asks = (object_best >= min_positive) & (object_best > 0)
-        claims = (iou_GN == object_best[:, None]) & asks[:, None]
-        number = torch.arange(start + 1, start + 1 + len(iou_GN), device=boxes.device)
-        claimed_by = torch.maximum(claimed_by, (claims * number[:, None]).amax(dim=0))
+        # Few pairs reach an object's best: listed, not multiplied out.
+        objects_of, boxes_of = (iou_GN == object_best.where(asks, torch.inf)[:, None]).nonzero(as_tuple=True)
+        claimed_by.scatter_reduce_(0, boxes_of, objects_of + start + 1, "amax")
     codes[best >= negative] = -1
     codes = torch.where(best >= positive, best_object + 1, codes)
     codes = torch.where(claimed_by > 0, claimed_by, codes)

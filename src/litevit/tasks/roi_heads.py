@@ -293,7 +293,7 @@ def mask_targets(masks: Tensor, objects: Tensor, boxes: Tensor, size: tuple[int,
     used = objects.unique()
     step = max(1, MAX_MASK_PIXELS // (size[0] * size[1]))
     for chunk in used.split(step):
-        bitmaps = (masks[chunk.to(masks.device), None] != 0).to(boxes.device, torch.float32)
+        bitmaps = masks[chunk.to(masks.device), None].to(boxes.device).bool().float()
         if bitmaps.shape[-2:] != tuple(size):
             bitmaps = F.interpolate(bitmaps, size=tuple(size), mode="nearest")
         regions = torch.isin(objects, chunk).nonzero().flatten()
