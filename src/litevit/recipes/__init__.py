@@ -11,6 +11,7 @@ from typing import Any
 from rich.console import Console
 
 from litevit.data.classification import ClassificationData, resolve_classes
+from litevit.data.dense import DetectionData, SegmentationData
 from litevit.engine.config import Recipe, from_dict, to_dict
 from litevit.engine.logging import default_console
 from litevit.engine.train import FitResult, Task, fit
