@@ -1,6 +1,8 @@
 """mIoU and accuracies: figures by hand, a plain loop, processes, speed, wrong input."""
 
 import math
+import subprocess
+import sys
 import time
 
 import numpy as np
@@ -114,3 +116,41 @@ def test_is_no_bottleneck():
         torch.set_num_threads(threads)
     print(f"{best * 1e3:.2f} ms per image")
     assert best < 0.010
+
+
+WORKER = """
+import sys
+import torch
+from accelerate import Accelerator
+from litevit.metrics import MeanIoU, PanopticQuality
+
+accelerator = Accelerator(cpu=True)
+rank, world = accelerator.process_index, accelerator.num_processes
+maps = torch.randint(0, 5, (7, 2, 8, 8), generator=torch.Generator().manual_seed(0))
+miou, pq = MeanIoU(5), PanopticQuality([{"id": 1, "isthing": 1}, {"id": 2, "isthing": 0}])
+for prediction, truth in maps[rank::world]:
+    miou.update(prediction, truth)
+    described = [[{"id": i, "category_id": 1 + i % 2} for i in m.unique().tolist() if i] for m in (prediction, truth)]
+    pq.update(prediction, described[0], truth, described[1])
+miou.reduce(accelerator)
+pq.reduce(accelerator)
+if rank == 0:
+    torch.save({"world": world, "confusion": miou.confusion, "counts": pq.counts}, sys.argv[1])
+"""
+
+
+@pytest.mark.slow
+def test_two_real_processes(tmp_path):
+    pytest.importorskip("accelerate", reason="several processes need accelerate (the extra 'train')")
+    (tmp_path / "worker.py").write_text(WORKER)
+    results = []
+    for world in (1, 2):
+        out = tmp_path / f"{world}.pt"
+        command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={world}"]
+        subprocess.run([*command, str(tmp_path / "worker.py"), str(out)], check=True, timeout=300)
+        results.append(torch.load(out))
+    assert [r["world"] for r in results] == [1, 2]
+    assert results[0]["confusion"].sum() == 7 * 64
+    assert torch.equal(results[0]["confusion"], results[1]["confusion"])
+    assert results[0]["counts"].sum() > 0
+    assert torch.allclose(results[0]["counts"], results[1]["counts"], rtol=0, atol=1e-12)

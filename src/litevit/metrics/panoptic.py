@@ -10,6 +10,7 @@ import json
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -27,7 +28,7 @@ IOU, TP, FP, FN = range(4)  # columns of PanopticQuality.counts
 class PanopticQuality:
     """Accumulates panoptic quality image by image.
 
-    `counts` is its whole state: add those of several processes (a sum all-reduce) and `compute` gives the total.
+    `counts` is its whole state: `reduce` adds those of all processes, `merge` those of another object.
 
     Args:
         categories: COCO's list of categories, `id` and `isthing` (0 or 1) each.
@@ -110,6 +111,11 @@ class PanopticQuality:
         if self.isthing != other.isthing:
             raise ValueError("PanopticQuality.merge: both must have been made with the same categories")
         self.counts += other.counts
+
+    def reduce(self, accelerator: Any) -> None:
+        """Sums over the processes of a Hugging Face `Accelerator`; every process has to call it."""
+        if accelerator.num_processes > 1:
+            self.counts = accelerator.reduce(self.counts.to(accelerator.device), "sum").cpu()
 
     def compute(self) -> dict:
         """Returns: `{"All" | "Things" | "Stuff": {"pq", "sq", "rq", "n"}, "per_class": {id: {"pq", "sq", "rq"}}}`.

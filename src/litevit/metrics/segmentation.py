@@ -1,6 +1,7 @@
 """Mean intersection over union (mIoU) and accuracies of semantic segmentation, from one confusion matrix."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -10,8 +11,8 @@ from torch import Tensor
 class MeanIoU:
     """Accumulates a confusion matrix image by image; the metrics are those of ADE20K and Cityscapes.
 
-    `confusion` is its whole state, exact integers: add those of several processes (a sum all-reduce) and `compute`
-    gives the same figures as one process.
+    `confusion` is its whole state, exact integers: `reduce` adds those of all processes, `merge` those of another
+    object, and `compute` gives the same figures as one process would.
 
     Args:
         num_classes: K; labels are 0..K-1.
@@ -65,6 +66,11 @@ class MeanIoU:
         if self.num_classes != other.num_classes:
             raise ValueError(f"MeanIoU.merge: {self.num_classes} classes here, {other.num_classes} in the other")
         self.confusion += other.confusion.to(self.confusion.device)
+
+    def reduce(self, accelerator: Any) -> None:
+        """Sums over the processes of a Hugging Face `Accelerator`; every process has to call it."""
+        if accelerator.num_processes > 1:
+            self.confusion = accelerator.reduce(self.confusion.to(accelerator.device), "sum").cpu()
 
     def compute(self) -> dict:
         """Returns: fractions.

@@ -109,6 +109,10 @@ class SemanticFPN(nn.Module):
             config.fpn_channels, config.head_channels, config.num_classes, dropout=config.dropout
         )
 
+    def set_grad_checkpointing(self, enable: bool = True) -> None:
+        """Recompute each block of the backbone in the backward pass instead of storing its activations."""
+        self.backbone.set_grad_checkpointing(enable)  # type: ignore[operator]
+
     def forward_raw(self, batch: Tensor) -> dict[str, Tensor]:
         """Every map before post-processing.
 
