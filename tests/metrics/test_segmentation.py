@@ -8,8 +8,9 @@ import time
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
-from litevit.metrics.segmentation import MeanIoU
+from litevit.metrics.segmentation import MeanIoU, write_index_png
 
 
 def test_hand_computed():
@@ -116,6 +117,18 @@ def test_is_no_bottleneck():
         torch.set_num_threads(threads)
     print(f"{best * 1e3:.2f} ms per image")
     assert best < 0.010
+
+
+@pytest.mark.parametrize("reduce_zero_label", [False, True])
+def test_index_png(tmp_path, reduce_zero_label):
+    labels = torch.tensor([[0, 1], [149, 3]])
+    write_index_png(tmp_path / "a.png", labels, reduce_zero_label=reduce_zero_label)
+    with Image.open(tmp_path / "a.png") as file:
+        assert file.mode == "L"
+        assert np.array_equal(np.asarray(file), labels.numpy() + reduce_zero_label)
+    with pytest.raises(ValueError, match=r"0\.\.255"):
+        write_index_png(tmp_path / "b.png", labels * 2)
+    assert [path.name for path in tmp_path.iterdir()] == ["a.png"]
 
 
 WORKER = """

@@ -5,7 +5,6 @@ prediction). PQ = sum of IoU over matches / (TP + FP/2 + FN/2) = SQ * RQ, averag
 Crowds are never missed; an unmatched prediction lying mostly in void or in a crowd of its category is no mistake.
 """
 
-import contextlib
 import json
 import os
 from collections.abc import Iterable, Mapping, Sequence
@@ -225,9 +224,11 @@ class PanopticWriter:
         stem = f"{image_id:012d}" if isinstance(image_id, int) else str(image_id)
         target = self.folder / f"{stem}.png"
         partial = target.with_name(f".{target.name}.{os.getpid()}.tmp")
-        with _removed_on_error(partial):
+        try:
             Image.fromarray(ids_to_rgb(_as_array(panoptic))).save(partial, format="PNG")
             os.replace(partial, target)
+        finally:
+            partial.unlink(missing_ok=True)
         ids = self.category_ids
         segments = [
             {
@@ -242,18 +243,11 @@ class PanopticWriter:
         """Writes the JSON; `annotations` replaces this writer's own (those gathered from all processes)."""
         path = Path(path)
         partial = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-        with _removed_on_error(partial):
+        try:
             partial.write_text(json.dumps({"annotations": list(annotations or self.annotations)}))
             os.replace(partial, path)
-
-
-@contextlib.contextmanager
-def _removed_on_error(partial: Path):
-    try:
-        yield
-    except BaseException:
-        partial.unlink(missing_ok=True)
-        raise
+        finally:
+            partial.unlink(missing_ok=True)
 
 
 def _as_array(ids: np.ndarray | Tensor) -> np.ndarray:

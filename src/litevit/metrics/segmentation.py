@@ -1,10 +1,13 @@
 """Mean intersection over union (mIoU) and accuracies of semantic segmentation, from one confusion matrix."""
 
+import os
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor
 
 
@@ -98,3 +101,22 @@ class MeanIoU:
                 f"{what} must hold labels 0..{self.num_classes - 1}{besides}, got {low}..{high}. ADE20K's files hold "
                 "0 = ignore, 1..150 = classes: the data set subtracts 1 when it reads them"
             )
+
+
+def write_index_png(path: str | os.PathLike, labels: Tensor | np.ndarray, *, reduce_zero_label: bool = False) -> None:
+    """Writes predicted classes as an 8-bit index PNG.
+
+    Args:
+        labels: (H, W) integer classes.
+        reduce_zero_label: write class + 1, as ADE20K's files count (0 is "ignore" there).
+    """
+    indices = torch.as_tensor(labels).cpu().numpy().astype(np.int64) + int(reduce_zero_label)
+    if indices.ndim != 2 or (indices.size and (indices.min() < 0 or indices.max() > 255)):
+        raise ValueError(f"An index PNG takes (H, W) indices in 0..255, got {indices.shape}")
+    path = Path(path)
+    partial = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        Image.fromarray(indices.astype(np.uint8)).save(partial, format="PNG")
+        os.replace(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)
