@@ -23,7 +23,6 @@ from torchvision import tv_tensors
 
 from litevit.data.coco import MIN_TRAIN_SIDE, box_problem, read_image, read_json
 from litevit.ops.panoptic_ids import ids_to_rgb, rgb_to_ids
-from litevit.ops.panoptic_ids import ids_to_rgb, rgb_to_ids
 
 VOID = 255  # semantic label that no loss counts
 
