@@ -264,6 +264,29 @@ def _worker(rank: int, world: int, port: str, out: str) -> None:
     torch.distributed.destroy_process_group()
 
 
+def test_shares_of_processes_are_joined_and_repeated_images_count_once(monkeypatch) -> None:
+    predictions, targets = _random_images(4, 9)
+    alone = COCOAveragePrecision(CLASSES, IDS)
+    alone.update(predictions, targets)
+    shares = []
+    for rank in range(2):
+        metric = COCOAveragePrecision(CLASSES, IDS)
+        mine = [i % 9 for i in range(rank, 10, 2)]  # the sampler fills up: image 0 comes twice
+        metric.update([predictions[i] for i in mine], [targets[i] for i in mine])
+        shares.append(metric)
+    everything = [metric._images for metric in shares]
+    monkeypatch.setattr(torch.distributed, "is_initialized", lambda: True)
+    monkeypatch.setattr(torch.distributed, "get_world_size", lambda: 2)
+    monkeypatch.setattr(
+        torch.distributed, "all_gather_object", lambda out, mine: out.__setitem__(slice(None), everything)
+    )
+    assert shares[0].compute() == shares[1].compute()
+    monkeypatch.setattr(torch.distributed, "is_initialized", lambda: False)
+    assert shares[1].compute() == alone.compute()
+    assert shares[1].results() == alone.results()
+
+
+@pytest.mark.slow
 def test_two_processes_give_exactly_the_numbers_of_one(tmp_path) -> None:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
