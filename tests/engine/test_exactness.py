@@ -113,7 +113,9 @@ def test_a_damaged_last_checkpoint_is_skipped_with_a_message(reference, tmp_path
     last.write_bytes(content)
     fit(recipe, ToyTask(recipe))
     shown = " ".join(capsys.readouterr().err.split())
-    assert str(last) in shown and "damaged" in shown and f"after step {int(before.name[5:13])}" in shown
+    assert str(last) in shown
+    assert "damaged" in shown
+    assert f"after step {int(before.name[5:13])}" in shown
     assert_same_run(reference, tmp_path)
 
 
@@ -131,7 +133,8 @@ def test_sigterm_saves_and_returns(reference, tmp_path):
     recipe = toy_recipe(tmp_path, checkpoint_every=None)
     before = signal.getsignal(signal.SIGTERM)
     result = fit(recipe, ToyTask(recipe, die_at=4, signal_number=signal.SIGTERM), console=quiet())
-    assert result.stopped and result.step == 4
+    assert result.stopped
+    assert result.step == 4
     assert signal.getsignal(signal.SIGTERM) is before
     recipe = toy_recipe(tmp_path)
     assert not fit(recipe, ToyTask(recipe), console=quiet()).stopped

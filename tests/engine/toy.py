@@ -110,7 +110,7 @@ def quiet() -> Console:
 
 
 def main() -> None:
-    """python toy.py FOLDER [key=value ...]: fields of the run, `dropout`, `die_at`, `die_rank`, `first_try`, `sleep`."""
+    """python toy.py FOLDER [key=value ...]: fields of the run, and what is popped below."""
     import time
     from dataclasses import replace
 

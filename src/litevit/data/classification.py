@@ -28,6 +28,7 @@ from torch.utils.data import Dataset
 from litevit.data.embedded import Digits
 from litevit.data.sampling import Unreadable
 
+ANY = 10**9  # as a number of classes: not compared with the data
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 
@@ -263,14 +264,13 @@ def create_reader(data: ClassificationData, split: str) -> Any:
         raise ValueError(f"data.reader must be '' (folder or tar), 'wds' or 'hfds/NAME', got {data.reader!r}")
     root = find_split(Path(data.path), split)
     if root.is_dir() and not any(root.glob("*.tar")):
-        reader = _folder_reader(root)
+        reader = _folder_reader(root, data.num_classes)
         check_classes(root, reader, data.num_classes)
         return reader
     from timm.data.readers import create_reader as timm_reader
 
     reader = timm_reader("", root=str(root))
-    if len(reader.class_name_to_idx) > data.num_classes:
-        raise ValueError(_too_many_classes(root, len(reader.class_name_to_idx), data.num_classes))
+    _compare_classes(root, len(reader.class_name_to_idx), data.num_classes)
     return reader
 
 
@@ -293,17 +293,29 @@ def find_split(root: Path, split: str) -> Path:
     return root
 
 
-def _folder_reader(root: Path) -> Any:
+def _folder_reader(root: Path, num_classes: int) -> Any:
     from timm.data.readers import create_reader as timm_reader
 
     try:
-        return timm_reader("", root=str(root))
+        return timm_reader("", root=str(root), class_map=_imagenet_classes(root, num_classes))
     except (RuntimeError, ValueError) as error:
         raise ValueError(f"No images under {root}: it must hold one folder of images per class ({error}).") from error
 
 
+def _imagenet_classes(root: Path, num_classes: int) -> dict[str, int] | None:
+    """Folders called by ImageNet's WordNet ids mean ImageNet's classes, also where only some of the 1,000 are there."""
+    from timm.data import ImageNetInfo
+
+    names = [entry.name for entry in root.iterdir() if entry.is_dir()]
+    if num_classes != 1000 or not names:
+        return None
+    classes = {name: index for index, name in enumerate(ImageNetInfo("imagenet-1k").label_names())}
+    return classes if all(name in classes for name in names) else None
+
+
 def check_classes(root: Path, reader: Any, num_classes: int) -> None:
-    """Refuses folders without images (they would shift every later class) and more classes than the head has."""
+    """Refuses folders without images (they would shift every later class), and another number of classes than the
+    head has."""
     folders = sorted(entry.name for entry in root.iterdir() if entry.is_dir() and not entry.name.startswith("."))
     counts = Counter(sample[1] for sample in reader.samples)
     present = {name for name, index in reader.class_to_idx.items() if counts[index]}
@@ -312,8 +324,7 @@ def check_classes(root: Path, reader: Any, num_classes: int) -> None:
             f"Class folder without images: {', '.join(str(root / name) for name in empty[:5])}. "
             "Every class needs images; remove the folder if the class is not meant."
         )
-    if len(reader.class_to_idx) > num_classes:
-        raise ValueError(_too_many_classes(root, len(reader.class_to_idx), num_classes))
+    _compare_classes(root, len(reader.class_to_idx), num_classes)
 
 
 def _has_images(folder: Path, reader: Any) -> bool:
@@ -323,23 +334,29 @@ def _has_images(folder: Path, reader: Any) -> bool:
     return any(file.suffix.lower() in extensions for file in folder.rglob("*"))
 
 
-def _too_many_classes(root: Path, classes: int, head: int) -> str:
-    return (
-        f"{root} has {classes} classes but the head has {head}. "
-        f"Set --data.num_classes {classes}, or `litevit train finetune`, which counts them."
-    )
+def _compare_classes(root: Path, classes: int, head: int) -> None:
+    if head not in (classes, ANY):
+        raise ValueError(
+            f"{root} has {classes} classes but the head has {head}, so labels and outputs would not mean the same. "
+            f"Set --data.num_classes {classes} (0 counts the folders); `litevit doctor` shows what is there."
+        )
 
 
 def count_classes(data: ClassificationData) -> int:
     """How many classes the training set has, by its folders or its largest label."""
     if data.path == "embedded:digits":
         return len(Digits.classes)
-    reader = create_reader(replace(data, num_classes=10**9), data.train_split)
+    reader = create_reader(replace(data, num_classes=ANY), data.train_split)
     if names := class_names(reader):
         return len(names)
     if isinstance(reader, WebDatasetReader):
         return max(reader.targets) + 1
     raise ValueError(f"Cannot count the classes of {data.path or data.reader}; give --data.num_classes.")
+
+
+def resolve_classes(data: ClassificationData) -> ClassificationData:
+    """Fills in `num_classes` where it is 0."""
+    return replace(data, num_classes=count_classes(data)) if data.num_classes == 0 else data
 
 
 class WebDatasetReader:

@@ -1,0 +1,206 @@
+"""What a user can get wrong in training: one clear message, nothing lost."""
+
+import errno
+import json
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+sys.path.insert(0, str(Path(__file__).parent))
+from toy import Points, ToyTask, quiet, toy_recipe
+
+from litevit.engine import OptimConfig, fit
+from litevit.engine import checkpoint as checkpoints
+from litevit.engine.checkpoint import list_checkpoints, load_checkpoint, save_checkpoint, save_weights
+from litevit.engine.config import override
+from litevit.engine.logging import read_metrics
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.rglob("*"))
+
+
+def test_a_loss_that_is_not_finite_stops_and_names_step_rate_and_checkpoint(tmp_path):
+    recipe = toy_recipe(tmp_path)
+    with pytest.raises(ValueError, match="loss is nan at step 6, learning rate") as error:
+        fit(recipe, ToyTask(recipe, nan_at=6), console=quiet())
+    (good,) = list_checkpoints(tmp_path / "checkpoints")
+    assert str(good) in str(error.value)
+    assert good.name.startswith("step-00000004")
+    assert all(value.isfinite().all() for value in load_checkpoint(good)["model"].values())
+
+
+def test_before_the_first_checkpoint_it_says_so(tmp_path):
+    recipe = toy_recipe(tmp_path)
+    with pytest.raises(ValueError, match=r"at step 2.*No checkpoint was written yet"):
+        fit(recipe, ToyTask(recipe, nan_at=2), console=quiet())
+
+
+def test_broken_weights_are_never_saved_over_good_ones(tmp_path):
+    """A gradient that is not finite with a loss that is: the step before a save."""
+
+    class Poisoned(ToyTask):
+        def loss(self, model, batch):
+            losses = super().loss(model, batch)
+            if self.calls == 4:
+                model.head.bias.register_hook(lambda grad: grad * float("inf"))
+            return losses
+
+    recipe = toy_recipe(tmp_path)
+    recipe = replace(recipe, optim=replace(recipe.optim, clip_grad=None))
+    with pytest.raises(ValueError, match="weights are not finite at step 4"):
+        fit(recipe, Poisoned(recipe), console=quiet())
+    assert list_checkpoints(tmp_path / "checkpoints") == []
+
+
+def test_a_checkpoint_of_another_recipe_is_refused_and_kept(tmp_path):
+    recipe = toy_recipe(tmp_path, max_steps=4)
+    fit(recipe, ToyTask(recipe), console=quiet())
+    before = names(tmp_path)
+    other = replace(recipe, optim=OptimConfig(lr=2e-2, clip_grad=1.0))
+    with pytest.raises(ValueError, match=r"another recipe.*optim\.lr: 0\.02, checkpoint 0\.01"):
+        fit(other, ToyTask(other), console=quiet())
+    assert names(tmp_path) == before
+    assert json.loads((tmp_path / "recipe.json").read_text())["optim"]["lr"] == 1e-2
+
+
+def test_what_does_not_change_the_result_may_change(tmp_path):
+    recipe = toy_recipe(tmp_path, max_steps=4)
+    fit(recipe, ToyTask(recipe), console=quiet())
+    longer = toy_recipe(tmp_path, max_steps=8, workers=1, log_every=2, keep=1)
+    assert fit(longer, ToyTask(longer), console=quiet()).step == 8
+
+
+def test_a_batch_larger_than_the_data_leaves_no_folder(tmp_path):
+    recipe = toy_recipe(tmp_path / "run", batch_size=97)
+    with pytest.raises(ValueError, match=r"must not exceed.*97 for 96.*--run.batch_size"):
+        fit(recipe, ToyTask(recipe), console=quiet())
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_batch_that_cannot_be_divided_says_what_could(tmp_path):
+    recipe = toy_recipe(tmp_path / "run", batch_size=15, accumulate=4)
+    with pytest.raises(ValueError, match=r"multiple of processes x run.accumulate.*Choose 16"):
+        fit(recipe, ToyTask(recipe), console=quiet())
+
+
+@pytest.mark.parametrize("failure", [OSError(errno.ENOSPC, "No space left on device"), RuntimeError("write failed")])
+def test_a_full_disk_keeps_the_checkpoints_that_are_there(tmp_path, monkeypatch, failure):
+    good = save_checkpoint(tmp_path, 1, {"a": torch.ones(3)}, keep=2)
+
+    def full(state, path):
+        Path(path).write_bytes(b"half")
+        raise failure
+
+    monkeypatch.setattr(checkpoints.torch, "save", full)
+    with pytest.raises(OSError, match="Could not write"):
+        save_checkpoint(tmp_path, 2, {"a": torch.zeros(3)}, keep=2)
+    assert names(tmp_path) == [good.name]
+    assert torch.equal(load_checkpoint(good)["a"], torch.ones(3))
+
+    monkeypatch.setattr(checkpoints, "save_file", lambda tensors, path, metadata: full(tensors, path))
+    (tmp_path / "best.safetensors").write_bytes(b"good")
+    with pytest.raises(OSError, match="Could not write"):
+        save_weights(tmp_path / "best.safetensors", {"a": torch.ones(2)}, {})
+    assert (tmp_path / "best.safetensors").read_bytes() == b"good"
+
+
+def test_a_really_full_disk(tmp_path):
+    """/dev/full refuses every byte, as a full disk does."""
+    if not Path("/dev/full").exists():
+        pytest.skip("this system has no /dev/full")
+    with pytest.raises(OSError, match="Could not write"):
+        checkpoints.write_atomically(tmp_path / "x", lambda temporary: Path("/dev/full").write_bytes(b"a") and None)
+    assert names(tmp_path) == []
+
+
+def test_old_checkpoints_go_when_new_ones_are_whole(tmp_path):
+    for step in range(1, 5):
+        save_checkpoint(tmp_path, step, {"step": step}, keep=2)
+    assert [load_checkpoint(path)["step"] for path in list_checkpoints(tmp_path)] == [4, 3]
+
+
+def test_a_checkpoint_never_runs_code(tmp_path):
+    class Evil:
+        def __reduce__(self):
+            return (Path.touch, (tmp_path / "ran",))
+
+    path = tmp_path / "step-00000001-00000000.pt"
+    torch.save({"model": Evil()}, path)
+    with pytest.raises(ValueError, match="damaged"):
+        load_checkpoint(path)
+    unnamed = path.rename(tmp_path / "other.pt")
+    with pytest.raises(ValueError, match="not a checkpoint"):
+        load_checkpoint(unnamed)
+    assert not (tmp_path / "ran").exists()
+
+
+def test_unreadable_samples_are_named_counted_and_capped(tmp_path, capsys):
+    class Holes(ToyTask):
+        max_unreadable = 2
+
+        def train_dataset(self):
+            return Points(unreadable=(3, 50))
+
+    recipe = toy_recipe(tmp_path / "two", epochs=1)
+    fit(recipe, Holes(recipe))
+    shown = capsys.readouterr().err
+    assert "point 3: it is a hole" in shown
+    assert "point 50: it is a hole (2 so far)" in shown or "point 3: it is a hole (2 so far)" in shown
+    recipe = toy_recipe(tmp_path / "three", epochs=2)
+    with pytest.raises(ValueError, match=r"3 unreadable images, more than data.max_unreadable = 2"):
+        fit(recipe, Holes(recipe), console=quiet())
+
+
+def test_settings_that_cannot_work_say_what_to_do(tmp_path):
+    for path, value, words in [
+        ("run.precision", "fp16", "CUDA"),
+        ("run.sync_batchnorm", True, "CUDA"),
+        ("run.grad_checkpointing", True, "set_grad_checkpointing"),
+        ("run.ema_decay", 1.5, r"\[0, 1\)"),
+        ("run.fsdp", True, "torchrun|not supported"),
+    ]:
+        recipe = override(toy_recipe(tmp_path), path, value)
+        with pytest.raises(ValueError, match=words):
+            fit(recipe, ToyTask(recipe), console=quiet())
+
+
+def test_a_second_run_makes_a_new_folder(tmp_path):
+    recipe = toy_recipe(tmp_path, epochs=1)
+    recipe = replace(recipe, run=replace(recipe.run, dir=None, root=str(tmp_path)))
+    folders = [fit(recipe, ToyTask(recipe), console=quiet()).folder for _ in range(3)]
+    assert [folder.name for folder in folders] == ["toy", "toy-2", "toy-3"]
+
+
+def test_what_a_run_leaves_behind(tmp_path):
+    recipe = toy_recipe(tmp_path, trackers=("tensorboard",), accumulate=2, precision="bf16", channels_last=False)
+    result = fit(recipe, ToyTask(recipe), console=quiet())
+    assert result.weights.exists()
+    found = set(names(tmp_path))
+    assert {"recipe.json", "metrics.jsonl", "result.json", "curves.png", "best.safetensors", "tensorboard"} <= found
+    rows = read_metrics(tmp_path / "metrics.jsonl")
+    train = [row for row in rows if row["kind"] == "train"]
+    assert [row["step"] for row in train] == [3, 6, 9, 12, 15, 18]
+    assert {"loss", "metric/accuracy", "lr", "images_per_s", "memory_mb", "epoch"} <= train[0].keys()
+    assert [row["step"] for row in rows if row["kind"] == "eval"] == [6, 12, 18]
+    assert train[-1]["loss"] < train[0]["loss"]
+
+
+def test_the_missing_tracker_names_its_extra(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "wandb", None)
+    recipe = toy_recipe(tmp_path, trackers=("wandb",))
+    with pytest.raises(ImportError, match=r"litevit\[wandb\]"):
+        fit(recipe, ToyTask(recipe), console=quiet())
+
+
+def test_batch_norm_statistics_are_in_the_weights_that_are_kept(tmp_path):
+    recipe = toy_recipe(tmp_path, epochs=1, ema_decay=None)
+    fit(recipe, ToyTask(recipe, norm=nn.BatchNorm1d), console=quiet())
+    from safetensors.torch import load_file
+
+    weights = load_file(tmp_path / "best.safetensors")
+    assert weights["blocks.0.1.running_mean"].abs().sum() > 0
