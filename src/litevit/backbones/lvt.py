@@ -173,10 +173,10 @@ class LVT(nn.Module):
         x = images.permute(0, 2, 3, 1)
         maps = []
         for i, (stage, norm) in enumerate(zip(self.stages, self.stage_norms)):
-            x = stage.embed(x)
+            x = stage.embed(x)  # type: ignore[operator]
             if i == 0 and mix_box is not None:
                 x = swap_box(x, mix_box, cell=self.features[-1].stride // self.features[0].stride)
-            for block in stage.blocks:
+            for block in stage.blocks:  # type: ignore[union-attr]
                 if self.grad_checkpointing and torch.is_grad_enabled():
                     x = checkpoint(block, x, use_reentrant=False)
                 else:

@@ -1,8 +1,9 @@
 """Official LVT checkpoints <-> litevit, bit for bit.
 
-Names change, and shapes: the 1 x 1 convolutions are Linear layers here (a matrix, not (out, in, 1, 1)), and CSA's grouped
-1 x 1 convolution is one matrix per window position, (9, C, C). Official backbone keys begin with `backbone.` even in a
-bare backbone's file (`lvt_imagenet_pretrained.pth.tar`); in a dense model they sit below one more `backbone.`.
+Names change, and shapes: the 1 x 1 convolutions are Linear layers here (a matrix, not (out, in, 1, 1)), and CSA's
+grouped 1 x 1 convolution is one matrix per window position, (9, C, C). Official backbone keys begin with
+`backbone.` even in a bare backbone's file (`lvt_imagenet_pretrained.pth.tar`); in a dense model they sit below one
+more `backbone.`.
 """
 
 from collections.abc import Mapping

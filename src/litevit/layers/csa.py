@@ -14,7 +14,7 @@ from litevit.ops.csa import overlap_add, window_means, window_values
 
 
 class ConvolutionalSelfAttention(nn.Module):
-    """Each 3 x 3 window mixes its pixels by a 9 x 9 softmax predicted from the window's mean; windows overlap and add up.
+    """Each 3 x 3 window mixes its pixels by a 9 x 9 softmax, predicted from a mean; overlapping windows add up.
 
     The values are a 3 x 3 convolution without its sum over the window: every position has its own matrix. There is one
     window per 2 x 2 pixels, so that a pixel takes part in 1, 2 or 4 windows, by its parity. Zeros around the map take
@@ -72,7 +72,7 @@ class ConvolutionalSelfAttention(nn.Module):
         return logits.view(*logits.shape[:3], N, 9, 9).softmax(-2)
 
     def attention_probabilities(self, x: Tensor) -> Tensor:
-        """Softmax weights, for looking inside. Args: x: as `forward`. Returns: (B, h, w, N, 9, 9), last axis sums to 1."""
+        """Softmax weights, for looking inside. Args: x: as `forward`. Returns: (B, h, w, N, 9, 9)."""
         return self._attention_TN(x).transpose(-2, -1)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -80,5 +80,7 @@ class ConvolutionalSelfAttention(nn.Module):
         _, H, W, _ = x.shape
         values = window_values(x, self.value_weight, self.num_heads)  # B h w N 9 D
         weights = self._attention_TN(x).to(values.dtype)
-        mixed = weights.transpose(-2, -1) @ values
+        mixed = torch.bmm(weights.flatten(0, 3).transpose(1, 2), values.flatten(0, 3))
+        # In two steps: a graph with dynamic sizes cannot prove that w divides w * N.
+        mixed = mixed.unflatten(0, (-1, self.num_heads)).view(values.shape)
         return self.proj(overlap_add(mixed, H, W))

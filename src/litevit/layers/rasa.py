@@ -14,8 +14,8 @@ from litevit.ops.dilated import dilated_silu_sum
 class RecursiveAtrousSelfAttention(nn.Module):
     """Global attention whose queries see several dilations, fed back into itself.
 
-    One pass A: the query map goes through one depthwise 3 x 3 kernel at every rate (atrous), keys and values come from a
-    map reduced R x R times. Recursion: x <- x + SiLU(A(x)), and the result is SiLU(A(x)), with the same weights.
+    One pass A: the query map goes through one depthwise 3 x 3 kernel at every rate (atrous), keys and values come
+    from a map reduced R x R times. Recursion, with the same weights: x <- x + SiLU(A(x)); the result is SiLU(A(x)).
 
     Args:
         dim: channels C.

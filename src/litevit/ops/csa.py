@@ -1,8 +1,8 @@
 """The two halves of convolutional self-attention around its softmax (LVT, arXiv:2112.10809, sec. 3.1).
 
-Windows of 3 x 3 pixels, one per 2 x 2 pixels: window (r, c) is centred at pixel (2r, 2c), and position 3 * ky + kx of it
-is pixel (2r - 1 + ky, 2c - 1 + kx), zero outside the map. There is no unfold and no fold: a map padded by one row and
-column splits into its even and odd rows and columns, and position (ky, kx) of every window is one strided slice of it.
+Windows of 3 x 3 pixels, one per 2 x 2 pixels: window (r, c) is centred at pixel (2r, 2c), and position 3 * ky + kx of
+it is pixel (2r - 1 + ky, 2c - 1 + kx), zero outside the map. There is no unfold and no fold: a map padded by one row
+and column splits into even and odd rows and columns, and position (ky, kx) of every window is one strided slice of it.
 Shapes: B batch, H x W grid, h x w = ceil(H/2) x ceil(W/2) windows, N heads, D head channels, C = N * D.
 """
 
@@ -21,15 +21,14 @@ def window_values(x: Tensor, weight: Tensor, num_heads: int) -> Tensor:
     Returns:
         (B, h, w, N, 9, D).
     """
-    B, H, W, C = x.shape
+    B, H, W, _ = x.shape
     h, w = (H + 1) // 2, (W + 1) // 2
-    # Padded row 2a is pixel row 2a - 1, padded row 2a + 1 is pixel row 2a.
-    padded = F.pad(x, (0, 0, 1, 2 * w + 1 - W, 1, 2 * h + 1 - H)).view(B, h + 1, 2, w + 1, 2, C)
+    # Padded row y is pixel row y - 1. (Splitting the padded axes by a view would tie a graph to even H and W.)
+    padded = F.pad(x, (0, 0, 1, 2 * w + 1 - W, 1, 2 * h + 1 - H))
     values = []
     for ky in range(3):
-        rows = padded[:, ky // 2 : h + ky // 2, ky % 2]
         for kx in range(3):
-            pixels = rows[:, :, kx // 2 : w + kx // 2, kx % 2]  # B h w C
+            pixels = padded[:, ky : ky + 2 * h : 2, kx : kx + 2 * w : 2]  # B h w C
             values.append(F.linear(pixels, weight[3 * ky + kx]).view(B, h, w, num_heads, -1))
     return torch.stack(values, 4)
 
@@ -44,7 +43,7 @@ def overlap_add(windows: Tensor, height: int, width: int) -> Tensor:
     Returns:
         (B, H, W, C).
     """
-    B, h, w, N, _, D = windows.shape
+    h, w = windows.shape[1:3]
     # A further row and column of zero windows, so that every pixel of the last ones has all its neighbours.
     p = F.pad(windows, (0, 0, 0, 0, 0, 0, 0, 1, 0, 1)).unbind(4)
     this, following = slice(None, -1), slice(1, None)
@@ -52,12 +51,14 @@ def overlap_add(windows: Tensor, height: int, width: int) -> Tensor:
     even_odd = p[5][:, this, this] + p[3][:, this, following]
     odd_even = p[7][:, this, this] + p[1][:, following, this]
     odd_odd = p[8][:, this, this] + p[6][:, this, following] + p[2][:, following, this] + p[0][:, following, following]
-    even_rows = torch.stack([even_even, even_odd], 3)  # B h w 2 N D
-    odd_rows = torch.stack([odd_even, odd_odd], 3)
-    out = torch.stack([even_rows, odd_rows], 2).view(B, 2 * h, 2 * w, N * D)
-    if torch.compiler.is_exporting() or (height, width) != (2 * h, 2 * w):
-        out = out[:, :height, :width]
-    return out
+    even_rows = torch.stack([even_even, even_odd], 3).flatten(2, 3)  # B h 2w N D
+    odd_rows = torch.stack([odd_even, odd_odd], 3).flatten(2, 3)
+    out = torch.stack([even_rows, odd_rows], 2).flatten(1, 2).flatten(3)  # B 2h 2w C
+    if torch.compiler.is_compiling():
+        # As `out[:, :height, :width]`, which a graph with dynamic sizes cannot prove to be legal.
+        rows, columns = torch.arange(height, device=out.device), torch.arange(width, device=out.device)
+        return out.index_select(1, rows).index_select(2, columns)
+    return out if (height, width) == (2 * h, 2 * w) else out[:, :height, :width]
 
 
 def window_means(x: Tensor) -> Tensor:
@@ -71,7 +72,8 @@ def window_means(x: Tensor) -> Tensor:
     """
     H, W = x.shape[1:3]
     x = x.permute(0, 3, 1, 2)
-    if torch.compiler.is_exporting() or H % 2 or W % 2:
-        # The last row or column twice: its average with itself. (ceil_mode would make a graph keep H and W's parity.)
-        x = F.pad(x, (0, W % 2, 0, H % 2), mode="replicate")
+    if torch.compiler.is_compiling() or H % 2 or W % 2:
+        # The last row and column once more: at an odd border its average with itself, at an even one left out by the
+        # pooling. (ceil_mode, or padding by H % 2, would tie a graph to the parity of H and W.)
+        x = F.pad(x, (0, 1, 0, 1), mode="replicate")
     return F.avg_pool2d(x, 2).permute(0, 2, 3, 1)

@@ -17,7 +17,7 @@ def draw_mix_box(height: int, width: int, rng: np.random.RandomState, *, beta: f
 
     Args:
         height, width: the final token grid.
-        rng: drawn from three times: Beta(beta, beta), row and column of the centre. (`np.random` module: the global one.)
+        rng: drawn from three times: Beta(beta, beta), then row and column of the centre.
 
     Returns:
         Box inside the grid; may be empty.

@@ -88,7 +88,7 @@ def token_labels(
 
 
 def _smooth_soft(labels: Tensor, smoothing: float) -> Tensor:
-    """As published: soft labels are scaled by the *on* value of a smoothed one-hot row, so their rows sum to 1 + off."""
+    """As published: soft labels are scaled by the on value of a smoothed one-hot row, so their rows sum to 1 + off."""
     off = smoothing / labels.shape[-1]
     return labels * (1 - smoothing + off) + off
 
@@ -115,8 +115,8 @@ def token_label_losses(
         aux_logits: (B, L, K), unmixed.
         labels: of the images before mixing.
         mix_box: the one given to the model; the class target is mixed by the box's share of the grid.
-        ground_truth: official `--ground-truth`: pull the class target towards the true class, by 0.5 where the label map
-            agrees with it and 0.1 where not.
+        ground_truth: official `--ground-truth`: pull the class target towards the true class, by 0.5 where the label
+            map agrees with it and 0.1 where not.
 
     Returns:
         `loss_cls` and `loss_tokens`, weighted; their sum is the published loss.
