@@ -190,7 +190,7 @@ class LIT(nn.Module):
         if i == 3:
             table = table[:, 1:]  # the first row belongs to the class token
         table = table.view(1, *self.grids[i], C)
-        if (H, W) != self.grids[i]:
+        if torch.compiler.is_exporting() or (H, W) != self.grids[i]:
             table = F.interpolate(table.permute(0, 3, 1, 2), size=(H, W), mode="bilinear").permute(0, 2, 3, 1)
         return x + table
 
@@ -204,7 +204,7 @@ class LIT(nn.Module):
         if self.config.position == "relative":  # LIT-Ti and PVT drop what does not fill a patch, LIT-S/M/B pad
             H, W = images.shape[-2:]
             if torch.compiler.is_exporting() or H % p or W % p:
-                images = F.pad(images, (0, -(-W // p) * p - W, 0, -(-H // p) * p - H))
+                images = F.pad(images, (0, (W + p - 1) // p * p - W, 0, (H + p - 1) // p * p - H))
         x = images.permute(0, 2, 3, 1)
         maps, class_token = [], None
         for i, stage in enumerate(self.stages):

@@ -135,7 +135,7 @@ class LITv2(nn.Module):
         H, W = images.shape[-2:]
         p = self.config.patch_size
         if torch.compiler.is_exporting() or H % p or W % p:
-            images = F.pad(images, (0, -(-W // p) * p - W, 0, -(-H // p) * p - H))
+            images = F.pad(images, (0, (W + p - 1) // p * p - W, 0, (H + p - 1) // p * p - H))
         x = images.permute(0, 2, 3, 1)
         maps = []
         for stage, out_norm in zip(self.stages, self.out_norms):

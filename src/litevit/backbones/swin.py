@@ -6,6 +6,8 @@ The Swin Transformer is timm's; only the merging between its stages is replaced.
 from dataclasses import dataclass, replace
 from typing import Literal
 
+import torch
+import torch.nn.functional as F
 from timm.models.swin_transformer import SwinTransformer
 from torch import Tensor, nn
 
@@ -66,6 +68,9 @@ class Swin(nn.Module):
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
         """Args: images: (B, in_chans, H, W), normalised, H and W >= 32. Returns: 4 x (B, C_i, H_i, W_i)."""
+        H, W = images.shape[-2:]
+        if torch.compiler.is_exporting() or H % 4 or W % 4:
+            images = F.pad(images, (0, (W + 3) // 4 * 4 - W, 0, (H + 3) // 4 * 4 - H))
         x = self.trunk.patch_embed(images)
         maps = []
         for layer, out_norm in zip(self.trunk.layers, self.out_norms):

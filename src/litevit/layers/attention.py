@@ -7,6 +7,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from litevit.ops.linear import conv2d, linear
+
 
 class Attention(nn.Module):
     """Multi-head self-attention of every token to all tokens.
@@ -37,12 +39,12 @@ class Attention(nn.Module):
     def _project(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         B, C = x.shape[0], x.shape[-1]
         if self.sr_ratio > 1:
-            q_BNLD = self.q(x).view(B, -1, self.num_heads, C // self.num_heads).transpose(1, 2)
-            reduced = self.norm(self.sr(x.permute(0, 3, 1, 2)).permute(0, 2, 3, 1))  # B H/R W/R C
-            kv = self.kv(reduced).view(B, -1, 2, self.num_heads, C // self.num_heads)
+            q_BNLD = linear(self.q, x).view(B, -1, self.num_heads, C // self.num_heads).transpose(1, 2)
+            reduced = self.norm(conv2d(self.sr, x.permute(0, 3, 1, 2)).permute(0, 2, 3, 1))  # B H/R W/R C
+            kv = linear(self.kv, reduced).view(B, -1, 2, self.num_heads, C // self.num_heads)
             k_BNMD, v_BNMD = kv.permute(2, 0, 3, 1, 4)
             return q_BNLD, k_BNMD, v_BNMD
-        qkv = self.qkv(x).view(B, -1, 3, self.num_heads, C // self.num_heads)
+        qkv = linear(self.qkv, x).view(B, -1, 3, self.num_heads, C // self.num_heads)
         q_BNLD, k_BNMD, v_BNMD = qkv.permute(2, 0, 3, 1, 4)
         return q_BNLD, k_BNMD, v_BNMD
 
@@ -58,9 +60,9 @@ class Attention(nn.Module):
         q_BNLD, k_BNMD, v_BNMD = self._project(x)
         mask = self._bias_of(x)
         if mask is not None:
-            mask = mask.to(q_BNLD.dtype)
+            mask = mask.to(q_BNLD.dtype)[None]  # with three axes the CPU kernel falls back, 4 times slower
         out_BNLD = F.scaled_dot_product_attention(q_BNLD, k_BNMD, v_BNMD, attn_mask=mask)
-        return self.proj(out_BNLD.transpose(1, 2).reshape(x.shape))
+        return linear(self.proj, out_BNLD.transpose(1, 2).reshape(x.shape))
 
     def attention_probabilities(self, x: Tensor) -> Tensor:
         """Softmax weights, for looking inside. Args: x: as `forward`. Returns: (B, N, L, M)."""
@@ -90,7 +92,7 @@ class RelativeAttention(Attention):
         table = self.relative_position_bias_table.T.view(
             1, self.num_heads, 2 * self.grid_size[0] - 1, 2 * self.grid_size[1] - 1
         )
-        if (H, W) != self.grid_size:
+        if torch.compiler.is_exporting() or (H, W) != self.grid_size:  # exported for any grid
             table = F.interpolate(table, size=(2 * H - 1, 2 * W - 1), mode="bicubic", align_corners=False)
         device = table.device
         dy = torch.arange(H, device=device).view(H, 1) - torch.arange(H, device=device) + (H - 1)  # H H

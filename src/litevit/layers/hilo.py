@@ -9,6 +9,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from litevit.ops.linear import linear
+from litevit.ops.window_attention import window_attention
+
 
 class HiLo(nn.Module):
     """Self-attention split into a high-frequency and a low-frequency group of heads.
@@ -85,29 +88,27 @@ class HiLo(nn.Module):
     def _attend(self, x: Tensor) -> Tensor:
         _, H, W, _ = x.shape
         s = self.window_size
-        h, w = -(-H // s), -(-W // s)
+        h, w = (H + s - 1) // s, (W + s - 1) // s
         if s > 1 and self.pad_windows:
             if torch.compiler.is_exporting() or (H, W) != (h * s, w * s):
                 x = F.pad(x, (0, 0, 0, w * s - W, 0, h * s - H))
         elif self.hi_heads and (H % s or W % s):
             raise ValueError(f"HiLo: without pad_windows a {H} x {W} grid must be a multiple of window_size={s}")
-        projected = self.in_proj(x)
+        projected = linear(self.in_proj, x)
         outs = []
         if self.hi_heads:
-            outs.append(self.hi_proj(self._hi_fi(projected[..., self.lo_dim :])))
+            outs.append(linear(self.hi_proj, self._hi_fi(projected[..., self.lo_dim :])))
         if self.lo_heads:
-            outs.append(self.lo_proj(self._lo_fi(x, projected[..., : self.lo_dim])))
+            outs.append(linear(self.lo_proj, self._lo_fi(x, projected[..., : self.lo_dim])))
         out = torch.cat(outs, -1) if len(outs) == 2 else outs[0]
+        if torch.compiler.is_exporting():  # a slice would pin H and W
+            rows, columns = torch.arange(H, device=x.device), torch.arange(W, device=x.device)
+            return out.index_select(1, rows).index_select(2, columns) if s > 1 else out
         return out if out.shape[1:3] == (H, W) else out[:, :H, :W]
 
     def _hi_fi(self, qkv: Tensor) -> Tensor:
         """Args: qkv: (B, H, W, 3 * N * D), H and W multiples of s. Returns: (B, H, W, N * D)."""
-        B, H, W, _ = qkv.shape
-        s, N, D = self.window_size, self.hi_heads, self.head_dim
-        h, w = H // s, W // s
-        q, k, v = qkv.view(B, h, s, w, s, 3, N, D).permute(5, 0, 1, 3, 6, 2, 4, 7).reshape(3, B * h * w, N, s * s, D)
-        out = F.scaled_dot_product_attention(q, k, v, scale=self.scale)
-        return out.view(B, h, w, N, s, s, D).permute(0, 1, 4, 2, 5, 3, 6).reshape(B, H, W, N * D)
+        return window_attention(qkv, num_heads=self.hi_heads, window_size=self.window_size, scale=self.scale)
 
     def _lo_fi(self, x: Tensor, q: Tensor) -> Tensor:
         """Args: x: (B, H, W, C); q: (B, H, W, N * D). Returns: (B, H, W, N * D)."""
@@ -115,7 +116,7 @@ class HiLo(nn.Module):
         N, D = self.lo_heads, self.head_dim
         if self.window_size > 1:
             x = F.avg_pool2d(x.permute(0, 3, 1, 2), self.window_size).permute(0, 2, 3, 1)  # B h w C
-        k_BNMD, v_BNMD = self.lo_kv(x).view(B, -1, 2, N, D).permute(2, 0, 3, 1, 4)
+        k_BNMD, v_BNMD = linear(self.lo_kv, x).view(B, -1, 2, N, D).permute(2, 0, 3, 1, 4)
         q_BNLD = q.reshape(B, H * W, N, D).transpose(1, 2)
         out_BNLD = F.scaled_dot_product_attention(q_BNLD, k_BNMD, v_BNMD, scale=self.scale)
         return out_BNLD.transpose(1, 2).reshape(B, H, W, N * D)

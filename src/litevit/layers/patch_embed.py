@@ -30,8 +30,8 @@ class LinearMerging(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Args: x: (B, H, W, C_in). Returns: (B, H//2, W//2, C); an odd last row or column is dropped."""
-        h, w = x.shape[1] // 2, x.shape[2] // 2
-        x = x[:, : 2 * h, : 2 * w]
+        rows = torch.arange(x.shape[1] // 2, device=x.device) * 2
+        columns = torch.arange(x.shape[2] // 2, device=x.device) * 2
         # Swin's order of the four tokens: down the column first.
-        x = torch.cat([x[:, 0::2, 0::2], x[:, 1::2, 0::2], x[:, 0::2, 1::2], x[:, 1::2, 1::2]], -1)
+        x = torch.cat([x[:, rows + i][:, :, columns + j] for j in (0, 1) for i in (0, 1)], -1)
         return self.reduction(self.norm(x))

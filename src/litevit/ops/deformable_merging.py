@@ -42,8 +42,9 @@ def deformable_merging(
         return out.permute(0, 2, 3, 1)
     if backend not in BACKENDS:
         raise ValueError(f"deformable_merging: backend must be one of {BACKENDS}, got {backend!r}")
-    sampled = _sample_taps(x, offset) if backend == "taps" else _sample_gather(x, offset)  # B h w T*C
-    return F.linear(sampled, weight.permute(0, 2, 3, 1).flatten(1), bias)
+    if backend == "taps":
+        return _merge_taps(x, offset, weight, bias)
+    return F.linear(_sample_gather(x, offset), weight.permute(0, 2, 3, 1).flatten(1), bias)
 
 
 def sampling_points(offset: Tensor) -> tuple[Tensor, Tensor]:
@@ -64,14 +65,18 @@ def sampling_points(offset: Tensor) -> tuple[Tensor, Tensor]:
     return offset[..., 0::2] + rows, offset[..., 1::2] + cols
 
 
-def _sample_taps(x: Tensor, offset: Tensor) -> Tensor:
-    B, H, W, C = x.shape
-    _, h, w, _ = offset.shape
+def _merge_taps(x: Tensor, offset: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """Four samples and a 1 x 1 convolution. No spatial axis is merged or split, so it exports at any size."""
+    _, H, W, _ = x.shape
     py, px = sampling_points(offset)
-    grid = torch.stack(((px * 2 + 1) / W - 1, (py * 2 + 1) / H - 1), -1).view(B, h, w * 4, 2)
+    grid = torch.stack(((px * 2 + 1) / W - 1, (py * 2 + 1) / H - 1), -1)  # B h w T 2
     image = x.permute(0, 3, 1, 2).to(grid.dtype)  # grid_sample wants one dtype
-    sampled = F.grid_sample(image, grid, mode="bilinear", padding_mode="zeros", align_corners=False)
-    return sampled.to(x.dtype).view(B, C, h, w, 4).permute(0, 2, 3, 4, 1).reshape(B, h, w, 4 * C)
+    taps = [
+        F.grid_sample(image, grid[:, :, :, t], mode="bilinear", padding_mode="zeros", align_corners=False)
+        for t in range(4)
+    ]
+    kernel = weight.permute(0, 2, 3, 1).flatten(1)[:, :, None, None]  # O T*C 1 1
+    return F.conv2d(torch.cat(taps, 1).to(x.dtype), kernel, bias).permute(0, 2, 3, 1)
 
 
 def _sample_gather(x: Tensor, offset: Tensor) -> Tensor:
