@@ -72,7 +72,7 @@ def test_training(name):
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
-        losses.append(float(loss))
+        losses.append(float(loss.detach()))
     assert all(map(math.isfinite, losses))
     assert losses[-1] < losses[0]
     assert not [key for key, p in model.named_parameters() if p.grad is None or not p.grad.abs().sum() > 0]
