@@ -1,5 +1,8 @@
 """litevit: LIT, LITv2 and LVT, efficient hierarchical vision Transformers, on today's PyTorch."""
 
+import importlib
+from typing import Any
+
 from litevit.layers.csa import ConvolutionalSelfAttention
 from litevit.layers.deformable_merging import DeformableTokenMerging
 from litevit.layers.hilo import HiLo
@@ -21,4 +24,30 @@ __all__ = [
     "info",
     "list_models",
     "load_weights",
+    "optimize_for_inference",
 ]
+
+_SUBMODULES = (
+    "adapters",
+    "convert",
+    "data",
+    "engine",
+    "layers",
+    "metrics",
+    "ops",
+    "recipes",
+    "tasks",
+    "tools",
+    "weights",
+)
+
+
+def __getattr__(name: str) -> Any:
+    """Subpackages and tools are imported on first use, so that `import litevit` stays light."""
+    if name == "optimize_for_inference":
+        from litevit.tools.optimize import optimize_for_inference
+
+        return optimize_for_inference
+    if name in _SUBMODULES:
+        return importlib.import_module(f"litevit.{name}")
+    raise AttributeError(f"module 'litevit' has no attribute {name!r}")

@@ -123,6 +123,7 @@ class TimmBackbone(nn.Module):
 
     def __init__(self, name: str):
         super().__init__()
+        self.trunk: Any
         try:
             try:  # Swin's kin take other sizes only when asked to
                 self.trunk = timm.create_model(name, features_only=True, pretrained=False, strict_img_size=False)
