@@ -4,6 +4,9 @@ import math
 
 from torch import Tensor, nn
 
+from litevit.ops import blocked_ffn
+from litevit.ops.linear import conv2d, linear
+
 
 class ConvFFN(nn.Module):
     """fc2(GELU(DW3x3(fc1(x)))): the 3 x 3 depthwise convolution acts on fc1's output, before the only activation."""
@@ -19,6 +22,8 @@ class ConvFFN(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Args: x: (B, H, W, C). Returns: (B, H, W, C)."""
-        x = self.fc1(x).permute(0, 3, 1, 2)  # BCHW view of BHWC memory: channels_last, nothing is copied
-        x = self.act(self.dwconv(x))
-        return self.fc2(x.permute(0, 2, 3, 1))
+        if blocked_ffn.pays(x, self.dwconv.out_channels, self.fc1, self.dwconv, self.fc2):
+            return blocked_ffn.conv_ffn(x, self.fc1, self.dwconv, self.fc2)
+        x = linear(self.fc1, x).permute(0, 3, 1, 2)  # BCHW view of BHWC memory: channels_last, nothing is copied
+        x = self.act(conv2d(self.dwconv, x))
+        return linear(self.fc2, x.permute(0, 2, 3, 1))

@@ -3,6 +3,7 @@
 from torch import Tensor, nn
 
 from litevit.ops.deformable_merging import Backend, deformable_merging
+from litevit.ops.linear import conv2d
 
 
 class DeformableTokenMerging(nn.Module):
@@ -38,7 +39,7 @@ class DeformableTokenMerging(nn.Module):
 
     def predict_offset(self, x: Tensor) -> Tensor:
         """Args: x: (B, H, W, C). Returns: (B, H//2, W//2, 8): dy, dx of the four taps, in pixels of x."""
-        return self.offset(x.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
+        return conv2d(self.offset, x.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
 
     def forward(self, x: Tensor) -> Tensor:
         """Args: x: (B, H, W, C_in), H and W >= 2. Returns: (B, H//2, W//2, C)."""

@@ -2,16 +2,22 @@
 
 from torch import Tensor, nn
 
+from litevit.ops import blocked_ffn
+from litevit.ops.linear import linear
+
 
 class MLP(nn.Module):
     """fc2(GELU(fc1(x))), on the last axis."""
 
     def __init__(self, dim: int, hidden_dim: int):
         super().__init__()
+        self.hidden_dim = hidden_dim
         self.fc1 = nn.Linear(dim, hidden_dim)
         self.act = nn.GELU()
         self.fc2 = nn.Linear(hidden_dim, dim)
 
     def forward(self, x: Tensor) -> Tensor:
         """Args: x: (..., C). Returns: (..., C)."""
-        return self.fc2(self.act(self.fc1(x)))
+        if blocked_ffn.pays(x, self.hidden_dim, self.fc1, self.fc2):
+            return blocked_ffn.mlp(x, self.fc1, self.fc2)
+        return linear(self.fc2, self.act(linear(self.fc1, x)))

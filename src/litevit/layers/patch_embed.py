@@ -6,6 +6,8 @@ Deformable token merging, LIT's own entry, is in `deformable_merging.py`.
 import torch
 from torch import Tensor, nn
 
+from litevit.ops.linear import conv2d, linear
+
 
 class PatchEmbed(nn.Module):
     """p x p patches -> tokens: strided convolution, then LayerNorm. On images, and PVT's uniform merging on maps."""
@@ -17,7 +19,7 @@ class PatchEmbed(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Args: x: (B, H, W, C_in). Returns: (B, H//p, W//p, C)."""
-        return self.norm(self.proj(x.permute(0, 3, 1, 2)).permute(0, 2, 3, 1))
+        return self.norm(conv2d(self.proj, x.permute(0, 3, 1, 2)).permute(0, 2, 3, 1))
 
 
 class LinearMerging(nn.Module):
@@ -34,4 +36,4 @@ class LinearMerging(nn.Module):
         columns = torch.arange(x.shape[2] // 2, device=x.device) * 2
         # Swin's order of the four tokens: down the column first.
         x = torch.cat([x[:, rows + i][:, :, columns + j] for j in (0, 1) for i in (0, 1)], -1)
-        return self.reduction(self.norm(x))
+        return linear(self.reduction, self.norm(x))

@@ -14,6 +14,8 @@ import torch.nn.functional as F
 from torch import Tensor
 from torchvision.ops import deform_conv2d
 
+from litevit.ops.linear import widened
+
 Backend = Literal["auto", "taps", "gather", "torchvision"]
 BACKENDS: tuple[Backend, ...] = ("auto", "taps", "gather", "torchvision")
 
@@ -44,7 +46,8 @@ def deformable_merging(
         raise ValueError(f"deformable_merging: backend must be one of {BACKENDS}, got {backend!r}")
     if backend == "taps":
         return _merge_taps(x, offset, weight, bias)
-    return F.linear(_sample_gather(x, offset), weight.permute(0, 2, 3, 1).flatten(1), bias)
+    wide, weight, bias = widened(x, weight, bias)  # type: ignore[assignment]
+    return F.linear(_sample_gather(wide, offset), weight.permute(0, 2, 3, 1).flatten(1), bias).to(x.dtype)
 
 
 def sampling_points(offset: Tensor) -> tuple[Tensor, Tensor]:
