@@ -33,22 +33,17 @@ def evaluate_classifier(
     metric: ClassificationMetric,
     *,
     accelerator: Any = None,
-    convert_targets: Callable[[Tensor], Tensor] | None = None,
-    after_batch: Callable[[int], None] | None = None,
 ) -> ClassificationMetric:
     """Fills a metric with a model's results, summed over processes.
 
     Args:
         model: in evaluation mode, images (B, 3, H, W) -> logits (B, K).
-        convert_targets: from the loader's targets to what the metric takes, such as label sets.
-        after_batch: called with the number of images done, for a progress display.
+        batches: images and what the metric takes as targets.
     """
     device = metric.images.device
     for images, targets in batches:
         logits = model(images.to(device, non_blocking=True))
-        metric.update(logits, (convert_targets(targets) if convert_targets else targets).to(device))
-        if after_batch:
-            after_batch(len(images))
+        metric.update(logits, targets.to(device))
     if accelerator is not None:
         metric.reduce(accelerator)
     return metric

@@ -50,7 +50,7 @@ class ClassificationMetric:
         self.images += torch.bincount(targets, minlength=self.num_classes)
         self.right1 += torch.bincount(targets[right[:, 0]], minlength=self.num_classes)
         self.right5 += torch.bincount(targets[right.any(1)], minlength=self.num_classes)
-        self.loss += F.cross_entropy(logits, targets, reduction="sum").double()
+        self.loss += F.cross_entropy(logits, targets, reduction="none").double().sum()
         if self.confusion.numel():
             pairs = targets * self.num_classes + best[:, 0]
             counts = torch.bincount(pairs, minlength=self.num_classes**2)

@@ -101,18 +101,21 @@ def create_mix(data: ClassificationData) -> Any:
 
 def build_classifier(config: ModelConfig, num_classes: int) -> nn.Module:
     """Our model, or timm's as `timm/NAME`. Weights with another number of classes keep all but their head."""
+    overrides: dict[str, Any] = {  # lists come from JSON
+        name: tuple(value) if isinstance(value, list) else value for name, value in config.overrides.items()
+    }
     if config.name.startswith("timm/"):
         import timm
 
-        return timm.create_model(config.name.removeprefix("timm/"), num_classes=num_classes, **config.overrides)
+        return timm.create_model(config.name.removeprefix("timm/"), num_classes=num_classes, **overrides)
     from litevit.zoo import create_model
 
     if config.weights is None:
-        return create_model(config.name, num_classes=num_classes, **config.overrides)
+        return create_model(config.name, num_classes=num_classes, **overrides)
     try:
-        return create_model(config.name, weights=config.weights, num_classes=num_classes, **config.overrides)
+        return create_model(config.name, weights=config.weights, num_classes=num_classes, **overrides)
     except ValueError:  # a head of another size: load it as it is, then replace it
-        model = create_model(config.name, weights=config.weights, **config.overrides)
+        model = create_model(config.name, weights=config.weights, **overrides)
         if num_classes != model.num_classes:
             model.reset_classifier(num_classes)  # type: ignore[operator]
         return model
