@@ -32,8 +32,8 @@ class ScenesConfig:
     width: int = 128
     things: tuple[str, ...] = ("disc", "square", "triangle")  # a choice of SHAPES
     stuff: tuple[str, ...] = ("grass", "water", "sand", "brick")  # a choice of GROUNDS
-    objects: tuple[int, int] = (1, 6)  # per scene, ends included
-    radius: tuple[float, float] = (0.06, 0.26)  # of a thing, as a share of the shorter side
+    objects: tuple[int, int] = (1, 7)  # per scene, ends included
+    radius: tuple[float, float] = (0.08, 0.26)  # of a thing, as a share of the shorter side
     empty_rate: float = 0.02  # scenes without things
     crowd_rate: float = 0.05  # scenes with a crowd
 
@@ -244,12 +244,12 @@ def _paint(rng: Rng, image: Array, mask: Array) -> None:
     """Fill a thing with a texture of two colours that stand out from what lies beneath."""
     beneath = image[mask].mean(axis=0)
     while True:
-        colours = rng.uniform(10, 245, size=(2, 3))
-        if np.abs(colours - beneath).sum(axis=1).min() > 130:
+        colour = rng.uniform(10, 245, size=3)
+        second = colour + rng.uniform(-90, 90, size=3)
+        if min(np.abs(colour - beneath).sum(), np.abs(second - beneath).sum()) > 150:
             break
     texture = TEXTURES[rng.integers(len(TEXTURES))]
-    pattern = rng.uniform(0.3, 1.0) * texture(rng, *mask.shape)
-    image[mask] = _mix(pattern[mask], colours[0], colours[1])
+    image[mask] = _mix(texture(rng, *mask.shape)[mask], colour, second)
 
 
 def _add_thing(rng: Rng, config: ScenesConfig, image: Array, objects: list[Segment]) -> None:
@@ -269,7 +269,7 @@ def _add_thing(rng: Rng, config: ScenesConfig, image: Array, objects: list[Segme
         if mask.sum() < max(0.8 * radius**2, 20):
             continue
         left = [thing.mask & ~mask for thing in objects]
-        if all(rest.sum() >= max(0.6 * thing.mask.sum(), 16) for rest, thing in zip(left, objects)):
+        if all(rest.sum() >= max(0.65 * thing.mask.sum(), 24) for rest, thing in zip(left, objects)):
             for thing, rest in zip(objects, left):
                 thing.mask = rest
             _paint(rng, image, mask)

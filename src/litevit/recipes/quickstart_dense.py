@@ -41,9 +41,9 @@ def quickstart_detection() -> Recipe[DetectionData]:
         task="detection",
         model=ModelConfig(name="mask_rcnn", overrides={**SMALL_LITV2, **SMALL_HEADS}),
         data=DetectionData(path=EMBEDDED, resize=False, group=1, eval_batch_size=8, scenes=SCENES),
-        optim=OptimConfig(lr=1e-3, weight_decay=0.05, clip_grad=5.0, decay="no_norms"),
-        schedule=ScheduleConfig(epochs=3, warmup_steps=50, warmup_ratio=0.01, min_lr=1e-5),
-        run=RunConfig(batch_size=8, workers=0, log_every=25, eval_every=3, keep=2),
+        optim=OptimConfig(lr=1.5e-3, weight_decay=0.05, clip_grad=5.0, decay="no_norms"),
+        schedule=ScheduleConfig(epochs=4, warmup_steps=50, warmup_ratio=0.01, min_lr=1e-5),
+        run=RunConfig(batch_size=8, workers=0, log_every=25, eval_every=4, keep=2),
     )
 
 
