@@ -10,7 +10,6 @@ from torch import Tensor, nn
 
 import golden
 import litevit
-import litevit.loading
 from litevit.convert import lit as convert
 from litevit.layers.deformable_merging import DeformableTokenMerging
 from litevit.layers.hilo import HiLo
@@ -89,7 +88,7 @@ def watch(module: nn.Module, seen: dict) -> None:
 def test_classifier(name: str) -> None:
     case = CASES[name]
     model = litevit.create_model(our_name(case["model"])).eval()
-    litevit.loading.load_weights(model, golden.official_state(f"lit/{case['model']}"))
+    litevit.load_weights(model, golden.official_state(f"lit/{case['model']}"))
     inside = [a.removeprefix("inter:") for a in case["arrays"] if a.startswith("inter:") and a != "inter:norm"]
     attention = [a for a in case["arrays"] if a.startswith("attn_")]
     seen: dict[nn.Module, tuple[Tensor, Tensor]] = {}
@@ -128,7 +127,7 @@ def test_classifier(name: str) -> None:
 def test_dense_backbone(name: str) -> None:
     case = CASES[name]
     model = backbone_of(case["model"])
-    litevit.loading.load_weights(model, golden.official_state(f"lit/{case['model']}"))
+    litevit.load_weights(model, golden.official_state(f"lit/{case['model']}"))
     maps = model(golden.golden_input(case["n"], case["h"], case["w"], case["seed"]))
     for i, x in enumerate(maps):
         check(name, f"feat{i}", x)
@@ -140,7 +139,7 @@ def test_backbone_from_classifier(name: str) -> None:
     """A classification checkpoint in a backbone: head left out, position tables resized, output norms as they start."""
     case = CASES[name]
     model = backbone_of(case["model"])
-    litevit.loading.load_weights(model, golden.official_state("lit/" + case["model"].split("_det")[0].split("_seg")[0]))
+    litevit.load_weights(model, golden.official_state("lit/" + case["model"].split("_det")[0].split("_seg")[0]))
     maps = model(golden.golden_input(case["n"], case["h"], case["w"], case["seed"]))
     for i, x in enumerate(maps):
         check(name, f"feat{i}", x)

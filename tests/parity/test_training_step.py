@@ -8,7 +8,6 @@ import torch.nn.functional as F
 
 import golden
 import litevit
-import litevit.loading
 from litevit.convert import lit as convert
 from litevit.engine.optim import param_groups
 
@@ -19,7 +18,7 @@ REFERENCE = json.loads((golden.DATA / "training" / "litv2_s.json").read_text())
 def test_four_steps_of_litv2_s() -> None:
     ref = REFERENCE
     model = litevit.create_model("litv2_s")
-    litevit.loading.load_weights(model, golden.official_state("lit/litv2_s"))
+    litevit.load_weights(model, golden.official_state("lit/litv2_s"))
     model.double().train()
     images = golden.golden_input(ref["n"], ref["img"], ref["img"], 11).double()
     targets = torch.tensor(ref["targets"])
