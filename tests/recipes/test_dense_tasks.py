@@ -9,9 +9,11 @@ import pytest
 import torch
 from rich.console import Console
 
+from litevit.data.ade20k import read_index_mask
 from litevit.data.dense import DetectionSets, ScenesData, SegmentationSets
 from litevit.data.scenes import ScenesConfig
 from litevit.engine.config import Recipe, override
+from litevit.metrics.panoptic import panoptic_quality
 from litevit.recipes import create_task, get_recipe, train
 
 pytest.importorskip("faster_coco_eval", reason="COCO evaluation needs faster-coco-eval (the extra 'coco')")
@@ -108,7 +110,25 @@ def test_truth_as_prediction_is_perfect(name: str, metric: str, tmp_path) -> Non
     task.eval_dataset = task.sets.eval()
     oracle = _Oracle(name, [task.eval_dataset[i][1] for i in range(3)])
     alone = SimpleNamespace(device=torch.device("cpu"), process_index=0, num_processes=1)
-    assert task.evaluate(oracle, alone)[metric] == pytest.approx(1.0)
+    assert task.evaluate(oracle, alone, save=tmp_path / "out")[metric] == pytest.approx(1.0)
+    saved = sorted(path.relative_to(tmp_path / "out").as_posix() for path in (tmp_path / "out").rglob("*.*"))
+    names = [f"{number:012d}.png" for number in (9, 10, 11)]
+    if name == "quickstart-detection":
+        assert saved == ["results.json"]
+    elif name == "quickstart-segmentation":
+        assert saved == names
+        truth = read_index_mask(task.sets.root / "annotations" / "validation" / names[0])
+        assert ((read_index_mask(tmp_path / "out" / names[0]) == truth) | (truth == 0)).all()
+    else:
+        assert saved == ["panoptic.json", *(f"panoptic/{file}" for file in names)]
+        annotations = task.sets.root / "annotations"
+        quality = panoptic_quality(
+            json.loads((annotations / "panoptic_val2017.json").read_text()),
+            annotations / "panoptic_val2017",
+            json.loads((tmp_path / "out" / "panoptic.json").read_text()),
+            tmp_path / "out" / "panoptic",
+        )
+        assert quality["All"]["pq"] == pytest.approx(1.0)
 
 
 def test_limits_repeats_and_evaluation_on_the_training_images(tmp_path) -> None:

@@ -58,13 +58,18 @@ def resize(image: Tensor, target: Target, size: tuple[int, int]) -> tuple[Tensor
     return TF.resize(image, list(size), interpolation=v2.InterpolationMode.BILINEAR, antialias=False), out
 
 
-def keep_visible(target: Target) -> Target:
-    """Clip the boxes to the picture and drop the objects that are narrower than a pixel in it."""
+def keep_visible(target: Target, *, least: float = 0.0) -> Target:
+    """Clip the boxes to the picture and drop the objects of which nothing is in it.
+
+    Args:
+        least: pixels of width and height that must be left; after a crop 1, as the data sets demand it.
+    """
     if "boxes" not in target:
         return target
     boxes = TF.clamp_bounding_boxes(target["boxes"])
     plain = boxes.as_subclass(Tensor)
-    visible = ((plain[:, 2:] - plain[:, :2]) >= 1).all(dim=1)
+    sides = plain[:, 2:] - plain[:, :2]
+    visible = ((sides > 0) & (sides >= least)).all(dim=1)
     out = target | {"boxes": boxes}
     if visible.all():
         return out
@@ -145,7 +150,7 @@ class RandomCrop:
                     break
                 window = self._draw(height, width)
         out = {key: TF.crop(v, *window) if isinstance(v, tv_tensors.TVTensor) else v for key, v in target.items()}
-        return TF.crop(image, *window), keep_visible(out)
+        return TF.crop(image, *window), keep_visible(out, least=1.0)
 
 
 class RandomHorizontalFlip:

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 import torch.distributed
+from PIL import Image
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
@@ -128,14 +129,18 @@ class DetectionTask(_DenseTask):
     def loss(self, model: nn.Module, batch: Batch) -> dict[str, Tensor]:
         return model(*batch)
 
-    def evaluate(self, model: nn.Module, accelerator: Any) -> dict[str, float]:
+    def evaluate(self, model: nn.Module, accelerator: Any, *, save: Path | None = None) -> dict[str, float]:
+        """Args: save: folder for COCO's `results.json`."""
         if self.eval_dataset is None:
             self.eval_dataset = self.sets.eval()
         self.result = COCOAveragePrecision(self.sets.classes, self.sets.category_ids, kinds=self.kinds)
         for images, targets in self._loader(self.eval_dataset, accelerator, self.data.eval_batch_size):
             found = model([image.to(accelerator.device, non_blocking=True) for image in images])
             self.result.update([{key: value.cpu() for key, value in one.items()} for one in found], targets)
-        return self.result.compute()
+        metrics = self.result.compute()
+        if save is not None and accelerator.process_index == 0:
+            self.result.save_results(save / "results.json")
+        return metrics
 
     def report(self, model: nn.Module, folder: Path) -> None:
         """COCO's results JSON, the table per class, and pictures: truth on the left, found on the right."""
@@ -177,10 +182,13 @@ class PanopticTask(_DenseTask):
     def loss(self, model: nn.Module, batch: Batch) -> dict[str, Tensor]:
         return model(*batch)
 
-    def evaluate(self, model: nn.Module, accelerator: Any, *, writer: PanopticWriter | None = None) -> dict[str, float]:
-        """Args: writer: gets the panoptic maps of this process's images."""
+    def evaluate(self, model: nn.Module, accelerator: Any, *, save: Path | None = None) -> dict[str, float]:
+        """Args: save: folder for COCO's panoptic results: `panoptic.json` and the PNGs in `panoptic/`."""
         if self.eval_dataset is None:
             self.eval_dataset = self.sets.eval()
+        writer = None
+        if save is not None:
+            writer = PanopticWriter(save / "panoptic", category_ids=self.sets.category_ids)
         metric = PanopticQuality([{"id": i, "isthing": i < self.num_things} for i in range(len(self.sets.classes))])
         for images, targets in self._loader(self.eval_dataset, accelerator, self.data.eval_batch_size):
             found = model([image.to(accelerator.device, non_blocking=True) for image in images])
@@ -192,12 +200,13 @@ class PanopticTask(_DenseTask):
                     name=f"image {target['image_id']}",
                 )  # fmt: skip
         metric.counts = _summed(metric.counts, accelerator)
+        if writer is not None and save is not None:
+            annotations = _gathered(writer.annotations, accelerator)
+            if accelerator.process_index == 0:
+                writer.save(save / "panoptic.json", annotations=annotations)
         self.result = metric
-        groups = {
-            "": metric.compute()["All"],
-            "_things": metric.compute()["Things"],
-            "_stuff": metric.compute()["Stuff"],
-        }
+        computed = metric.compute()
+        groups = {"": computed["All"], "_things": computed["Things"], "_stuff": computed["Stuff"]}
         return {f"{name}{suffix}": values[name] for suffix, values in groups.items() for name in ("pq", "sq", "rq")}
 
     def report(self, model: nn.Module, folder: Path) -> None:
@@ -241,7 +250,8 @@ class SegmentationTask(_DenseTask):
     def loss(self, model: nn.Module, batch: tuple[Tensor, Tensor]) -> dict[str, Tensor]:
         return model(*batch)
 
-    def evaluate(self, model: nn.Module, accelerator: Any) -> dict[str, float]:
+    def evaluate(self, model: nn.Module, accelerator: Any, *, save: Path | None = None) -> dict[str, float]:
+        """Args: save: folder for index PNGs with the values of the data set's own masks."""
         if self.eval_dataset is None:
             self.eval_dataset = self.sets.eval()
         segment: Callable[[Tensor], Tensor] = model.segment  # type: ignore[assignment]
@@ -250,6 +260,11 @@ class SegmentationTask(_DenseTask):
             for image, target in zip(images, targets):
                 labels = segment(image.to(accelerator.device, non_blocking=True))
                 metric.update(labels, target["semantic"].to(labels.device), name=f"mask of {target['image_id']}")
+                if save is not None:
+                    path = save / f"{target['image_id']}.png"
+                    path.parent.mkdir(parents=True, exist_ok=True)
+                    first = int(self.sets.train_source.reduce_zero_label)
+                    Image.fromarray((labels + first).to("cpu", torch.uint8).numpy()).save(path)
         metric.confusion = _summed(metric.confusion, accelerator)
         self.result = metric
         return {name: value for name, value in metric.compute().items() if name != "per_class"}
@@ -264,9 +279,18 @@ class SegmentationTask(_DenseTask):
         draw_segmentation(model, self.eval_dataset, folder / "predictions.png")
 
 
+def _gathered(items: list[Any], accelerator: Any) -> list[Any]:
+    """The lists of all processes, joined."""
+    if accelerator.num_processes == 1:
+        return items
+    shares: list[Any] = [None] * accelerator.num_processes
+    torch.distributed.all_gather_object(shares, items)
+    return [item for share in shares for item in share]
+
+
 def _summed(counts: Tensor, accelerator: Any) -> Tensor:
     """Over all processes, exactly: integers, or sums of few float64."""
-    if accelerator is None or accelerator.num_processes == 1:
+    if accelerator.num_processes == 1:
         return counts
     counts = counts.to(accelerator.device)
     torch.distributed.all_reduce(counts)
