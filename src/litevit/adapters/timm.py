@@ -33,7 +33,7 @@ class TimmInterface:
     num_features: int
     poolings: tuple[str, ...]  # accepted by global_pool; the first is what the model was published with
 
-    def __init__(self, backbone: nn.Module, config: Any, *, drop_rate: float = 0.0, global_pool: str | None = None):
+    def __init__(self, backbone: Any, config: Any, *, drop_rate: float = 0.0, global_pool: str | None = None):
         super().__init__(backbone, config)  # type: ignore[call-arg]
         self.head_hidden_size = self.num_features
         self.head_drop = nn.Dropout(drop_rate)

@@ -1,0 +1,143 @@
+"""Arrows point down: which part may import which, and what may be imported at all without the extras."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import litevit
+
+ROOT = Path(litevit.__file__).parent
+
+# Part -> parts of litevit it may import. A part is a folder or a module of the package.
+MODEL = {"ops", "layers", "backbones", "tasks"}
+ALLOWED: dict[str, set[str]] = {
+    "ops": {"ops"},
+    "layers": {"ops", "layers"},
+    "backbones": {"ops", "layers", "backbones"},
+    "tasks": {"ops", "layers", "tasks"},
+    "convert": {"convert"},
+    "checkpoints": {"convert", "weights"},
+    "weights": {"convert", "checkpoints"},
+    "loading": {*MODEL, "convert", "checkpoints", "weights", "zoo"},  # zoo lazily, to name the models that fit
+    "zoo": {*MODEL, "convert", "checkpoints", "weights", "loading"},
+    "data": {"ops", "data"},
+    "metrics": {"ops", "metrics"},
+    "engine": {"ops", "data", "metrics", "engine"},
+    "recipes": {*MODEL, "zoo", "loading", "weights", "checkpoints", "data", "metrics", "engine", "recipes", "convert"},
+    "tools": {*MODEL, "zoo", "loading", "weights", "checkpoints", "convert", "data", "metrics", "tools"},
+    "adapters": {*MODEL, "zoo", "loading", "weights", "adapters"},
+    "demo": {"zoo", "loading", "weights", "tools", "data", "ops", "demo"},
+}
+ANYTHING = {"cli", "__init__", "__main__"}
+# What model code may import besides the standard library and torch.
+MODEL_LIBRARIES = {"torch", "torchvision", "timm", "numpy", "triton"}
+
+
+def modules() -> list[Path]:
+    return sorted(path for path in ROOT.rglob("*.py"))
+
+
+def part_of(path: Path) -> str:
+    return path.relative_to(ROOT).parts[0].removesuffix(".py")
+
+
+def imports(path: Path, *, top_level_only: bool = False) -> set[str]:
+    """Absolute names of what a file imports; `from litevit import zoo` counts as `litevit.zoo`."""
+    tree = ast.parse(path.read_text())
+    nodes = tree.body if top_level_only else list(ast.walk(tree))
+    found: set[str] = set()
+    for node in nodes:
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: relative import"
+            base = node.module or ""
+            found |= {f"{base}.{alias.name}" for alias in node.names} if base == "litevit" else {base}
+    return found
+
+
+@pytest.mark.parametrize("path", modules(), ids=lambda p: str(p.relative_to(ROOT)))
+def test_arrows(path: Path) -> None:
+    part = part_of(path)
+    if part in ANYTHING:
+        return
+    assert part in ALLOWED, f"{part} is not in the table of parts"
+    for name in imports(path):
+        top, _, rest = name.partition(".")
+        if top == "litevit":
+            target = rest.split(".")[0]
+            assert target in ALLOWED[part], f"{path.relative_to(ROOT)} imports {name}; {part} may not import {target}"
+        elif part in MODEL:
+            standard = top in sys.stdlib_module_names
+            assert standard or top in MODEL_LIBRARIES, f"{path.relative_to(ROOT)} imports {name}"
+
+
+def test_no_part_is_forgotten() -> None:
+    parts = {part_of(path) for path in modules()}
+    assert parts <= set(ALLOWED) | ANYTHING
+    assert {"ops", "layers", "backbones", "tasks", "convert", "zoo"} <= parts
+
+
+def test_no_utils() -> None:
+    assert not [p for p in modules() if p.stem in ("utils", "helpers", "misc", "common")]
+
+
+def test_the_command_line_imports_lazily() -> None:
+    """`litevit --help` does not wait for torch."""
+    heavy = {"torch", "torchvision", "timm", "litevit.zoo", "litevit.engine", "litevit.recipes", "litevit.tools"}
+    cli = ROOT / "cli.py"
+    if not cli.exists():
+        pytest.skip("there is no cli.py")
+    found = imports(cli, top_level_only=True)
+    assert not [name for name in found if any(name == h or name.startswith(h + ".") for h in heavy)]
+
+
+IMPORT_EVERYTHING = """
+import importlib, pkgutil, sys
+from importlib.machinery import PathFinder
+
+class OnlyCore:
+    blocked = {blocked!r}
+    @classmethod
+    def find_spec(cls, name, path=None, target=None):
+        return None if name.split(".")[0] in cls.blocked else PathFinder.find_spec(name, path, target)
+
+sys.meta_path[sys.meta_path.index(PathFinder)] = OnlyCore
+import litevit
+names = [m.name for m in pkgutil.walk_packages(litevit.__path__, "litevit.")]
+for name in names:
+    importlib.import_module(name)
+assert not OnlyCore.blocked & set(sys.modules)
+print(len(names))
+"""
+EXTRAS = (
+    "accelerate",
+    "sklearn",
+    "matplotlib",
+    "tensorboard",
+    "faster_coco_eval",
+    "pycocotools",
+    "av",
+    "onnx",
+    "onnxruntime",
+    "onnxscript",
+    "transformers",
+    "wandb",
+    "datasets",
+    "webdataset",
+    "torchmetrics",
+    "pandas",
+    "cv2",
+    "fvcore",
+)
+
+
+def test_every_module_imports_with_the_core_install_alone() -> None:
+    """The extras are imported where they are used."""
+    code = IMPORT_EVERYTHING.format(blocked=set(EXTRAS))
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert run.returncode == 0, run.stderr[-2000:]
+    assert int(run.stdout.split()[-1]) == len([p for p in modules() if p.parent != ROOT or p.stem != "__init__"])
