@@ -320,6 +320,27 @@ def _model_overrides(recipe: Any, arguments: Sequence[str]) -> tuple[Any, list[s
     return recipe, rest
 
 
+def bench(arguments: Sequence[str]) -> None:
+    """Measures speed beside today's models: litevit bench {models,attention,ops,scaling} [OPTIONS].
+
+    `litevit bench models --help` lists the options of one.
+    """
+    from litevit.tools.benchmark import COMMANDS
+
+    if not arguments or arguments[0] in ("-h", "--help"):
+        lines = [f"  {name:10} {(run.__doc__ or '').splitlines()[0]}" for name, run in COMMANDS.items()]
+        print(
+            "\n".join(["usage: litevit bench WHAT [OPTIONS]", "", *lines, "", "`litevit bench WHAT --help` says more."])
+        )
+        if not arguments:
+            sys.exit(2)
+        return
+    what, *rest = arguments
+    if what not in COMMANDS:
+        raise ValueError(f"Unknown benchmark '{what}'. Known: {', '.join(COMMANDS)}.")
+    tyro.cli(COMMANDS[what], args=rest, prog=f"litevit bench {what}", config=(FlagCreatePairsOff,))
+
+
 def doctor(path: Positional[Path], *, examples: int = 3) -> int:
     """Checks a data set before hours are spent on it; exit code 1 when something would break training.
 
@@ -351,6 +372,7 @@ VERBS: dict[str, Verb] = {
     "predict": Verb(predict, "litevit.tools.predict"),
     "train": Verb(train, "litevit.recipes", raw=True),
     "convert": Verb(convert, "litevit.tools.convert"),
+    "bench": Verb(bench, "litevit.tools.benchmark", raw=True),
     "doctor": Verb(doctor, "litevit.data.doctor"),
 }
 

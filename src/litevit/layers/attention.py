@@ -80,15 +80,21 @@ class RelativeAttention(Attention):
         grid_size: the grid (H, W) the table is made for; another grid gets the table resized (bicubic).
     """
 
+    fixed_bias: Tensor | None
+
     def __init__(self, dim: int, *, num_heads: int, grid_size: tuple[int, int], qkv_bias: bool = True):
         super().__init__(dim, num_heads=num_heads, qkv_bias=qkv_bias)
         self.grid_size = grid_size
         rows = (2 * grid_size[0] - 1) * (2 * grid_size[1] - 1)
         self.relative_position_bias_table = nn.Parameter(torch.empty(rows, num_heads))
         nn.init.trunc_normal_(self.relative_position_bias_table, std=0.02)
+        # The bias on grid_size, where litevit.optimize_for_inference has looked it up.
+        self.register_buffer("fixed_bias", None, persistent=False)
 
     def bias(self, H: int, W: int) -> Tensor:
         """(N, H*W, H*W): table row (y_i - y_j + H - 1) * (2W - 1) + (x_i - x_j + W - 1) for query i and key j."""
+        if self.fixed_bias is not None and (H, W) == self.grid_size and not torch.compiler.is_exporting():
+            return self.fixed_bias
         table = self.relative_position_bias_table.T.view(
             1, self.num_heads, 2 * self.grid_size[0] - 1, 2 * self.grid_size[1] - 1
         )

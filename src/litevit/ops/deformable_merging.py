@@ -47,7 +47,8 @@ def deformable_merging(
     if backend == "taps":
         return _merge_taps(x, offset, weight, bias)
     wide, weight, bias = widened(x, weight, bias)  # type: ignore[assignment]
-    return F.linear(_sample_gather(wide, offset), weight.permute(0, 2, 3, 1).flatten(1), bias).to(x.dtype)
+    sampled = _sample_gather(wide, offset)  # type: ignore[arg-type]
+    return F.linear(sampled, weight.permute(0, 2, 3, 1).flatten(1), bias).to(x.dtype)
 
 
 def sampling_points(offset: Tensor) -> tuple[Tensor, Tensor]:

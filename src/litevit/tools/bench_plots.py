@@ -1,0 +1,105 @@
+"""Plots of `litevit bench`: one question each. Needs matplotlib."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from litevit.zoo import list_models
+
+if TYPE_CHECKING:
+    from litevit.tools.benchmark import Report
+
+OURS, PEER = "#c8452f", "#8a94a6"
+COLOURS = ("#c8452f", "#2f6db5", "#3d9a5f", "#8d5fb0", "#c99a2e", "#4aa3a8", "#7a7a7a", "#d678a3")
+
+
+def _axes(width: float, height: float) -> tuple[Any, Any]:
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    figure, axes = plt.subplots(figsize=(width, height), layout="constrained")
+    axes.spines[["top", "right"]].set_visible(False)
+    return figure, axes
+
+
+def _caption(report: "Report") -> str:
+    e = report.environment
+    machine = e["processor"] if e["device"] == "cpu" else e["device"]
+    return f"{machine}, {e['threads']} thread(s), torch {e['torch']}, {e['date']}"
+
+
+def _save(figure: Any, path: Path) -> None:
+    import matplotlib.pyplot as plt
+
+    figure.savefig(path, dpi=150)
+    plt.close(figure)
+
+
+def plot_models(report: "Report", path: Path) -> None:
+    """Images per second of every model at its best mode, fastest on top; ours in colour."""
+    dtypes = list(dict.fromkeys(row["dtype"] for row in report.rows))
+    rows = [row for row in report.rows if row["best"]]
+    rows.sort(key=lambda r: (dtypes.index(r["dtype"]) * -1, r["images_per_s"]))
+    figure, axes = _axes(8, 0.8 + 0.36 * len(rows))
+    ours = set(list_models())
+    labels = [row["model"] + (f"  {row['dtype']}" if len(dtypes) > 1 else "") for row in rows]
+    bars = axes.barh(
+        range(len(rows)),
+        [row["images_per_s"] for row in rows],
+        xerr=[row["images_per_s"] * row["spread"] for row in rows],
+        color=[OURS if row["model"] in ours else PEER for row in rows],
+        error_kw={"ecolor": "#444", "elinewidth": 0.8},
+    )
+    axes.bar_label(
+        bars, [f" {r['images_per_s']:.3g}  ({r['mode']}, {r['macs'] / 1e9:.1f} G MACs)" for r in rows], fontsize=8
+    )
+    axes.set_yticks(range(len(rows)), labels)
+    axes.set_xlim(0, 1.35 * max(row["images_per_s"] for row in rows))
+    axes.set_xlabel(f"images per second (median, bars: half the interquartile range)\n{_caption(report)}", fontsize=9)
+    _save(figure, path)
+
+
+def plot_attention(report: "Report", path: Path) -> None:
+    """Milliseconds of one layer over the side of the map."""
+    figure, axes = _axes(8, 5)
+    first = report.rows[0]["mode"]
+    for i, name in enumerate(dict.fromkeys(row["layer"] for row in report.rows)):
+        points = [(r["side"], r["ms"]) for r in report.rows if r["layer"] == name and r["mode"] == first]
+        style = "-" if name.startswith("HiLo") else "--"
+        axes.plot(
+            *zip(*points), style, marker="o", ms=3, label=name, color=COLOURS[i % len(COLOURS)], lw=1.3 + 0.2 * (i // 8)
+        )
+    axes.set_xscale("log", base=2)
+    axes.set_yscale("log")
+    sides = sorted({row["side"] for row in report.rows})
+    axes.set_xticks(sides, [str(s) for s in sides])
+    axes.set_xlabel(f"side of the map, tokens\n{_caption(report)}", fontsize=9)
+    axes.set_ylabel("ms per layer")
+    axes.grid(True, which="major", alpha=0.25)
+    axes.legend(fontsize=8, frameon=False, bbox_to_anchor=(1.01, 1), loc="upper left")
+    _save(figure, path)
+
+
+def plot_scaling(report: "Report", path: Path) -> None:
+    """Milliseconds per image over what was varied."""
+    over = next(key for key in ("size", "threads", "batch") if report.title.endswith(key))
+    figure, axes = _axes(7, 4.5)
+    ours = set(list_models())
+    for i, name in enumerate(dict.fromkeys(row["model"] for row in report.rows)):
+        points = [(r[over], r["ms_per_image"]) for r in report.rows if r["model"] == name]
+        axes.plot(
+            *zip(*points), "-" if name in ours else "--", marker="o", ms=4, label=name, color=COLOURS[i % len(COLOURS)]
+        )
+    axes.set_xscale("log", base=2)
+    axes.set_yscale("log")
+    values = sorted({row[over] for row in report.rows})
+    axes.set_xticks(values, [str(v) for v in values])
+    axes.set_xlabel(
+        f"{ {'size': 'side of the image, pixels', 'threads': 'threads', 'batch': 'batch'}[over] }\n{_caption(report)}",
+        fontsize=9,
+    )
+    axes.set_ylabel("ms per image")
+    axes.grid(True, which="major", alpha=0.25)
+    axes.legend(frameon=False)
+    _save(figure, path)

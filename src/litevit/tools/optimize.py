@@ -1,0 +1,56 @@
+"""Folding for inference: the same function with fewer operations."""
+
+import copy
+
+import torch
+from torch import nn
+from torch.nn.utils.fusion import fuse_conv_bn_weights
+
+from litevit.layers.attention import RelativeAttention
+from litevit.layers.deformable_merging import DeformableTokenMerging
+
+MAX_BIAS_BYTES = 16 << 20  # the 50 x 50 grid of the detectors would take 300 MB a layer
+
+
+def optimize_for_inference(model: nn.Module) -> nn.Module:
+    """A copy of a model that computes the same function with fewer operations; the model itself is not touched.
+
+    BatchNorm after token merging is folded into the merging's kernel, and the relative biases of the grid that the
+    tables are made for are looked up once (other grids still look theirs up). DropPath and Dropout go.
+
+    Args:
+        model: any model or backbone of litevit, trained; it may be in training mode.
+
+    Returns:
+        The folded copy, in evaluation mode, its parameters without gradients. Its BatchNorms are gone: it can neither
+        be trained on nor take a checkpoint. Outputs agree to rounding (float32: about 1e-6 of their scale).
+    """
+    folded = copy.deepcopy(model).eval().requires_grad_(False)
+    for module in folded.modules():
+        if isinstance(module, DeformableTokenMerging) and isinstance(module.norm, nn.BatchNorm2d):
+            _fold_norm(module)
+        elif isinstance(module, RelativeAttention):
+            _fix_bias(module)
+        for name, child in module.named_children():
+            if type(child).__name__ == "DropPath" or isinstance(child, nn.Dropout):
+                setattr(module, name, nn.Identity())
+    return folded
+
+
+def _fold_norm(merging: DeformableTokenMerging) -> None:
+    norm: nn.BatchNorm2d = merging.norm
+    assert norm.running_mean is not None
+    assert norm.running_var is not None
+    weight, bias = fuse_conv_bn_weights(
+        merging.proj.weight, merging.proj.bias, norm.running_mean, norm.running_var, norm.eps, norm.weight, norm.bias
+    )
+    merging.proj.weight = nn.Parameter(weight.detach(), requires_grad=False)
+    merging.proj.bias = nn.Parameter(bias.detach(), requires_grad=False)
+    merging.norm = nn.Identity()  # type: ignore[assignment]
+
+
+def _fix_bias(attention: RelativeAttention) -> None:
+    H, W = attention.grid_size
+    if attention.num_heads * (H * W) ** 2 * 4 <= MAX_BIAS_BYTES:
+        with torch.no_grad():
+            attention.fixed_bias = attention.bias(H, W).contiguous()
