@@ -6,7 +6,8 @@ its texture and tone. The truth is exact to the pixel: boxes and masks show what
 semantic maps agree. Some scenes are empty and some have a crowd (many small discs under one `iscrowd` region), as in
 COCO.
 
-`write_coco` writes COCO 2017's own layout and `write_ade` ADE20K's; scene `i` is a function of (seed, i) and the config.
+`write_coco` writes COCO 2017's own layout and `write_ade` ADE20K's; scene `i` is a function of (seed, i) and the
+config.
 """
 
 import json
@@ -340,22 +341,23 @@ def _into(root: Path, write: Callable[[Path], None]) -> Path:
     return root
 
 
+def scene_categories(config: ScenesConfig) -> list[dict[str, Any]]:
+    """COCO's `categories` of scenes: things 1, 3, 5, ..., stuff 101, 103, ..."""
+    return [
+        {"id": first + 2 * i, "name": name, "isthing": int(kind == "thing"), "supercategory": kind}
+        for kind, first, names in (("thing", 1, config.things), ("stuff", 101, config.stuff))
+        for i, name in enumerate(names)
+    ]
+
+
 def write_coco(root: str | Path, *, train: int, val: int, config: ScenesConfig | None = None, seed: int = 0) -> Path:
     """Scenes 0..train-1 and train..train+val-1 in COCO 2017's layout, with instance and panoptic annotations.
 
     Category ids have gaps, as COCO's have: things 1, 3, 5, ..., stuff 101, 103, ...
     """
     config = config or ScenesConfig()
-    ids = [1 + 2 * i for i in range(len(config.things))] + [101 + 2 * i for i in range(len(config.stuff))]
-    categories = [
-        {
-            "id": category_id,
-            "name": name,
-            "isthing": int(category_id < 100),
-            "supercategory": "thing" if category_id < 100 else "stuff",
-        }
-        for category_id, name in zip(ids, config.things + config.stuff)
-    ]
+    categories = scene_categories(config)
+    ids = [category["id"] for category in categories]
 
     def write(folder: Path) -> None:
         for split, numbers in (("train2017", range(train)), ("val2017", range(train, train + val))):
