@@ -5,6 +5,7 @@ fitted to the model: a backbone is taken out of a classifier, a head is left at 
 size are resized, and whatever does not fit raises before the model is touched.
 """
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from math import isqrt
@@ -270,9 +271,13 @@ def models_that_fit(tensors: Mapping[str, Tensor]) -> list[str]:
             if key.startswith("backbone.") and not key.startswith(skip) and not key.endswith(tables)
         }
 
+    blocks = {match[0] for key in tensors if (match := re.match(r"backbone\.stages\.(\d+)\.blocks\.\d+", key))}
+    depths = tuple(sum(block.startswith(f"backbone.stages.{i}.") for block in blocks) for i in range(4))
     wanted = signature(tensors)
     fits = []
-    for name in zoo.BACKBONES:
+    for name, config in zoo.BACKBONES.items():
+        if tuple(config.depths) != depths:
+            continue  # building takes a while
         with torch.device("meta"):
             backbone = zoo.create_backbone(name)
         if signature({f"backbone.{key}": value for key, value in backbone.state_dict().items()}) == wanted:

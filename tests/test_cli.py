@@ -1,0 +1,186 @@
+"""The command line: what it prints, and one line instead of a traceback."""
+
+import ast
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+
+import litevit
+from litevit import cli
+
+
+def run(capsys, *arguments) -> tuple[int, str, str]:
+    try:
+        code = cli.main([str(a) for a in arguments])
+    except SystemExit as stop:  # tyro's own: help, and arguments it cannot read
+        code = stop.code
+    out, err = capsys.readouterr()
+    return code, out, err
+
+
+def fails(capsys, *arguments) -> str:
+    code, _, err = run(capsys, *arguments)
+    assert code == 2
+    assert err.startswith("litevit: ")
+    assert err.count("\n") == 1
+    return err
+
+
+def test_help_and_version(capsys):
+    code, out, _ = run(capsys, "--help")
+    assert code == 0
+    for name in cli.verbs():
+        assert f"\n  {name} " in out
+    assert run(capsys)[0] == 2
+    assert run(capsys, "--version")[1].strip() == litevit.__version__
+
+
+@pytest.mark.parametrize("verb", cli.verbs())
+def test_every_verb_documents_itself(capsys, verb):
+    code, out, _ = run(capsys, verb, "--help")
+    assert code == 0
+    assert f"usage: litevit {verb}" in out
+
+
+def test_unknown_verb_and_model(capsys):
+    assert "Unknown command 'predicr'. Did you mean 'predict'?" in fails(capsys, "predicr")
+    assert "Unknown model 'litv2_m1'. Did you mean 'litv2_m'" in fails(capsys, "info", "litv2_m1")
+    assert "No model matches 'resnet*'" in fails(capsys, "list", "resnet*")
+    assert "Unknown task" in fails(capsys, "list", "--task", "clasification")
+    assert "Unknown recipe 'quikstart'. Did you mean 'quickstart'" in fails(capsys, "train", "quikstart")
+
+
+def test_unknown_option_is_answered_with_a_near_one(capsys):
+    code, _, err = run(capsys, "predict", "a.png", "--modle", "litv2_s")
+    assert code == 2
+    assert "--model" in err
+    assert "Traceback" not in err
+
+
+def test_the_command_line_imports_libraries_only_when_a_verb_needs_them():
+    top = ast.parse(Path(cli.__file__).read_text()).body
+    modules = {node.module for node in top if isinstance(node, ast.ImportFrom)}
+    modules |= {alias.name for node in top if isinstance(node, ast.Import) for alias in node.names}
+    assert not [module for module in modules if module.split(".")[0] in ("litevit", "torch", "timm", "rich")]
+
+
+def test_list_and_info(capsys):
+    assert run(capsys, "list", "litv2_s_alpha_0[24]", "--names")[1].split() == ["litv2_s_alpha_02", "litv2_s_alpha_04"]
+    out = run(capsys, "list", "litv2_s")[1]
+    for text in ("27.84 M", "3.72 G", "224x224", "top-1 82.0", "github.com/ziplab/LITv2, Apache-2.0"):
+        assert text in out
+    assert "3.72 G" not in run(capsys, "list", "litv2_s", "--size", "128", "192")[1]
+    out = run(capsys, "info", "lit_ti")[1]
+    for text in ("19,886,272", "3,613,743,104 at 224 x 224", "lit_ti.pth", "Apache-2.0", "without the classifier head"):
+        assert text in out
+    facts = json.loads(run(capsys, "info", "lit_ti", "--size", "64", "--json")[1])
+    assert (facts["params"], facts["image_size"]) == (19886272, [64, 64])
+    assert "--size takes one side or H W" in fails(capsys, "info", "lit_ti", "--size", "8")
+
+
+def test_compare_writes_a_table(capsys, tmp_path):
+    out = run(capsys, "list", "litv2_s", "--compare")[1]
+    assert "| litv2_s | 224x224 | 27.84 | 28 | 3.724 | 3.734 | 3.7 |  |" in out
+    run(capsys, "list", "litv2_s", "--compare", "--out", tmp_path / "figures.md")
+    assert (tmp_path / "figures.md").read_text() == out
+
+
+@pytest.fixture
+def checkpoint(tmp_path):
+    model = litevit.create_model("lvt", num_classes=3)
+    path = tmp_path / "lvt.pth"
+    torch.save({"model": model.state_dict()}, path)
+    return path
+
+
+def test_predict(capsys, tmp_path, checkpoint):
+    for name in ("a.png", "b.png"):
+        Image.new("RGB", (50, 40), "red").save(tmp_path / name)
+    names = tmp_path / "names.txt"
+    names.write_text("cat\ndog\nbird\n")
+    common = ("--model", "lvt", "--weights", checkpoint, "--names", names, "--size", 32)
+    code, out, _ = run(capsys, "predict", tmp_path / "a.png", *common, "--device", "cpu")
+    assert code == 0
+    assert all(word in out for word in ("a.png", "cat", "dog", "bird", "%"))
+    both = (tmp_path / "a.png", tmp_path / "b.png")
+    code, out, _ = run(capsys, "predict", *both, *common, "--json", "--out", tmp_path / "out", "--top", "2")
+    rows = json.loads(out)
+    assert [len(row["guesses"]) for row in rows] == [2, 2]
+    assert sorted(p.name for p in (tmp_path / "out").iterdir()) == ["a.png", "b.png"]
+
+
+def test_predict_names_the_broken_file_and_shows_the_rest(capsys, tmp_path, checkpoint):
+    Image.new("RGB", (50, 40), "red").save(tmp_path / "a.png")
+    (tmp_path / "b.png").write_bytes(b"no image")
+    code, out, err = run(
+        capsys, "predict", tmp_path / "a.png", tmp_path / "b.png", "--model", "lvt", "--weights", checkpoint,
+        "--num-classes", 3, "--size", 32,
+    )  # fmt: skip
+    assert code == 2
+    assert "class 1" in out
+    assert "b.png is not an image that can be read (8 bytes) (1 of 2 files failed)" in err
+
+
+def test_wrong_input_is_one_line(capsys, tmp_path, checkpoint, monkeypatch):
+    image = tmp_path / "a.png"
+    Image.new("RGB", (50, 40), "red").save(image)
+    monkeypatch.setenv("LITEVIT_CACHE", str(tmp_path / "cache"))
+    assert "gone.png does not exist" in fails(capsys, "predict", tmp_path / "gone.png")
+    assert "share page" in fails(capsys, "predict", image, "--model", "lvt")
+    assert "another number of classes" in fails(capsys, "predict", image, "--model", "lvt", "--weights", checkpoint)
+    assert "Checkpoint gone.pth does not exist" in fails(
+        capsys, "predict", image, "--model", "lvt", "--weights", "gone.pth"
+    )
+    assert "takes a classification model" in fails(capsys, "predict", image, "--model", "segformer_lvt")
+    assert "2 names, the model 3 classes" in fails(
+        capsys,
+        "predict",
+        image,
+        "--model",
+        "lvt",
+        "--weights",
+        checkpoint,
+        "--num-classes",
+        3,
+        "--names",
+        _names(tmp_path),
+    )
+    assert "does not exist" in fails(capsys, "convert", "gone.pth", tmp_path / "x.safetensors")
+    (tmp_path / "bad.pth").write_bytes(b"junk")
+    assert "bad.pth (4 bytes) cannot be read" in fails(
+        capsys, "convert", tmp_path / "bad.pth", tmp_path / "x.safetensors"
+    )
+    assert "the folder" in fails(capsys, "convert", checkpoint, tmp_path / "no" / "x.pth")
+
+
+def _names(tmp_path):
+    (tmp_path / "two.txt").write_text("a\nb\n")
+    return tmp_path / "two.txt"
+
+
+def test_convert_there_and_back(capsys, tmp_path):
+    model = litevit.create_model("lvt", num_classes=3)
+    torch.save(model.state_dict(), tmp_path / "ours.pth")
+    code, out, err = run(capsys, "convert", tmp_path / "ours.pth", tmp_path / "official.pth")
+    assert code == 0
+    assert "(litevit) -> " in out
+    assert "non-commercial" in err
+    code, out, _ = run(capsys, "convert", tmp_path / "official.pth", tmp_path / "again.safetensors")
+    assert "(official LVT)" in out
+    report = litevit.load_weights(litevit.create_model("lvt", num_classes=3), tmp_path / "again.safetensors")
+    assert not report.missing
+
+
+def test_overrides_of_the_model_reach_the_recipe():
+    pytest.importorskip("accelerate", reason="training needs accelerate")
+    from litevit import recipes
+
+    recipe = recipes.get_recipe("quickstart")
+    words = ["--model.overrides.window-sizes", "0", "0", "2", "2", "--optim.lr", "1e-3", "--model.overrides.alpha=0.3"]
+    recipe, rest = cli._model_overrides(recipe, words)
+    assert rest == ["--optim.lr", "1e-3"]
+    assert list(recipe.model.overrides["window_sizes"]) == [0, 0, 2, 2]
+    assert recipe.model.overrides["alpha"] == 0.3
