@@ -250,7 +250,8 @@ def _blend_map(picture: Image.Image, index: Tensor, colours: Sequence[Colour]) -
     rows = (np.arange(picture.height) + 0.5) * (index.shape[0] / picture.height)
     columns = (np.arange(picture.width) + 0.5) * (index.shape[1] / picture.width)
     values = index.numpy()[rows.astype(int)[:, None], columns.astype(int)[None, :]]
-    out = 0.45 * np.asarray(picture, np.float32) + 0.55 * table[values]
+    # Over the greys of the image, so that hues are those of the legend.
+    out = 0.45 * np.asarray(picture.convert("L"), np.float32)[..., None] + 0.55 * table[values]
     edge = np.zeros(values.shape, bool)
     edge[:, 1:] |= values[:, 1:] != values[:, :-1]
     edge[1:] |= values[1:] != values[:-1]

@@ -139,7 +139,7 @@ def load_dense(
                 f"such as {report.missing[0]}"
             )
     _resize_to(model, task, size)
-    classes = read_class_list(names, first_id=int(task == SEMANTIC)) if names is not None else None
+    classes = read_class_list(Path(names), first_id=int(task == SEMANTIC)) if names is not None else None
     if classes is None and trained:
         classes = _classes_of_run(path.parent if path else Path(), trained, task)
     return DenseModel(model.eval(), name, task, _checked(classes, _own_classes(model, task), str(names or weights)))
@@ -195,13 +195,18 @@ def _checked(given: ClassList | None, own: ClassList, source: str) -> ClassList:
     return replace(given, num_things=own.num_things)
 
 
+def look_of_scenes(data: dict[str, Any]) -> ScenesConfig:
+    """Of a recipe's `data` whose path is `embedded:scenes`."""
+    look: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in data["scenes"]["look"].items()}
+    return ScenesConfig(**look)
+
+
 def _classes_of_run(folder: Path, recipe: dict[str, Any], task: str) -> ClassList | None:
     """From the run's data where it still is, else the names that the run has written; None: unknown."""
     data = recipe["data"]
     first_id = int(task == SEMANTIC)
     if data["path"] == EMBEDDED:
-        look = {k: tuple(v) if isinstance(v, list) else v for k, v in data["scenes"]["look"].items()}
-        categories = scene_categories(ScenesConfig(**look))
+        categories = scene_categories(look_of_scenes(data))
         names = tuple(c["name"] for c in categories)
         if task == SEMANTIC:
             return ClassList(names, tuple(range(1, len(names) + 1)))
@@ -545,12 +550,12 @@ def answer(dense: DenseModel, image: Image.Image | Tensor) -> dict[str, Any]:
         Detection: `boxes`, `scores`, `labels` and `masks`. Panoptic: `panoptic`, `segments_info`, ... Semantic:
         `semantic` (H, W) int64.
     """
-    if isinstance(image, Image.Image):
+    if not isinstance(image, Tensor):
         image = to_dtype(to_image(image.convert("RGB")), torch.float32, scale=True).as_subclass(Tensor)
-    image = image.to(next(dense.model.parameters()).device)
+    pixels = image.to(next(dense.model.parameters()).device)
     if dense.task == SEMANTIC:
-        return {"semantic": dense.model.segment(image).cpu()}  # type: ignore[operator]
-    (found,) = dense.model([image])
+        return {"semantic": dense.model.segment(pixels).cpu()}  # type: ignore[operator]
+    (found,) = dense.model([pixels])
     return {key: value.cpu() if isinstance(value, Tensor) else value for key, value in found.items()}
 
 
