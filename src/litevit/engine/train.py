@@ -174,6 +174,7 @@ def fit(recipe: Recipe, task: Task, *, console: Console | None = None) -> FitRes
     def save() -> None:
         if not all_finite(model):
             raise ValueError(_not_finite("the weights are not finite", state.step, base_rates, folder))
+        state.share_sums(accelerator)
         entry = {
             "recipe": to_dict(recipe),
             "model": parallel.model_state(model, fsdp=run.fsdp),
@@ -333,6 +334,13 @@ class _Progress:
                 f"{self.unreadable} unreadable images, more than data.max_unreadable = {allowed} allows; the last: "
                 f"{unreadable[-1].name}: {unreadable[-1].reason}. `litevit doctor` lists them all."
             )
+
+    def share_sums(self, accelerator: Any) -> None:
+        """Spreads the sums evenly, so that what process 0 saves is what every process goes on with."""
+        if self.sums and accelerator.num_processes > 1:
+            names = sorted(self.sums)
+            shared = accelerator.reduce(torch.stack([self.sums[name] for name in names]), "mean")
+            self.sums = dict(zip(names, shared.unbind()))
 
     def entry(self) -> dict[str, Any]:
         return {"sums": {k: v.cpu() for k, v in self.sums.items()}} | {
