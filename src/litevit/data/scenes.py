@@ -1,6 +1,6 @@
 """Scenes: an embedded data set for detection, panoptic and semantic segmentation, drawn from a seed.
 
-Textured things (discs, squares, triangles, ...) of many sizes, turned and overlapping, lie on a ground of one to three
+Textured things (discs, squares, triangles, ...) of many sizes, tilted and overlapping, lie on a ground of one to three
 textured kinds of stuff. A thing's class is its shape alone (its colours and texture mean nothing); a stuff's class is
 its texture and tone. The truth is exact to the pixel: boxes and masks show what is visible, and instance, panoptic and
 semantic maps agree. Some scenes are empty and some have a crowd (many small discs under one `iscrowd` region), as in
@@ -35,6 +35,7 @@ class ScenesConfig:
     stuff: tuple[str, ...] = ("grass", "water", "sand", "brick")  # a choice of GROUNDS
     objects: tuple[int, int] = (1, 7)  # per scene, ends included
     radius: tuple[float, float] = (0.08, 0.26)  # of a thing, as a share of the shorter side
+    turn: float = 0.3  # things are turned by at most this angle, in radians; pi: any way up
     empty_rate: float = 0.02  # scenes without things
     crowd_rate: float = 0.05  # scenes with a crowd
 
@@ -261,7 +262,7 @@ def _add_thing(rng: Rng, config: ScenesConfig, image: Array, objects: list[Segme
     for _ in range(10):
         radius = np.exp(rng.uniform(*np.log(config.radius))) * min(height, width)
         cx, cy = rng.uniform(0.3 * radius, width - 0.3 * radius), rng.uniform(0.3 * radius, height - 0.3 * radius)
-        angle = rng.uniform(0, 2 * np.pi)
+        angle = rng.uniform(-config.turn, config.turn)
         dx, dy = (x - cx) / radius, (y - cy) / radius
         mask = SHAPES[config.things[label]](
             dx * np.cos(angle) + dy * np.sin(angle), dy * np.cos(angle) - dx * np.sin(angle)
