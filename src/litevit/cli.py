@@ -7,8 +7,8 @@ import difflib
 import importlib.util
 import os
 import sys
-from collections.abc import Callable, Sequence
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -178,28 +178,37 @@ def predict(
     size: int | None = None,
     num_classes: int | None = None,
     names: Path | None = None,
+    score_threshold: float | None = None,
     device: Device = "auto",
     batch_size: int = 16,
 ) -> None:
-    """Classifies images with the preprocessing the weights were published with.
+    """Predicts on images, folders and videos: what the model's task is, with the preprocessing of its weights.
 
     Args:
-        images: files, or folders to search.
-        model: name of a classification model; default: litv2_s, or what the checkpoint of a training run says.
+        images: image files, or folders to search; detectors and segmenters take videos too.
+        model: name of a model; default: litv2_s, or what the checkpoint of a training run says.
         weights: 'official' (downloaded once), a checkpoint file, the folder of a training run, or 'none' (random).
         top: how many classes to show.
         json: print JSON instead of a table.
-        out: folder for pictures with the predictions below.
-        size: side of the square input; default: the published one.
-        num_classes: of the checkpoint, where it is not ImageNet's 1,000.
-        names: text file with one class name per line.
+        out: folder for pictures with the predictions, and for the result files of COCO's and ADE20K's formats.
+        size: side of the square input, of detectors and segmenters the short side; default: the published one.
+        num_classes: of the checkpoint, where it is not the published one's.
+        names: text file with one class name per line; for detectors and segmenters also COCO's annotation file.
+        score_threshold: least score of objects; default: 0.3, panoptic models: their own.
         device: where to run.
-        batch_size: images at a time.
+        batch_size: images at a time, of classifiers.
     """
     from dataclasses import replace
 
     from litevit.tools import predict as tool
 
+    dense = _dense_task(model, weights)
+    if dense is not None:
+        options = {"num_classes": num_classes, "names": names, "score_threshold": score_threshold, "size": size}
+        _predict_dense(images, model, weights, options, json=json, out=out, device=device)
+        return
+    if score_threshold is not None:
+        raise ValueError("--score-threshold is for detectors; a classifier shows its --top classes")
     paths = tool.find_images(images)
     labels = names.read_text().splitlines() if names else None
     classes = num_classes or (len(labels) if labels else None)
@@ -230,6 +239,61 @@ def predict(
         raise ValueError(f"{failed[0].error}{more}")
 
 
+def _dense_task(model: str | None, weights: str) -> str | None:
+    """The task of a detector, segmenter or panoptic model; None: a classifier."""
+    from litevit.tools.predict_dense import task_of
+
+    task = task_of(model, None if weights == "none" else weights)
+    return None if task == "classification" else task
+
+
+def _predict_dense(
+    images: Sequence[Path],
+    model: str | None,
+    weights: str,
+    options: dict[str, Any],
+    *,
+    json: bool,
+    out: Path | None,
+    device: Device,
+) -> None:
+    from json import dumps
+
+    from litevit.tools import predict_dense as tool
+
+    files = tool.find_files(images)
+    total = tool.count_pictures(files)
+    if options["score_threshold"] is None and _dense_task(model, weights) in (tool.DETECTION, tool.INSTANCES):
+        options["score_threshold"] = tool.SHOWN
+    dense = tool.load_dense(model, None if weights == "none" else weights, **options)
+    dense.model.to(_device(device))
+    if weights == "none":
+        print("Random weights: these predictions mean nothing.", file=sys.stderr)
+    results = tool.create_results(dense, out, keep=json or out is not None)
+    found = list(_progress(tool.predict(dense, files, results), total, "pictures"))
+    results.save()
+    if json:
+        print(dumps(results.content(), indent=1, ensure_ascii=False))
+    else:
+        _show_rows(("file", "found", "score", ""), tool.table(found))
+    if out is not None:
+        print(f"Wrote pictures and results to {out}", file=sys.stderr)
+    failed = [one for one in found if one.error]
+    if failed:
+        more = f" ({len(failed)} of {len(files)} files failed)" if len(files) > 1 else ""
+        raise ValueError(f"{failed[0].error}{more}")
+
+
+def _show_rows(headers: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(*headers)
+    for row in rows:
+        table.add_row(*(Text(cell) for cell in row))
+    _print(table)
+
+
 def _progress(stream: Any, total: int, what: str) -> Any:
     from rich.console import Console
     from rich.progress import track
@@ -254,6 +318,177 @@ def _show_predictions(results: Sequence[Any]) -> None:
         if result.error:
             table.add_row(Text(result.path), Text(result.error, style="red"), "", end_section=True)
     _print(table)
+
+
+# ------------------------------------------------------------------- eval
+
+
+def eval_(
+    model: Positional[str | None] = None,
+    *,
+    data: str | None = None,
+    weights: str = "official",
+    run: Path | None = None,
+    split: str | None = None,
+    labels: Literal["imagenet", "real", "v2"] = "imagenet",
+    reader: str = "",
+    annotations: Path | None = None,
+    names: Path | None = None,
+    num_classes: int | None = None,
+    size: int | None = None,
+    crop_pct: float | None = None,
+    limit: int = 0,
+    window: tuple[int, ...] = (),
+    stride: tuple[int, ...] = (),
+    ratios: tuple[float, ...] = (),
+    flip: bool = False,
+    per_class: bool = False,
+    json: bool = False,
+    out: Path | None = None,
+    batch_size: int = 128,
+    workers: int = 4,
+    precision: Literal["fp32", "bf16", "fp16"] = "fp32",
+    device: Device = "auto",
+) -> None:
+    """Measures a model on a data set, as its task is measured: top-1, COCO's AP, mIoU or panoptic quality.
+
+    Exact over several processes: `torchrun --nproc-per-node 8 -m litevit.cli eval ...`.
+
+    Args:
+        model: name, see `litevit list`; default: what the checkpoint of a training run says.
+        data: class folders, tar or shards; COCO's or ADE20K's layout; with --annotations the folder of the images;
+            default with --run: what the run was evaluated on.
+        weights: 'official' (downloaded once), a checkpoint file, or the folder of a training run.
+        run: the folder of a training run: its best weights, with its own settings.
+        split: part of the data; default: the held-out one ('validation'; COCO's and ADE20K's layout: 'val').
+        labels: 'imagenet': the data's own; 'real': ImageNet-ReaL; 'v2': ImageNet-V2's folders 0..999.
+        reader: how timm reads the data of a classifier: '' (folder or tar), 'wds', 'hfds/NAME'.
+        annotations: COCO-format JSON, or folder of index masks, of data in no published layout.
+        names: class names of a detector or segmenter, as for `litevit predict`.
+        num_classes: of the checkpoint, where it is not the published one's.
+        size: side of a classifier's input, of detectors and segmenters the short side; default: the published one.
+        crop_pct: classifiers: crop side / resized shorter side; default: the published one; 1.0: without a crop.
+        limit: detectors and segmenters: only the first images.
+        window: segmenters: height and width of sliding windows; default: whole images.
+        stride: segmenters: of the windows; default: two thirds of the window.
+        ratios: segmenters: several scales, such as 0.5 1.0 1.5, averaged.
+        flip: segmenters: average with the mirror image.
+        per_class: show the table per class.
+        json: print JSON, the table per class included.
+        out: detectors and segmenters: folder for results in COCO's and ADE20K's formats.
+        batch_size: images at a time, of classifiers.
+        workers: processes that read images.
+        precision: of classifiers.
+        device: where to run.
+    """
+    source = str(run) if run is not None else weights
+    if source == "none":
+        raise ValueError("Random weights have nothing to measure: give --weights official, a file or --run FOLDER")
+    if run is not None and not run.is_dir():
+        raise FileNotFoundError(f"{run} is not the folder of a training run")
+    accelerator = _several_processes(device)
+    where = accelerator.device if accelerator is not None else _device(device)
+    quiet = accelerator is not None and not accelerator.is_main_process
+    if _dense_task(model, source) is None:
+        common = {"labels": labels, "batch_size": batch_size, "workers": workers, "precision": precision}
+        protocol = {"reader": reader, "crop_pct": crop_pct, "image_size": size}
+        if split is not None:
+            protocol["split"] = split
+        if num_classes is not None:
+            protocol["num_classes"] = num_classes
+        result = _evaluate_classifier(
+            model, data, source, protocol, quiet=quiet, device=where, accelerator=accelerator, **common
+        )
+    else:
+        from litevit.tools import evaluate_dense as tool
+        from litevit.tools.predict_dense import load_dense
+
+        looks = tool.Looks(window=_pair(window), stride=_pair(stride), ratios=tuple(ratios) or None, flip=flip)
+        dense = load_dense(model, source, num_classes=num_classes, names=names, size=size)
+        dense.model.to(where)
+        with _bar("images", quiet=quiet) as advance:
+            result = tool.evaluate(
+                dense,
+                data or tool.data_of_run(source, dense.task),
+                annotations=annotations,
+                split=split or "val",
+                limit=limit,
+                looks=looks,
+                workers=workers,
+                folder=out,
+                accelerator=accelerator,
+                on_progress=advance,
+            )
+    if quiet:
+        return
+    if json:
+        print(result.to_json())
+    else:
+        _show_evaluation(result, per_class=per_class)
+    if out is not None:
+        print(f"Wrote results to {out}", file=sys.stderr)
+
+
+def _pair(values: Sequence[int]) -> tuple[int, int] | None:
+    if len(values) > 2:
+        raise ValueError(f"one side, or height and width, got {' '.join(map(str, values))}")
+    return (values[0], values[-1]) if values else None
+
+
+def _several_processes(device: Device) -> Any:
+    """accelerate's Accelerator where torchrun has started more than one process, else None."""
+    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+        return None
+    try:
+        from accelerate import Accelerator
+    except ImportError as error:
+        raise ImportError("Evaluation by several processes needs accelerate: pip install 'litevit[train]'") from error
+    return Accelerator(cpu=device == "cpu")
+
+
+def _evaluate_classifier(
+    model: str | None, data: str | None, source: str, protocol: dict[str, Any], *, quiet: bool, **options: Any
+) -> Any:
+    from litevit.recipes import evaluation as tool
+
+    with _bar("images", quiet=quiet) as advance:
+        if Path(source).is_dir():  # a run has its own protocol
+            return tool.evaluate_run(source, data=data, on_progress=advance, **options)
+        if model is None or data is None:
+            raise ValueError(
+                "What to evaluate is missing: litevit eval MODEL --data PATH, or litevit eval --run FOLDER"
+            )
+        return tool.evaluate(model, data, weights=source, on_progress=advance, **protocol, **options)
+
+
+@contextmanager
+def _bar(what: str, *, quiet: bool) -> Iterator[Callable[[int, int], None]]:
+    """Yields `advance(done, total)`, drawn on stderr."""
+    from rich.console import Console
+    from rich.progress import Progress
+
+    with Progress(console=Console(stderr=True), transient=True, disable=quiet) as progress:
+        task = progress.add_task(what, total=None)
+        yield lambda done, total: progress.update(task, completed=done, total=total)
+
+
+def _show_evaluation(result: Any, *, per_class: bool) -> None:
+    from dataclasses import asdict
+
+    facts = asdict(result)
+    table = facts.pop("per_class")
+    class_names = facts.pop("class_names", ())
+    metrics = facts.pop("metrics", {})
+    for name, value in (facts | metrics).items():
+        if value is not None:
+            _print(f"  {name:14} {value:.4f}" if isinstance(value, float) else f"  {name:14} {value}", highlight=False)
+    if per_class and table:
+        if isinstance(table, dict):
+            rows = [{"class": name, **row} for name, row in table.items()]
+        else:
+            rows = [{**row, "label": class_names[row["label"]]} if class_names else row for row in table]
+        cells = [[f"{v:.4f}" if isinstance(v, float) else str(v) for v in row.values()] for row in rows]
+        _show_rows(list(rows[0]), cells)
 
 
 # ---------------------------------------------------------------- convert
@@ -320,6 +555,62 @@ def _model_overrides(recipe: Any, arguments: Sequence[str]) -> tuple[Any, list[s
     return recipe, rest
 
 
+def token_labels(
+    model: Positional[str],
+    data: Positional[str],
+    out: Positional[Path],
+    *,
+    weights: str | None = None,
+    reader: str = "",
+    split: str = "train",
+    size: int = 576,
+    grid: int = 18,
+    k: int = 5,
+    batch_size: int = 16,
+    workers: int = 4,
+    device: Device = "auto",
+) -> None:
+    """Writes label maps for token labelling, made by any classifier; an interrupted run is continued.
+
+    Args:
+        model: name of ours, or timm's as timm/NAME.
+        data: images to label: folder, tar or shards, as for training.
+        out: folder for the maps.
+        weights: of our model: 'official' or a checkpoint file; timm's models bring their own.
+        reader: how timm reads the data: '' (folder or tar), 'wds', 'hfds/NAME'.
+        split: of the data.
+        size: side the images are resized to; 576 gives 18 x 18 positions at stride 32.
+        grid: cells per side of a map.
+        k: classes kept per cell.
+        batch_size: images at a time.
+        workers: processes that read images.
+        device: where to run.
+    """
+    from rich.console import Console
+    from rich.progress import Progress
+
+    from litevit.tools.token_labels import make_token_labels
+
+    with Progress(console=Console(stderr=True)) as bar:
+        task = bar.add_task("images", total=None)
+        written = make_token_labels(
+            model,
+            data,
+            out,
+            weights=weights,
+            reader=reader,
+            split=split,
+            image_size=size,
+            grid=grid,
+            k=k,
+            batch_size=batch_size,
+            workers=workers,
+            device=_device(device),
+            on_progress=lambda done, total: bar.update(task, completed=done, total=total),
+        )
+    print(f"Wrote {written} label maps to {out}")
+
+
 def bench(arguments: Sequence[str]) -> None:
     """Measures speed beside today's models: litevit bench {models,attention,ops,scaling} [OPTIONS].
 
@@ -370,9 +661,11 @@ VERBS: dict[str, Verb] = {
     "list": Verb(list_, "litevit.zoo"),
     "info": Verb(info, "litevit.zoo"),
     "predict": Verb(predict, "litevit.tools.predict"),
+    "eval": Verb(eval_, "litevit.tools.evaluate_dense"),
     "train": Verb(train, "litevit.recipes", raw=True),
     "convert": Verb(convert, "litevit.tools.convert"),
     "bench": Verb(bench, "litevit.tools.benchmark", raw=True),
+    "token-labels": Verb(token_labels, "litevit.tools.token_labels"),
     "doctor": Verb(doctor, "litevit.data.doctor"),
 }
 

@@ -550,9 +550,10 @@ def answer(dense: DenseModel, image: Image.Image | Tensor) -> dict[str, Any]:
         Detection: `boxes`, `scores`, `labels` and `masks`. Panoptic: `panoptic`, `segments_info`, ... Semantic:
         `semantic` (H, W) int64.
     """
-    if not isinstance(image, Tensor):
-        image = to_dtype(to_image(image.convert("RGB")), torch.float32, scale=True).as_subclass(Tensor)
-    pixels = image.to(next(dense.model.parameters()).device)
+    pixels: Any = image
+    if isinstance(image, Image.Image):
+        pixels = to_dtype(to_image(image.convert("RGB")), torch.float32, scale=True).as_subclass(Tensor)
+    pixels = pixels.to(next(dense.model.parameters()).device)
     if dense.task == SEMANTIC:
         return {"semantic": dense.model.segment(pixels).cpu()}  # type: ignore[operator]
     (found,) = dense.model([pixels])
