@@ -179,6 +179,17 @@ def test_bfloat16_autocast() -> None:
     torch.testing.assert_close(out.float(), model(images), rtol=0.1, atol=0.05)
 
 
+@torch.no_grad()
+def test_bfloat16_weights() -> None:
+    """Whether or not the processor has units for it: near float32, and in bfloat16 throughout."""
+    model = small_classifier().eval()
+    images = torch.randn(2, 3, 33, 47)
+    want = model(images)
+    out = model.bfloat16()(images.bfloat16())
+    assert out.dtype == torch.bfloat16
+    torch.testing.assert_close(out.float(), want, rtol=0.1, atol=0.05)
+
+
 @pytest.mark.slow
 @torch.no_grad()
 def test_export_with_dynamic_sizes() -> None:

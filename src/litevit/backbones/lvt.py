@@ -21,6 +21,7 @@ from litevit.layers.features import FeatureSpec
 from litevit.layers.mlp import MLP
 from litevit.layers.out_norms import FIRST_NORMED, OutNorms, check_stages
 from litevit.layers.rasa import RecursiveAtrousSelfAttention
+from litevit.ops.linear import conv2d
 from litevit.ops.mix_token import swap_box
 
 
@@ -54,7 +55,7 @@ class OverlapPatchEmbed(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Args: x: (B, H, W, C_in). Returns: (B, ceil(H/stride), ceil(W/stride), C)."""
-        return self.norm(self.proj(x.permute(0, 3, 1, 2)).permute(0, 2, 3, 1))
+        return self.norm(conv2d(self.proj, x.permute(0, 3, 1, 2)).permute(0, 2, 3, 1))
 
 
 class LVTBlock(nn.Module):

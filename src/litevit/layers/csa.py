@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from litevit.ops.csa import overlap_add, window_means, window_values
+from litevit.ops.linear import is_emulated, linear, widened
 
 
 class ConvolutionalSelfAttention(nn.Module):
@@ -54,9 +55,9 @@ class ConvolutionalSelfAttention(nn.Module):
     @torch.no_grad()
     def reset_parameters(self) -> None:
         """Official initialisation."""
-        for linear in (self.attn, self.proj):
-            nn.init.trunc_normal_(linear.weight, std=0.02)
-            nn.init.zeros_(linear.bias)
+        for layer in (self.attn, self.proj):
+            nn.init.trunc_normal_(layer.weight, std=0.02)
+            nn.init.zeros_(layer.bias)
         nn.init.normal_(self.value_weight, std=math.sqrt(2 / (9 * self.value_weight.shape[1])))
 
     def _attention_TN(self, x: Tensor) -> Tensor:
@@ -68,7 +69,10 @@ class ConvolutionalSelfAttention(nn.Module):
         N, C = self.num_heads, x.shape[-1]
         weight = self.attn.weight.view(N, 9, 9, C).transpose(1, 2).reshape(N * 81, C) * self.scale
         bias = self.attn.bias.view(N, 9, 9).transpose(1, 2).reshape(N * 81) * self.scale
-        logits = F.linear(window_means(x), weight, bias)
+        means = window_means(x)
+        if weight.dtype == means.dtype:
+            means, weight, bias = widened(means, weight, bias)  # type: ignore[assignment]
+        logits = F.linear(means, weight, bias)
         return logits.view(*logits.shape[:3], N, 9, 9).softmax(-2)
 
     def attention_probabilities(self, x: Tensor) -> Tensor:
@@ -78,9 +82,13 @@ class ConvolutionalSelfAttention(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Args: x: (B, H, W, C). Returns: (B, H, W, C)."""
         _, H, W, _ = x.shape
-        values = window_values(x, self.value_weight, self.num_heads)  # B h w N 9 D
+        value_weight = self.value_weight
+        emulated = is_emulated(x) and value_weight.dtype == x.dtype
+        inputs = (x.float(), value_weight.float()) if emulated else (x, value_weight)
+        values = window_values(*inputs, self.num_heads)  # B h w N 9 D
         weights = self._attention_TN(x).to(values.dtype)
         mixed = torch.bmm(weights.flatten(0, 3).transpose(1, 2), values.flatten(0, 3))
         # In two steps: a graph with dynamic sizes cannot prove that w divides w * N.
         mixed = mixed.unflatten(0, (-1, self.num_heads)).view(values.shape)
-        return self.proj(overlap_add(mixed, H, W))
+        out = overlap_add(mixed, H, W)
+        return linear(self.proj, out.to(x.dtype) if emulated else out)

@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from litevit.ops.dilated import dilated_silu_sum
+from litevit.ops.linear import conv2d, linear
 
 
 class RecursiveAtrousSelfAttention(nn.Module):
@@ -71,8 +72,8 @@ class RecursiveAtrousSelfAttention(nn.Module):
     @torch.no_grad()
     def reset_parameters(self) -> None:
         """Official initialisation."""
-        for linear in (self.q, self.kv, self.proj):
-            nn.init.trunc_normal_(linear.weight, std=0.02)
+        for layer in (self.q, self.kv, self.proj):
+            nn.init.trunc_normal_(layer.weight, std=0.02)
         nn.init.zeros_(self.proj.bias)
         if self.sr_ratio > 1:
             nn.init.kaiming_normal_(self.sr.weight, mode="fan_out")
@@ -83,19 +84,19 @@ class RecursiveAtrousSelfAttention(nn.Module):
     def _project(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         B, H, W, C = x.shape
         N, R = self.num_heads, self.sr_ratio
-        q = self.q(x)
+        q = linear(self.q, x)
         if self.rates is not None:
             q = dilated_silu_sum(q, self.atrous_weight, self.rates)
         if R > 1:
-            x = self.norm(self.sr(x.permute(0, 3, 1, 2)).permute(0, 2, 3, 1))  # B H//R W//R C
-        k_BNMD, v_BNMD = self.kv(x).view(B, -1, 2, N, C // N).permute(2, 0, 3, 1, 4)
+            x = self.norm(conv2d(self.sr, x.permute(0, 3, 1, 2)).permute(0, 2, 3, 1))  # B H//R W//R C
+        k_BNMD, v_BNMD = linear(self.kv, x).view(B, -1, 2, N, C // N).permute(2, 0, 3, 1, 4)
         return q.reshape(B, H * W, N, C // N).transpose(1, 2), k_BNMD, v_BNMD
 
     def attend(self, x: Tensor) -> Tensor:
         """One pass A(x), without SiLU. Args: x: (B, H, W, C). Returns: (B, H, W, C)."""
         q_BNLD, k_BNMD, v_BNMD = self._project(x)
         out_BNLD = F.scaled_dot_product_attention(q_BNLD, k_BNMD, v_BNMD)
-        return self.proj(out_BNLD.transpose(1, 2).reshape(x.shape))
+        return linear(self.proj, out_BNLD.transpose(1, 2).reshape(x.shape))
 
     def attention_probabilities(self, x: Tensor) -> Tensor:
         """Softmax weights of the last pass, for looking inside. Args: x: as `forward`. Returns: (B, N, L, M)."""

@@ -5,6 +5,8 @@ from collections.abc import Sequence
 import torch.nn.functional as F
 from torch import Tensor
 
+from litevit.ops.linear import is_emulated
+
 # oneDNN's fast depthwise kernels stop at this padding: dilation 5 with padding 5 runs 20 to 40 times slower than with
 # one more ring of zeros in the input and padding 4.
 _MAX_CPU_PADDING = 4
@@ -37,6 +39,8 @@ def dilated_silu_sum(x: Tensor, weight: Tensor, rates: Sequence[int]) -> Tensor:
     Returns:
         (B, H, W, C).
     """
+    if is_emulated(x) and weight.dtype == x.dtype:
+        return dilated_silu_sum(x.float(), weight.float(), rates).to(x.dtype)
     view = x.permute(0, 3, 1, 2)  # BCHW view of BHWC memory: channels_last, nothing is copied
     out = F.silu(dilated_depthwise(view, weight, rates[0]))
     for rate in rates[1:]:
