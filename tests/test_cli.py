@@ -134,7 +134,7 @@ def test_wrong_input_is_one_line(capsys, tmp_path, checkpoint, monkeypatch):
     assert "Checkpoint gone.pth does not exist" in fails(
         capsys, "predict", image, "--model", "lvt", "--weights", "gone.pth"
     )
-    assert "takes a classification model" in fails(capsys, "predict", image, "--model", "segformer_lvt")
+    assert "share page" in fails(capsys, "predict", image, "--model", "segformer_lvt")
     assert "2 names, the model 3 classes" in fails(
         capsys,
         "predict",
@@ -172,6 +172,21 @@ def test_convert_there_and_back(capsys, tmp_path):
     assert "(official LVT)" in out
     report = litevit.load_weights(litevit.create_model("lvt", num_classes=3), tmp_path / "again.safetensors")
     assert not report.missing
+
+
+@pytest.mark.slow
+def test_train_then_evaluate_then_predict(capsys, tmp_path):
+    pytest.importorskip("accelerate", reason="training needs accelerate")
+    small = ("--model.overrides.embed-dim", 16, "--model.overrides.num-heads", 1, 1, 2, 4)
+    code, out, _ = run(capsys, "train", "quickstart", *small, "--run.max-steps", 2, "--run.root", tmp_path)
+    assert code == 0
+    (folder,) = tmp_path.iterdir()
+    code, out, _ = run(capsys, "eval", "--run", folder, "--device", "cpu", "--workers", 0)
+    assert code == 0
+    assert "360" in out
+    code, out, _ = run(capsys, "predict", folder / "curves.png", "--weights", folder, "--device", "cpu", "--json")
+    assert code == 0
+    assert len(json.loads(out)[0]["guesses"]) == 5
 
 
 def test_overrides_of_the_model_reach_the_recipe():

@@ -180,6 +180,8 @@ def load_classifier(
     """
     if weights is not None and Path(weights).is_dir():
         weights = Path(weights) / "best.safetensors"
+        if not weights.is_file():
+            raise FileNotFoundError(f"{weights.parent} is not the folder of a finished training run: no {weights.name}")
     recipe = {} if weights is None else json.loads(read_metadata(weights).get("recipe", "{}"))
     overrides: dict[str, Any] = {}
     how = None
