@@ -109,6 +109,10 @@ class LIT(nn.Module):
                 "sr_ratios": c.sr_ratios,
             },
         )
+        if c.out_norms not in TABLE_SIZE:
+            raise ValueError(f"out_norms must be one of {tuple(TABLE_SIZE)}, got {c.out_norms!r}")
+        if c.position not in ("relative", "absolute"):
+            raise ValueError(f"LIT: position must be 'relative' or 'absolute', got {c.position!r}")
         if c.class_token and c.position != "absolute":
             raise ValueError("LIT: class_token=True needs position='absolute', got position='relative'")
         if c.position == "relative" and any(r > 1 for r in c.sr_ratios):
@@ -203,7 +207,7 @@ class LIT(nn.Module):
         p = self.config.patch_size
         if self.config.position == "relative":  # LIT-Ti and PVT drop what does not fill a patch, LIT-S/M/B pad
             H, W = images.shape[-2:]
-            if torch.compiler.is_exporting() or H % p or W % p:
+            if torch.compiler.is_compiling() or H % p or W % p:
                 images = F.pad(images, (0, (W + p - 1) // p * p - W, 0, (H + p - 1) // p * p - H))
         x = images.permute(0, 2, 3, 1)
         maps, class_token = [], None

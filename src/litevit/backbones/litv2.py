@@ -134,7 +134,7 @@ class LITv2(nn.Module):
         """Args: images: (B, in_chans, H, W), normalised, H and W >= 32. Returns: 4 x (B, C_i, H_i, W_i)."""
         H, W = images.shape[-2:]
         p = self.config.patch_size
-        if torch.compiler.is_exporting() or H % p or W % p:
+        if torch.compiler.is_compiling() or H % p or W % p:
             images = F.pad(images, (0, (W + p - 1) // p * p - W, 0, (H + p - 1) // p * p - H))
         x = images.permute(0, 2, 3, 1)
         maps = []

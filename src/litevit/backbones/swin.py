@@ -69,7 +69,7 @@ class Swin(nn.Module):
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
         """Args: images: (B, in_chans, H, W), normalised, H and W >= 32. Returns: 4 x (B, C_i, H_i, W_i)."""
         H, W = images.shape[-2:]
-        if torch.compiler.is_exporting() or H % 4 or W % 4:
+        if torch.compiler.is_compiling() or H % 4 or W % 4:
             images = F.pad(images, (0, (W + 3) // 4 * 4 - W, 0, (H + 3) // 4 * 4 - H))
         x = self.trunk.patch_embed(images)
         maps = []

@@ -90,7 +90,7 @@ class HiLo(nn.Module):
         s = self.window_size
         h, w = (H + s - 1) // s, (W + s - 1) // s
         if s > 1 and self.pad_windows:
-            if torch.compiler.is_exporting() or (H, W) != (h * s, w * s):
+            if torch.compiler.is_compiling() or (H, W) != (h * s, w * s):  # one graph for all sizes
                 x = F.pad(x, (0, 0, 0, w * s - W, 0, h * s - H))
         elif self.hi_heads and (H % s or W % s):
             raise ValueError(f"HiLo: without pad_windows a {H} x {W} grid must be a multiple of window_size={s}")
@@ -104,7 +104,7 @@ class HiLo(nn.Module):
         if torch.compiler.is_exporting():  # a slice would pin H and W
             rows, columns = torch.arange(H, device=x.device), torch.arange(W, device=x.device)
             return out.index_select(1, rows).index_select(2, columns) if s > 1 else out
-        return out if out.shape[1:3] == (H, W) else out[:, :H, :W]
+        return out[:, :H, :W]
 
     def _hi_fi(self, qkv: Tensor) -> Tensor:
         """Args: qkv: (B, H, W, 3 * N * D), H and W multiples of s. Returns: (B, H, W, N * D)."""
