@@ -85,7 +85,7 @@ def test_compare_writes_a_table(capsys, tmp_path):
     out = run(capsys, "list", "litv2_s", "--compare")[1]
     assert "| litv2_s | 224x224 | 27.84 | 28 | 3.724 | 3.734 | 3.7 |  |" in out
     run(capsys, "list", "litv2_s", "--compare", "--out", tmp_path / "figures.md")
-    assert (tmp_path / "figures.md").read_text() == out
+    assert (tmp_path / "figures.md").read_text() == cli.PREFACE + out
 
 
 @pytest.fixture

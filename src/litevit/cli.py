@@ -86,10 +86,19 @@ def list_(
         if out is None:
             print(text, end="")
         else:
-            out.write_text(text)
+            out.write_text(PREFACE + text)
             print(f"Wrote {out}")
         return
     _table(found, _size(size))
+
+
+PREFACE = """# Figures beside the published ones
+
+Written by `litevit list --compare --out docs/figures.md`. Parameters and multiply-adds (convolutions, linear layers,
+matrix products; one addition and one multiplication count once) are counted on the models of this package; bold is what
+does not round to the published figure, and the last column says why.
+
+"""
 
 
 def _table(names: list[str], size: tuple[int, int] | None) -> None:

@@ -1,9 +1,12 @@
 """Counted figures against the published ones and against counts of the official code."""
 
+from pathlib import Path
+
 import pytest
 import torch
 
 import litevit
+from litevit.cli import PREFACE
 from litevit.tools.info import REASONS, figures, markdown, official_macs
 from litevit.weights import ABLATIONS, WEIGHTS
 from litevit.zoo import MODELS, count_macs
@@ -62,6 +65,8 @@ def test_every_published_classifier_has_a_row():
     for row in rows.values():
         assert (row.params_match and row.macs_match) != bool(row.reason), row.name
     assert set(REASONS) <= set(rows)
+    page = Path(__file__).parents[2] / "docs" / "figures.md"
+    assert page.read_text() == PREFACE + markdown(rows.values()), "run: litevit list --compare --out docs/figures.md"
 
 
 def test_info_of_a_model():
