@@ -1,0 +1,98 @@
+"""torch.compile and torch.export of every family, with dynamic batch, height and width.
+
+Each takes tens of seconds (symbolic shapes), so all but one small check are slow. Exported programs take sides from 64
+pixels: below, a map is one cell wide, which the exporter takes for a constant.
+"""
+
+from typing import Any
+
+import pytest
+import torch
+from families import CLASSIFIERS, SMALL, backbone, classifier
+from torch._dynamo.testing import CompileCounterWithBackend
+
+SIZES = [(2, 3, 75, 101), (4, 3, 128, 96), (2, 3, 160, 130), (3, 3, 97, 224), (2, 3, 224, 224), (5, 3, 64, 72)]
+
+KINDS = [(kind, name) for kind, names in (("classifier", CLASSIFIERS), ("backbone", SMALL)) for name in names]
+# timm's shifted windows split symbolic sizes in ways that the exporter cannot follow.
+EXPORTABLE = [(kind, name) for kind, name in KINDS if not name.startswith("swin")]
+
+
+def build(kind: str, name: str) -> torch.nn.Module:
+    return (classifier(name) if kind == "classifier" else backbone(name, "segmentation")).eval()
+
+
+def outputs(result: Any) -> list[torch.Tensor]:
+    return [result] if torch.is_tensor(result) else list(result)
+
+
+def agree(run: Any, model: torch.nn.Module, sizes: list) -> None:
+    for size in sizes:
+        images = torch.randn(size)
+        for a, b in zip(outputs(run(images)), outputs(model(images)), strict=True):
+            torch.testing.assert_close(a, b, atol=1e-4, rtol=1e-3)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("kind", "name"), KINDS)
+@torch.no_grad()
+def test_one_compiled_graph_for_all_sizes(kind: str, name: str) -> None:
+    torch._dynamo.reset()
+    model = build(kind, name)
+    counter = CompileCounterWithBackend("aot_eager")
+    agree(torch.compile(model, fullgraph=True, dynamic=True, backend=counter), model, SIZES)
+    # One graph; where there are position tables another for the grid they are made for.
+    assert counter.frame_count <= 3
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["lit", "litv2", "lvt"])
+def test_inductor_trains(name: str) -> None:
+    """The default back end, forward and backward, against eager gradients."""
+    torch._dynamo.reset()
+    model = classifier(name).train()
+    compiled = torch.compile(model, fullgraph=True, dynamic=True)
+    images = torch.randn(2, 3, 64, 96)
+    grads = []
+    for run in (model, compiled):
+        model.zero_grad()
+        run(images).square().sum().backward()
+        grads.append([p.grad.clone() for p in model.parameters()])
+    for a, b in zip(*grads):
+        torch.testing.assert_close(a, b, atol=1e-4 * max(1.0, a.abs().max().item()), rtol=1e-2)
+
+
+def exported(model: torch.nn.Module) -> torch.nn.Module:
+    batch = torch.export.Dim("batch", min=1, max=256)
+    height = torch.export.Dim("height", min=64, max=2048)
+    width = torch.export.Dim("width", min=64, max=2048)
+    shapes = ({0: batch, 2: height, 3: width},)
+    return torch.export.export(model, (torch.randn(2, 3, 75, 101),), dynamic_shapes=shapes).module()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("kind", "name"), EXPORTABLE)
+@torch.no_grad()
+def test_export_with_dynamic_batch_height_and_width(kind: str, name: str) -> None:
+    model = build(kind, name)
+    agree(exported(model), model, [*SIZES, (1, 3, 64, 64), (1, 3, 224, 300)])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["classifier", "backbone"])
+@torch.no_grad()
+def test_swin_exports_at_one_size(kind: str) -> None:
+    model = build(kind, "swin_dtm")
+    images = torch.randn(2, 3, 96, 128)
+    batch = torch.export.Dim("batch", min=1, max=256)
+    program = torch.export.export(model, (images,), dynamic_shapes=({0: batch},)).module()
+    agree(program, model, [(2, 3, 96, 128), (1, 3, 96, 128), (5, 3, 96, 128)])
+
+
+@torch.no_grad()
+def test_export_at_one_size() -> None:
+    """The fast check of the default run: the exporter's own code paths give the same function."""
+    for name in ("lit_ti", "litv2"):
+        model = build("backbone", name)
+        images = torch.randn(1, 3, 75, 101)
+        agree(torch.export.export(model, (images,)).module(), model, [images.shape])
