@@ -297,9 +297,10 @@ def _show_rows(headers: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     from rich.table import Table
     from rich.text import Text
 
-    table = Table(*headers)
+    used = [k for k in range(len(headers)) if any(row[k] for row in rows)]
+    table = Table(*(headers[k] for k in used))
     for row in rows:
-        table.add_row(*(Text(cell) for cell in row))
+        table.add_row(*(Text(row[k]) for k in used))
     _print(table)
 
 
@@ -308,7 +309,8 @@ def _progress(stream: Any, total: int, what: str) -> Any:
     from rich.progress import track
 
     console = Console(stderr=True)
-    return track(stream, description=what, total=total, console=console, transient=True, disable=total < 3)
+    hidden = total < 3 or not console.is_terminal
+    return track(stream, description=what, total=total, console=console, transient=True, disable=hidden)
 
 
 def _show_predictions(results: Sequence[Any]) -> None:
@@ -476,7 +478,8 @@ def _bar(what: str, *, quiet: bool) -> Iterator[Callable[[int, int], None]]:
     from rich.console import Console
     from rich.progress import Progress
 
-    with Progress(console=Console(stderr=True), transient=True, disable=quiet) as progress:
+    console = Console(stderr=True)
+    with Progress(console=console, transient=True, disable=quiet or not console.is_terminal) as progress:
         task = progress.add_task(what, total=None)
         yield lambda done, total: progress.update(task, completed=done, total=total)
 
