@@ -49,7 +49,7 @@ def test_unknown_verb_and_model(capsys):
     assert "Unknown command 'predicr'. Did you mean 'predict'?" in fails(capsys, "predicr")
     assert "Unknown model 'litv2_m1'. Did you mean 'litv2_m'" in fails(capsys, "info", "litv2_m1")
     assert "No model matches 'resnet*'" in fails(capsys, "list", "resnet*")
-    assert "Unknown task" in fails(capsys, "list", "--task", "clasification")
+    assert "Unknown task" in fails(capsys, "list", "--task", "classify")
     assert "Unknown recipe 'quikstart'. Did you mean 'quickstart'" in fails(capsys, "train", "quikstart")
 
 
