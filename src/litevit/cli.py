@@ -363,7 +363,8 @@ def eval_(
 ) -> None:
     """Measures a model on a data set, as its task is measured: top-1, COCO's AP, mIoU or panoptic quality.
 
-    Exact over several processes: `torchrun --nproc-per-node 8 -m litevit.cli eval ...`.
+    Exact over several processes: `torchrun --nproc-per-node 8 -m litevit.cli eval ...`, where a training run is given
+    as --weights FOLDER (torchrun takes --run for its own).
 
     Args:
         model: name, see `litevit list`; default: what the checkpoint of a training run says.
