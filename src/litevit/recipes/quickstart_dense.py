@@ -3,6 +3,7 @@
 from dataclasses import replace
 
 from litevit.data.dense import EMBEDDED, DetectionData, ScenesData, SegmentationData
+from litevit.data.scenes import ScenesConfig
 from litevit.engine.config import ModelConfig, OptimConfig, Recipe, RunConfig, ScheduleConfig
 
 SMALL_LITV2 = {
@@ -31,17 +32,18 @@ SMALL_HEADS = {
     "rpn_samples": 64,
     "roi_samples": 64,
 }
-SCENES = ScenesData(train=1600, val=200)
+# Disc and square differ in their corners alone, which takes this small model much longer than the rest.
+SCENES = ScenesData(train=1600, val=200, look=ScenesConfig(things=("disc", "triangle", "cross")))
 
 
 def quickstart_detection() -> Recipe[DetectionData]:
-    """Mask R-CNN on a LITv2 of 1.4 M parameters; discs, squares and triangles at 128 x 128."""
+    """Mask R-CNN on a LITv2 of 1.4 M parameters; discs, triangles and crosses at 128 x 128."""
     return Recipe(
         name="quickstart-detection",
         task="detection",
         model=ModelConfig(name="mask_rcnn", overrides={**SMALL_LITV2, **SMALL_HEADS}),
         data=DetectionData(path=EMBEDDED, resize=False, group=1, eval_batch_size=8, scenes=SCENES),
-        optim=OptimConfig(lr=1.5e-3, weight_decay=0.05, clip_grad=5.0, decay="no_norms"),
+        optim=OptimConfig(lr=6e-4, weight_decay=0.05, clip_grad=5.0, decay="no_norms"),
         schedule=ScheduleConfig(epochs=4, warmup_steps=50, warmup_ratio=0.01, min_lr=1e-5),
         run=RunConfig(batch_size=8, workers=0, log_every=25, eval_every=4, keep=2),
     )
