@@ -5,6 +5,7 @@ normalises with its own share, and the running statistics kept are those of proc
 statistics those of the whole batch, on CUDA. Models without BatchNorm (LVT) give the same result for any division.
 """
 
+import os
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -29,12 +30,32 @@ def create_accelerator(run: RunConfig) -> "Accelerator":
         raise ImportError("Training needs accelerate: pip install 'litevit[train]'") from error
     if run.precision == "fp16" and (run.device == "cpu" or not torch.cuda.is_available()):
         raise ValueError("run.precision fp16 needs a CUDA device. On the CPU choose bf16 or fp32.")
+    _join_restarted_group(run)
     # accelerate keeps the first Accelerator's precision for the life of the process; a second run may want another.
     AcceleratorState._reset_state()
     return Accelerator(
         mixed_precision=ACCELERATE_PRECISION[run.precision],
         cpu=run.device == "cpu",
         kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=run.find_unused_parameters)],
+    )
+
+
+def _join_restarted_group(run: RunConfig) -> None:
+    """After a restart by torchrun, meets the other processes under a name of this try.
+
+    torchrun keeps its store over restarts, with the addresses of the dead processes in it: a process that comes up
+    before its peers would connect to those.
+    """
+    restart = int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0"))
+    if restart == 0 or os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True" or dist.is_initialized():
+        return
+    rank, world = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
+    store = dist.TCPStore(os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"]), world, is_master=False)
+    on_cuda = torch.cuda.is_available() and run.device != "cpu"
+    if on_cuda:
+        torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
+    dist.init_process_group(
+        "nccl" if on_cuda else "gloo", store=dist.PrefixStore(f"restart-{restart}", store), rank=rank, world_size=world
     )
 
 
