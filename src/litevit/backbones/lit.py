@@ -212,14 +212,14 @@ class LIT(nn.Module):
         x = images.permute(0, 2, 3, 1)
         maps, class_token = [], None
         for i, stage in enumerate(self.stages):
-            x = stage.embed(x)
+            x = stage.embed(x)  # type: ignore[operator]
             B, H, W, C = x.shape
             if self.config.position == "absolute":
                 x = self._add_position(x, i)
             if self.has_class_token and i == 3:
                 class_token = (self.cls_token + self.pos_embeds[3][:, :1]).expand(B, -1, -1)
                 x = torch.cat([class_token, x.reshape(B, H * W, C)], 1)
-            for block in stage.blocks:
+            for block in stage.blocks:  # type: ignore[union-attr]
                 x = self._run(block, x)
             if self.has_class_token and i == 3:
                 class_token, x = x[:, 0], x[:, 1:].view(B, H, W, C)

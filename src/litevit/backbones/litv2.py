@@ -139,8 +139,8 @@ class LITv2(nn.Module):
         x = images.permute(0, 2, 3, 1)
         maps = []
         for stage, out_norm in zip(self.stages, self.out_norms):
-            x = stage.embed(x)
-            for block in stage.blocks:
+            x = stage.embed(x)  # type: ignore[operator]
+            for block in stage.blocks:  # type: ignore[union-attr]
                 if self.grad_checkpointing and torch.is_grad_enabled():
                     x = checkpoint(block, x, use_reentrant=False)
                 else:
