@@ -565,7 +565,7 @@ def _op_cases(batch: int, dtype: torch.dtype, where: torch.device) -> list[tuple
         weight, bias = random(2 * C, C, 2, 2) / (4 * C) ** 0.5, random(2 * C)
         planar = [x.permute(0, 3, 1, 2).contiguous(), offset.permute(0, 3, 1, 2).contiguous(), weight, bias]
         own = [x, offset, weight, bias]
-        backends = ["gather", "taps", *(["triton"] if where.type == "cuda" else [])]
+        backends = ["gather", "taps"]
         cases: list[tuple[str, Callable, list[Tensor]]] = [
             (b, lambda *a, b=b: deformable_merging(*a, backend=b), own) for b in backends
         ]

@@ -1,0 +1,49 @@
+"""optimize_for_inference: the same function, fewer operations, the model untouched."""
+
+import pytest
+import torch
+from torch import nn
+
+import litevit
+
+SMALL = {"embed_dim": 32, "depths": (1, 1, 1, 1), "num_heads": (1, 2, 4, 8)}
+SMALL_LIT = {"embed_dims": (32, 64, 128, 256), "depths": (1, 1, 1, 1), "num_heads": (1, 2, 4, 8)}
+
+
+def stir(model: nn.Module) -> nn.Module:
+    """Random norms and offsets: at initialisation BatchNorm is the identity and folding would prove nothing."""
+    torch.manual_seed(0)
+    with torch.no_grad():
+        for module in model.modules():
+            if isinstance(module, nn.BatchNorm2d):
+                module.running_mean.normal_()
+                module.running_var.uniform_(0.5, 2)
+                module.weight.normal_(1, 0.2)
+                module.bias.normal_()
+            if hasattr(module, "offset"):
+                module.offset.weight.normal_(0, 0.1)
+            if hasattr(module, "relative_position_bias_table"):
+                module.relative_position_bias_table.normal_()
+    return model
+
+
+@pytest.mark.parametrize(("name", "options"), [("litv2_s", SMALL), ("lit_s", SMALL_LIT)])
+@pytest.mark.parametrize("size", [(224, 224), (96, 160)])
+def test_same_function(name, options, size):
+    model = stir(litevit.create_model(name, num_classes=10, drop_path_rate=0.1, **options))
+    model.train()
+    before = {key: value.clone() for key, value in model.state_dict().items()}
+    fused = litevit.optimize_for_inference(model)
+    assert model.training
+    assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
+    assert not any(isinstance(m, nn.BatchNorm2d) for m in fused.modules())
+    images = torch.randn(2, 3, *size)
+    with torch.no_grad():
+        torch.testing.assert_close(fused(images), model.eval()(images), rtol=1e-5, atol=1e-5)
+
+
+def test_a_fixed_bias_follows_the_model():
+    fused = litevit.optimize_for_inference(litevit.create_model("lit_s", **SMALL_LIT))
+    assert fused.bfloat16()(torch.zeros(1, 3, 224, 224).bfloat16()).dtype == torch.bfloat16
+    biases = [m.fixed_bias for m in fused.modules() if hasattr(m, "fixed_bias")]
+    assert [tuple(b.shape) for b in biases] == [(4, 196, 196), (8, 49, 49)]
