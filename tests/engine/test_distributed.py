@@ -110,7 +110,8 @@ def test_sigterm_to_torchrun_saves_and_the_next_start_continues(tmp_path):
     process.send_signal(signal.SIGTERM)
     output, _ = process.communicate(timeout=120)
     steps = [int(path.name[5:13]) for path in list_checkpoints(tmp_path / "checkpoints")]
-    assert steps and 0 < steps[0] < 18, output
+    assert steps, output
+    assert 0 < steps[0] < 18, output
     assert len(re.findall("stopped=True", output)) == 2, output
     code, output = torchrun(tmp_path, "log_every=1")
     assert code == 0, output
