@@ -55,7 +55,7 @@ def plot_models(report: "Report", path: Path) -> None:
         bars, [f" {r['images_per_s']:.3g}  ({r['mode']}, {r['macs'] / 1e9:.1f} G MACs)" for r in rows], fontsize=8
     )
     axes.set_yticks(range(len(rows)), labels)
-    axes.set_xlim(0, 1.35 * max(row["images_per_s"] for row in rows))
+    axes.set_xlim(0, 1.5 * max(row["images_per_s"] for row in rows))
     axes.set_xlabel(f"images per second (median, bars: half the interquartile range)\n{_caption(report)}", fontsize=9)
     _save(figure, path)
 
