@@ -13,14 +13,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor
 
 NAME = re.compile(r"step-(\d{8,})-([0-9a-f]{8})\.pt")
 
 
 def write_atomically(
-    path: Path, write: Callable[[Path], None], *, rename: Callable[[Path], Path] | None = None
+    path: Path, write: Callable[[Path], object], *, rename: Callable[[Path], Path] | None = None
 ) -> Path:
     """Calls `write` with a temporary name beside `path`, then renames. Nothing half-written survives an error.
 
@@ -93,7 +93,7 @@ def save_weights(path: Path, state: dict[str, Tensor], metadata: dict[str, Any])
     """Weights alone as safetensors, with what they are in the header."""
     tensors = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in state.items()}
     text = {name: value if isinstance(value, str) else json.dumps(value) for name, value in metadata.items()}
-    write_atomically(path, lambda temporary: save_file(tensors, temporary, metadata=text))
+    write_atomically(path, lambda temporary: temporary.write_bytes(save(tensors, metadata=text)))
 
 
 def _digest(path: Path) -> str:

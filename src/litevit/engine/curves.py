@@ -14,7 +14,7 @@ def draw_curves(folder: Path) -> Path | None:
     rows = read_metrics(folder / "metrics.jsonl")
     train = [row for row in rows if row["kind"] == "train"]
     evaluated = [row for row in rows if row["kind"] == "eval"]
-    skipped = {"kind", "step", "epoch", "images"}
+    skipped = {"kind", "step", "epoch", "images", "loss"}  # the loss has its panel
     names = [name for name in (evaluated[0] if evaluated else {}) if name not in skipped]
     panels = ["loss", "lr", *names[:4]]
     figure = Figure(figsize=(4 * len(panels), 3.2), layout="constrained")

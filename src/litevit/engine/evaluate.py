@@ -1,5 +1,6 @@
 """Evaluation loops, exact over any number of processes: every image is counted once."""
 
+import os
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -20,7 +21,7 @@ def evaluation_loader(
         dataset,
         batch_size=batch_size,
         sampler=shard(len(dataset), rank=rank, world=world),  # type: ignore[arg-type]
-        num_workers=workers,
+        num_workers=min(workers, os.cpu_count() or 1),
         collate_fn=collate,
         pin_memory=accelerator is not None and accelerator.device.type == "cuda",
     )

@@ -385,6 +385,7 @@ class _Collate:
 def _batches(dataset: Dataset, stream: BatchStream, task: Task, workers: int, accelerator: Any) -> Iterator[Any]:
     from accelerate.utils import send_to_device
 
+    workers = min(workers, os.cpu_count() or 1)
     seed_everything(stream.seed, STEP)  # the loader draws its base seed from the global generator
     loader: DataLoader = DataLoader(
         SeededDataset(dataset, stream.seed),
