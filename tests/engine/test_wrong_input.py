@@ -93,8 +93,7 @@ def test_a_full_disk_keeps_the_checkpoints_that_are_there(tmp_path, monkeypatch,
     good = save_checkpoint(tmp_path, 1, {"a": torch.ones(3)}, keep=2)
 
     def full(state, path):
-        Path(path).write_bytes(b"half")
-        raise failure
+        full_disk(path, b"half", failure)
 
     monkeypatch.setattr(checkpoints.torch, "save", full)
     with pytest.raises(OSError, match="Could not write"):
@@ -102,11 +101,18 @@ def test_a_full_disk_keeps_the_checkpoints_that_are_there(tmp_path, monkeypatch,
     assert names(tmp_path) == [good.name]
     assert torch.equal(load_checkpoint(good)["a"], torch.ones(3))
 
-    monkeypatch.setattr(checkpoints, "save_file", lambda tensors, path, metadata: full(tensors, path))
-    (tmp_path / "best.safetensors").write_bytes(b"good")
+    monkeypatch.setattr(Path, "write_bytes", lambda path, data: full_disk(path, data, failure))
+    with open(tmp_path / "best.safetensors", "wb") as file:
+        file.write(b"good")
     with pytest.raises(OSError, match="Could not write"):
         save_weights(tmp_path / "best.safetensors", {"a": torch.ones(2)}, {})
     assert (tmp_path / "best.safetensors").read_bytes() == b"good"
+
+
+def full_disk(path, data, failure):
+    with open(path, "wb") as file:
+        file.write(data[: len(data) // 2])
+    raise failure
 
 
 def test_a_really_full_disk(tmp_path):
