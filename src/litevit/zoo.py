@@ -2,8 +2,7 @@
 
 import difflib
 import fnmatch
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -327,14 +326,3 @@ def info(name: str, image_size: int | tuple[int, int] | None = None) -> ModelInf
         licence=known.licence if known is not None else None,
         source=known.source if known is not None else None,
     )
-
-
-def describe(entry: Entry) -> dict[str, Any]:
-    """Backbone and task fields of a MODELS row as one flat dict."""
-    return {**asdict(entry.backbone), **asdict(entry.head)}
-
-
-def is_official_state(state: Mapping[str, Tensor]) -> bool:
-    """Whether keys are of an official checkpoint rather than ours."""
-    ours = ("stages.", "backbone.stages.", "backbone.trunk.", "trunk.")
-    return not any(key.startswith(ours) for key in state)
