@@ -9,6 +9,7 @@ from torch import nn
 from litevit.layers.conv_ffn import ConvFFN
 from litevit.layers.mlp import MLP
 from litevit.ops import blocked_ffn
+from litevit.ops import linear as ops_linear
 from litevit.ops.linear import CPU_UNITS, is_emulated, linear
 
 
@@ -40,6 +41,29 @@ def test_mlp_in_pieces(monkeypatch, shape):
     layer, x = MLP(8, 32), torch.randn(shape)
     with torch.no_grad():
         torch.testing.assert_close(layer(x), whole(layer, x))
+
+
+@pytest.mark.parametrize("pieces", [True, False])
+@pytest.mark.parametrize("onednn", [True, False])
+@pytest.mark.parametrize("block_bytes", [1 << 20, 1])
+def test_residual(monkeypatch, block_bytes, onednn, pieces):
+    if onednn and not torch.backends.mkldnn.is_available():
+        pytest.skip("PyTorch was built without oneDNN")
+    monkeypatch.setattr(ops_linear, "ONEDNN_PRODUCTS", onednn)
+    monkeypatch.setattr(blocked_ffn, "BLOCK_BYTES", block_bytes)
+    if not pieces:
+        monkeypatch.setattr(blocked_ffn, "pays", lambda *arguments: False)
+    for layer in (MLP(8, 32), ConvFFN(8, 32)):
+        x, residual = torch.randn(3, 17, 5, 8), torch.randn(3, 5, 17, 8).transpose(1, 2)
+        expected, kept = whole(layer, x) + residual, residual.clone()
+        with torch.no_grad():
+            torch.testing.assert_close(layer(x, residual=residual), expected)
+            torch.testing.assert_close(
+                layer.bfloat16()(x.bfloat16(), residual.bfloat16()).float(), expected, atol=0.05, rtol=0.05
+            )
+        assert torch.equal(residual, kept)
+        layer.float()
+        torch.testing.assert_close(layer(x, residual=residual).detach(), expected, atol=0.02, rtol=0.02)
 
 
 def test_who_does_not_get_pieces():
@@ -87,5 +111,7 @@ def test_operators_are_registered_well():
     x, w1, b1, w2, b2 = torch.randn(2, 3, 3, 4), torch.randn(8, 4), torch.randn(8), torch.randn(4, 8), torch.randn(4)
     kernel, shift = torch.randn(8, 1, 3, 3), torch.randn(8)
     checks = ("test_schema", "test_faketensor")  # no autograd: they run in inference only
-    torch.library.opcheck(torch.ops.litevit.mlp.default, (x, w1, b1, w2, b2), test_utils=checks)
-    torch.library.opcheck(torch.ops.litevit.conv_ffn.default, (x, w1, b1, kernel, shift, w2, b2), test_utils=checks)
+    for residual in (None, torch.randn_like(x)):
+        torch.library.opcheck(torch.ops.litevit.mlp.default, (x, w1, b1, w2, b2, residual), test_utils=checks)
+        arguments = (x, w1, b1, kernel, shift, w2, b2, residual)
+        torch.library.opcheck(torch.ops.litevit.conv_ffn.default, arguments, test_utils=checks)

@@ -11,9 +11,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from litevit.ops.linear import is_emulated, widened
+from litevit.ops.linear import is_emulated, prefers_onednn, product, widened
 
-BLOCK_BYTES = 5 << 20  # hidden bytes of one piece; measured, see docs/performance.md
+BLOCK_BYTES = 5 << 20  # hidden bytes of one piece in float32 (bfloat16: half); measured, see docs/performance.md
 MIN_BYTES = {"mlp": 24 << 20, "conv_ffn": 12 << 20}  # smaller hidden maps run whole; measured likewise
 
 
@@ -21,12 +21,12 @@ def pays(x: Tensor, hidden_dim: int, *modules: nn.Module) -> bool:
     """Whether `mlp` or `conv_ffn` below should run: inference on the CPU, a large map, modules nobody has replaced."""
     if x.device.type != "cpu" or torch.is_grad_enabled():
         return False
-    if torch.compiler.is_exporting() or torch.jit.is_tracing():
+    if torch.compiler.is_exporting() or torch.jit.is_tracing() or torch.is_autocast_enabled("cpu"):
         return False
     if any(type(m) not in (nn.Linear, nn.Conv2d) or m._forward_hooks or m._forward_pre_hooks for m in modules):
         return False
     if any(p.dtype != x.dtype or p.device != x.device for m in modules for p in m.parameters()):
-        return False  # autocast, or a mixture that the modules themselves should judge
+        return False  # a mixture that the modules themselves should judge
     emulated = is_emulated(x)
     return (
         emulated
@@ -39,31 +39,68 @@ def _block_bytes() -> int:
     return BLOCK_BYTES * max(1, torch.get_num_threads() // 2)
 
 
-def _mlp(x: Tensor, w1: Tensor, b1: Tensor, w2: Tensor, b2: Tensor) -> Tensor:
-    out = torch.empty_like(x)
+def _expand(x: Tensor, weight: Tensor, bias: Tensor, buffer: Tensor) -> Tensor:
+    """x @ weight.T + bias in weight's dtype. Args: x: (L, C); buffer: (L, K), used where the library can fill it."""
+    if prefers_onednn(x, weight):
+        return product(x, weight, bias)
+    return torch.addmm(bias, x.to(weight.dtype), weight.t(), out=buffer)
+
+
+def _mix(hidden: Tensor, kernel: Tensor, shift: Tensor, padding: tuple[int, int]) -> Tensor:
+    """GELU(DWConv3x3(hidden)). Args: hidden: (B, H, W, K). Returns: (B * h * W, K)."""
+    image, groups = hidden.permute(0, 3, 1, 2), kernel.shape[0]
+    if prefers_onednn(image, kernel):
+        mixed = torch.ops.mkldnn._convolution_pointwise(
+            image, kernel, shift, padding, (1, 1), (1, 1), groups, "gelu", [], "none"
+        )
+    else:
+        mixed = F.conv2d(image, kernel, shift, padding=padding, groups=groups)
+        torch.ops.aten.gelu_(mixed)
+    return mixed.permute(0, 2, 3, 1).reshape(-1, groups)
+
+
+def _reduce(out: Tensor, hidden: Tensor, weight: Tensor, bias: Tensor, residual: Tensor | None) -> None:
+    """out <- hidden @ weight.T + bias (+ residual), rounded to out's dtype."""
+    if out.dtype == hidden.dtype and not prefers_onednn(hidden, weight):
+        torch.addmm(bias, hidden, weight.t(), out=out)
+        if residual is not None:
+            out += residual
+    elif residual is None:
+        out.copy_(product(hidden, weight, bias))
+    else:
+        torch.add(product(hidden, weight, bias), residual, out=out)
+
+
+def _mlp(x: Tensor, w1: Tensor, b1: Tensor, w2: Tensor, b2: Tensor, residual: Tensor | None) -> Tensor:
+    out = torch.empty_like(x, memory_format=torch.contiguous_format)
     tokens, out_tokens = x.reshape(-1, x.shape[-1]), out.view(-1, x.shape[-1])
     _, w1, b1, w2, b2 = widened(x[:0], w1, b1, w2, b2)  # type: ignore[assignment]
     L, K = tokens.shape[0], w1.shape[0]
     step = min(L, max(64, _block_bytes() // (4 * K)))
-    buffer = tokens.new_empty(step, K, dtype=w1.dtype)
+    added = None if residual is None else residual.reshape(tokens.shape)
+    fused = prefers_onednn(x, w1)
+    buffer = tokens.new_empty(0 if fused else step, K, dtype=w1.dtype)
     for start in range(0, L, step):
-        piece = tokens[start : start + step].to(w1.dtype)
-        hidden = buffer[: piece.shape[0]]
-        torch.addmm(b1, piece, w1.t(), out=hidden)
-        torch.ops.aten.gelu_(hidden)
-        _into(out_tokens[start : start + step], b2, hidden, w2)
+        piece = tokens[start : start + step]
+        if fused:
+            hidden = product(piece, w1, b1, gelu=True)
+        else:
+            hidden = torch.ops.aten.gelu_(_expand(piece, w1, b1, buffer[: piece.shape[0]]))
+        piece_added = None if added is None else added[start : start + step]
+        _reduce(out_tokens[start : start + step], hidden, w2, b2, piece_added)
     return out
 
 
-def _into(out: Tensor, bias: Tensor, x: Tensor, weight: Tensor) -> None:
-    """out <- x @ weight.T + bias, rounded to out's dtype."""
-    if out.dtype == x.dtype:
-        torch.addmm(bias, x, weight.t(), out=out)
-    else:
-        out.copy_(torch.addmm(bias, x, weight.t()))
-
-
-def _conv_ffn(x: Tensor, w1: Tensor, b1: Tensor, kernel: Tensor, shift: Tensor, w2: Tensor, b2: Tensor) -> Tensor:
+def _conv_ffn(
+    x: Tensor,
+    w1: Tensor,
+    b1: Tensor,
+    kernel: Tensor,
+    shift: Tensor,
+    w2: Tensor,
+    b2: Tensor,
+    residual: Tensor | None,
+) -> Tensor:
     x = x.contiguous()
     out = torch.empty_like(x)
     _, H, W, _ = x.shape
@@ -71,34 +108,19 @@ def _conv_ffn(x: Tensor, w1: Tensor, b1: Tensor, kernel: Tensor, shift: Tensor, 
     _, w1, b1, kernel, shift, w2, b2 = widened(x[:0], w1, b1, kernel, shift, w2, b2)  # type: ignore[assignment]
     image_bytes = 4 * H * W * K
     if image_bytes <= 2 * _block_bytes():
-        _by_images(x, out, max(1, _block_bytes() // image_bytes), w1, b1, kernel, shift, w2, b2)
+        group = max(1, _block_bytes() // image_bytes)
+        buffer = w1.new_empty(min(group, x.shape[0]) * H * W, K)
+        for i in range(0, x.shape[0], group):
+            tokens = x[i : i + group].reshape(-1, x.shape[-1])
+            hidden = _expand(tokens, w1, b1, buffer[: tokens.shape[0]])
+            mixed = _mix(hidden.view(-1, H, W, K), kernel, shift, (1, 1))
+            added = None if residual is None else residual[i : i + group].reshape(tokens.shape)
+            _reduce(out[i : i + group].view(tokens.shape), mixed, w2, b2, added)
     else:
         rows = max(2, _block_bytes() // (4 * W * K))
-        for image, out_image in zip(x, out):
-            _by_rows(image, out_image, rows, w1, b1, kernel, shift, w2, b2)
+        for i in range(x.shape[0]):
+            _by_rows(x[i], out[i], rows, w1, b1, kernel, shift, w2, b2, None if residual is None else residual[i])
     return out
-
-
-def _by_images(
-    x: Tensor,
-    out: Tensor,
-    group: int,
-    w1: Tensor,
-    b1: Tensor,
-    kernel: Tensor,
-    shift: Tensor,
-    w2: Tensor,
-    b2: Tensor,
-) -> None:
-    _, H, W, C = x.shape
-    K = w1.shape[0]
-    buffer = w1.new_empty(min(group, x.shape[0]), H, W, K)
-    for piece, out_piece in zip(x.split(group), out.split(group)):
-        hidden = buffer[: piece.shape[0]]
-        torch.addmm(b1, piece.reshape(-1, C).to(w1.dtype), w1.t(), out=hidden.view(-1, K))
-        mixed = F.conv2d(hidden.permute(0, 3, 1, 2), kernel, shift, padding=1, groups=K)
-        torch.ops.aten.gelu_(mixed)
-        _into(out_piece.view(-1, C), b2, mixed.permute(0, 2, 3, 1).reshape(-1, K), w2)
 
 
 def _by_rows(
@@ -111,6 +133,7 @@ def _by_rows(
     shift: Tensor,
     w2: Tensor,
     b2: Tensor,
+    residual: Tensor | None,
 ) -> None:
     """One image (H, W, C). The buffer holds `rows` hidden rows and one more on either side, which the kernel reads."""
     H, W, C = image.shape
@@ -121,17 +144,19 @@ def _by_rows(
     while done_out < H:
         n = min(rows + 2 - filled, H - done_in)
         if n:
-            piece = image[done_in : done_in + n].reshape(n * W, C).to(w1.dtype)
-            torch.addmm(b1, piece, w1.t(), out=buffer[filled : filled + n].view(n * W, K))
+            piece = image[done_in : done_in + n].reshape(n * W, C)
+            target = buffer[filled : filled + n].view(n * W, K)
+            hidden = _expand(piece, w1, b1, target)
+            if hidden.data_ptr() != target.data_ptr():
+                target.copy_(hidden)
             done_in, filled = done_in + n, filled + n
         if done_in == H and filled < rows + 2:
             buffer[filled].zero_()  # the row below the image
             filled += 1
         ready = filled - 2
-        mixed = F.conv2d(buffer[:filled].permute(2, 0, 1)[None], kernel, shift, padding=(0, 1), groups=K)
-        torch.ops.aten.gelu_(mixed)
-        hidden = mixed[0].permute(1, 2, 0).reshape(ready * W, K)
-        _into(out[done_out : done_out + ready].view(ready * W, C), b2, hidden, w2)
+        mixed = _mix(buffer[None, :filled], kernel, shift, (0, 1))
+        added = None if residual is None else residual[done_out : done_out + ready].reshape(ready * W, C)
+        _reduce(out[done_out : done_out + ready].view(ready * W, C), mixed, w2, b2, added)
         done_out += ready
         if done_out < H:
             buffer[:2] = buffer[ready:filled].clone()
@@ -140,32 +165,53 @@ def _by_rows(
 
 # As custom operators a compiler takes them whole: their loops are neither unrolled nor broken up.
 @torch.library.custom_op("litevit::mlp", mutates_args=(), device_types="cpu")
-def _mlp_op(x: Tensor, w1: Tensor, b1: Tensor, w2: Tensor, b2: Tensor) -> Tensor:
-    return _mlp(x, w1, b1, w2, b2)
+def _mlp_op(x: Tensor, w1: Tensor, b1: Tensor, w2: Tensor, b2: Tensor, residual: Tensor | None) -> Tensor:
+    return _mlp(x, w1, b1, w2, b2, residual)
 
 
 @torch.library.custom_op("litevit::conv_ffn", mutates_args=(), device_types="cpu")
-def _conv_ffn_op(x: Tensor, w1: Tensor, b1: Tensor, kernel: Tensor, shift: Tensor, w2: Tensor, b2: Tensor) -> Tensor:
-    return _conv_ffn(x, w1, b1, kernel, shift, w2, b2)
+def _conv_ffn_op(
+    x: Tensor,
+    w1: Tensor,
+    b1: Tensor,
+    kernel: Tensor,
+    shift: Tensor,
+    w2: Tensor,
+    b2: Tensor,
+    residual: Tensor | None,
+) -> Tensor:
+    return _conv_ffn(x, w1, b1, kernel, shift, w2, b2, residual)
 
 
 @_mlp_op.register_fake
-def _(x: Tensor, w1: Tensor, b1: Tensor, w2: Tensor, b2: Tensor) -> Tensor:
-    return torch.empty_like(x)
-
-
-@_conv_ffn_op.register_fake
-def _(x: Tensor, w1: Tensor, b1: Tensor, kernel: Tensor, shift: Tensor, w2: Tensor, b2: Tensor) -> Tensor:
+def _(x: Tensor, w1: Tensor, b1: Tensor, w2: Tensor, b2: Tensor, residual: Tensor | None) -> Tensor:
     return torch.empty_like(x, memory_format=torch.contiguous_format)
 
 
-def mlp(x: Tensor, fc1: nn.Linear, fc2: nn.Linear) -> Tensor:
-    """fc2(GELU(fc1(x))). Args: x: (..., C). Returns: (..., C)."""
+@_conv_ffn_op.register_fake
+def _(
+    x: Tensor,
+    w1: Tensor,
+    b1: Tensor,
+    kernel: Tensor,
+    shift: Tensor,
+    w2: Tensor,
+    b2: Tensor,
+    residual: Tensor | None,
+) -> Tensor:
+    return torch.empty_like(x, memory_format=torch.contiguous_format)
+
+
+def mlp(x: Tensor, fc1: nn.Linear, fc2: nn.Linear, residual: Tensor | None = None) -> Tensor:
+    """fc2(GELU(fc1(x))), + residual if there is one. Args: x: (..., C). Returns: (..., C)."""
     run = _mlp_op if torch.compiler.is_compiling() else _mlp
-    return run(x, fc1.weight, fc1.bias, fc2.weight, fc2.bias)
+    return run(x, fc1.weight, fc1.bias, fc2.weight, fc2.bias, residual)
 
 
-def conv_ffn(x: Tensor, fc1: nn.Linear, dwconv: nn.Conv2d, fc2: nn.Linear) -> Tensor:
-    """fc2(GELU(dwconv(fc1(x)))), dwconv depthwise 3 x 3 with one zero around. Args: x: (B, H, W, C). Returns: as x."""
+def conv_ffn(x: Tensor, fc1: nn.Linear, dwconv: nn.Conv2d, fc2: nn.Linear, residual: Tensor | None = None) -> Tensor:
+    """fc2(GELU(dwconv(fc1(x)))), + residual if there is one; dwconv depthwise 3 x 3 with one zero around.
+
+    Args: x: (B, H, W, C). Returns: as x.
+    """
     run = _conv_ffn_op if torch.compiler.is_compiling() else _conv_ffn
-    return run(x, fc1.weight, fc1.bias, dwconv.weight, dwconv.bias, fc2.weight, fc2.bias)  # type: ignore[arg-type]
+    return run(x, fc1.weight, fc1.bias, dwconv.weight, dwconv.bias, fc2.weight, fc2.bias, residual)  # type: ignore[arg-type]

@@ -1,4 +1,4 @@
-"""The two halves of convolutional self-attention around its softmax (LVT, arXiv:2112.10809, sec. 3.1).
+"""Convolutional self-attention between its projections (LVT, arXiv:2112.10809, sec. 3.1): values, mix, overlapping sum.
 
 Windows of 3 x 3 pixels, one per 2 x 2 pixels: window (r, c) is centred at pixel (2r, 2c), and position 3 * ky + kx of
 it is pixel (2r - 1 + ky, 2c - 1 + kx), zero outside the map. There is no unfold and no fold: a map padded by one row
@@ -6,9 +6,16 @@ and column splits into even and odd rows and columns, and position (ky, kx) of e
 Shapes: B batch, H x W grid, h x w = ceil(H/2) x ceil(W/2) windows, N heads, D head channels, C = N * D.
 """
 
+from typing import Literal
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+from litevit.ops.kernels import takes_triton
+
+Backend = Literal["auto", "torch", "triton"]
+BACKENDS: tuple[Backend, ...] = ("auto", "torch", "triton")
 
 
 def window_values(x: Tensor, weight: Tensor, num_heads: int) -> Tensor:
@@ -31,6 +38,32 @@ def window_values(x: Tensor, weight: Tensor, num_heads: int) -> Tensor:
             pixels = padded[:, ky : ky + 2 * h : 2, kx : kx + 2 * w : 2]  # B h w C
             values.append(F.linear(pixels, weight[3 * ky + kx]).view(B, h, w, num_heads, -1))
     return torch.stack(values, 4)
+
+
+def mix_windows(logits: Tensor, values: Tensor, height: int, width: int, *, backend: Backend = "auto") -> Tensor:
+    """Each position of a window becomes a mixture of its nine, by a softmax over them; overlapping windows add up.
+
+    Args:
+        logits: (B, h, w, N, 9 sources, 9 destinations).
+        values: (B, h, w, N, 9, D).
+        height, width: H and W.
+        backend: `"torch"`: batched matrix products, which `"auto"` takes. `"triton"`, never run on a GPU, is taken when
+            asked for here or by `litevit.ops.kernels.use("triton")`, and is `"torch"` where Triton cannot run.
+
+    Returns:
+        (B, H, W, C).
+    """
+    if backend not in BACKENDS:
+        raise ValueError(f"mix_windows: backend must be one of {BACKENDS}, got {backend!r}")
+    if takes_triton(values, backend):
+        from litevit.ops.triton.csa import csa_mix
+
+        return csa_mix(logits, values, height, width)
+    weights = logits.softmax(-2).to(values.dtype)
+    mixed = torch.bmm(weights.flatten(0, 3).transpose(1, 2), values.flatten(0, 3))
+    # In two steps: a graph with dynamic sizes cannot prove that w divides w * N.
+    mixed = mixed.unflatten(0, (-1, values.shape[3])).view(values.shape)
+    return overlap_add(mixed, height, width)
 
 
 def overlap_add(windows: Tensor, height: int, width: int) -> Tensor:

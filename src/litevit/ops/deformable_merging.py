@@ -14,10 +14,11 @@ import torch.nn.functional as F
 from torch import Tensor
 from torchvision.ops import deform_conv2d
 
-from litevit.ops.linear import widened
+from litevit.ops.kernels import autocasted, takes_triton
+from litevit.ops.linear import product, widened
 
-Backend = Literal["auto", "taps", "gather", "torchvision"]
-BACKENDS: tuple[Backend, ...] = ("auto", "taps", "gather", "torchvision")
+Backend = Literal["auto", "taps", "gather", "torchvision", "triton"]
+BACKENDS: tuple[Backend, ...] = ("auto", "taps", "gather", "torchvision", "triton")
 
 
 def deformable_merging(
@@ -32,23 +33,30 @@ def deformable_merging(
         bias: (O,) or None.
         backend: `"gather"` reads rows of channels (any device), `"taps"` uses `grid_sample` (any device, exportable),
             `"torchvision"` calls `torchvision.ops.deform_conv2d` (float32 and float64). `"auto"` takes `"taps"` while
-            exporting and `"gather"` otherwise.
+            exporting and `"gather"` otherwise. `"triton"`, never run on a GPU, is taken when asked for here or by
+            `litevit.ops.kernels.use("triton")`, and is `"auto"` where Triton cannot run, or where a gradient must be
+            deterministic.
 
     Returns:
         (B, H//2, W//2, O). Sampling coordinates are computed in float32 (float64 if x is) whatever the dtype of x.
     """
-    if backend == "auto":
+    if backend not in BACKENDS:
+        raise ValueError(f"deformable_merging: backend must be one of {BACKENDS}, got {backend!r}")
+    if takes_triton(x, backend) and not (x.requires_grad and torch.are_deterministic_algorithms_enabled()):
+        from litevit.ops.triton.merging import deformable_sample
+
+        sampled = deformable_sample(autocasted(x), offset)
+        return product(sampled, weight.permute(0, 2, 3, 1).flatten(1), bias).to(x.dtype)
+    if backend in ("auto", "triton"):
         backend = "taps" if torch.compiler.is_exporting() else "gather"
     if backend == "torchvision":
         out = deform_conv2d(x.permute(0, 3, 1, 2), offset.permute(0, 3, 1, 2), weight, bias, stride=2)
         return out.permute(0, 2, 3, 1)
-    if backend not in BACKENDS:
-        raise ValueError(f"deformable_merging: backend must be one of {BACKENDS}, got {backend!r}")
     if backend == "taps":
         return _merge_taps(x, offset, weight, bias)
     wide, weight, bias = widened(x, weight, bias)  # type: ignore[assignment]
     sampled = _sample_gather(wide, offset)  # type: ignore[arg-type]
-    return F.linear(sampled, weight.permute(0, 2, 3, 1).flatten(1), bias).to(x.dtype)
+    return product(sampled, weight.permute(0, 2, 3, 1).flatten(1), bias).to(x.dtype)
 
 
 def sampling_points(offset: Tensor) -> tuple[Tensor, Tensor]:
@@ -89,17 +97,16 @@ def _sample_gather(x: Tensor, offset: Tensor) -> Tensor:
     _, h, w, _ = offset.shape
     py, px = sampling_points(offset)
     # A point further than one pixel outside reads nothing; clamping keeps its integer coordinates finite.
-    y0f, x0f = py.clamp(-2, H + 1).floor(), px.clamp(-2, W + 1).floor()
-    wy1, wx1 = py - y0f, px - x0f
-    y0, x0 = y0f.to(torch.int64), x0f.to(torch.int64)
-    ys, xs = torch.stack((y0, y0 + 1), -1), torch.stack((x0, x0 + 1), -1)  # B h w T 2
-    zero = torch.zeros((), dtype=py.dtype, device=x.device)
-    wy = torch.where((ys >= 0) & (ys < H), torch.stack((1 - wy1, wy1), -1), zero)
-    wx = torch.where((xs >= 0) & (xs < W), torch.stack((1 - wx1, wx1), -1), zero)
-    batch = torch.arange(B, device=x.device).view(B, 1, 1, 1, 1) * H
-    rows = (ys.clamp(0, H - 1) + batch) * W  # B h w T 2
-    index = rows[..., :, None] + xs.clamp(0, W - 1)[..., None, :]  # B h w T 2 2
-    weights = wy[..., :, None] * wx[..., None, :]
+    y0, x0 = py.clamp(-2, H + 1).floor(), px.clamp(-2, W + 1).floor()
+    y1, x1 = y0 + 1, x0 + 1
+    wy0, wy1 = _inside(y0, H, y1 - py), _inside(y1, H, py - y0)
+    wx0, wx1 = _inside(x0, W, x1 - px), _inside(x1, W, px - x0)
+    weights = torch.stack((wy0 * wx0, wy0 * wx1, wy1 * wx0, wy1 * wx1), -1)  # B h w T 4
+    first_row = torch.arange(B, device=x.device, dtype=torch.int32).view(B, 1, 1, 1) * H
+    # To integers before clamping: a NaN clamps to a row that exists, with weight 0.
+    row0, row1 = ((first_row + y.int().clamp(0, H - 1)) * W for y in (y0, y1))
+    col0, col1 = (c.int().clamp(0, W - 1) for c in (x0, x1))
+    index = torch.stack((row0 + col0, row0 + col1, row1 + col0, row1 + col1), -1)
     sampled = F.embedding_bag(
         index.view(B * h * w * 4, 4),
         x.reshape(B * H * W, C),
@@ -107,3 +114,8 @@ def _sample_gather(x: Tensor, offset: Tensor) -> Tensor:
         mode="sum",
     )
     return sampled.view(B, h, w, 4 * C)
+
+
+def _inside(position: Tensor, size: int, share: Tensor) -> Tensor:
+    """`share` where a row or column is on the map, 0 elsewhere."""
+    return torch.where((position >= 0) & (position < size), share, 0.0)

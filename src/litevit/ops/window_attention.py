@@ -12,10 +12,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from litevit.ops.kernels import autocasted, takes_triton
 from litevit.ops.linear import is_emulated
 
-Backend = Literal["auto", "broadcast", "bmm", "sdpa"]
-BACKENDS: tuple[Backend, ...] = ("auto", "broadcast", "bmm", "sdpa")
+Backend = Literal["auto", "broadcast", "bmm", "sdpa", "triton"]
+BACKENDS: tuple[Backend, ...] = ("auto", "broadcast", "bmm", "sdpa", "triton")
+MAX_TRITON_WINDOW = 4  # larger windows belong to matrix products
 
 
 def window_attention(
@@ -31,7 +33,8 @@ def window_attention(
         backend: `"broadcast"`: elementwise products over views of the map, for a compiler to fuse; memory grows with
             s ** 2 without one. `"bmm"`: batched matrix products on cut windows. `"sdpa"`: PyTorch's attention on cut
             windows. `"auto"`: `"broadcast"` when compiled with 2 x 2 windows, `"sdpa"` when exported or on a GPU,
-            `"bmm"` otherwise.
+            `"bmm"` otherwise. `"triton"` (s <= 4), never run on a GPU, is taken when asked for here or by
+            `litevit.ops.kernels.use("triton")`, and is `"auto"` where Triton cannot run.
 
     Returns:
         (B, H, W, N * D).
@@ -40,15 +43,19 @@ def window_attention(
         raise ValueError(f"window_attention: backend must be one of {BACKENDS}, got {backend!r}")
     _, H, W, _ = qkv.shape
     s = window_size
-    if backend == "auto":
+    if backend != "auto" and (H % s or W % s):
+        raise ValueError(f"window_attention: a {H} x {W} grid must be a multiple of window_size={s}")
+    if s <= MAX_TRITON_WINDOW and takes_triton(qkv, backend):
+        from litevit.ops.triton.windows import attend_windows
+
+        return attend_windows(autocasted(qkv), num_heads, s, scale)
+    if backend in ("auto", "triton"):
         if torch.compiler.is_exporting():
             backend = "sdpa"
         elif torch.compiler.is_compiling() and s == 2:
             backend = "broadcast"
         else:
             backend = "sdpa" if qkv.is_cuda else "bmm"
-    elif H % s or W % s:
-        raise ValueError(f"window_attention: a {H} x {W} grid must be a multiple of window_size={s}")
     if is_emulated(qkv) and backend != "sdpa":
         wide = window_attention(qkv.float(), num_heads=num_heads, window_size=s, scale=scale, backend=backend)
         return wide.to(qkv.dtype)
@@ -82,7 +89,9 @@ def _cut(qkv: Tensor, N: int, s: int, scale: float, backend: Backend) -> Tensor:
     B, H, W, E = qkv.shape
     D = E // (3 * N)
     h, w = H // s, W // s
-    q, k, v = qkv.view(B, h, s, w, s, 3, N, D).permute(5, 0, 1, 3, 6, 2, 4, 7).reshape(3, B * h * w, N, s * s, D)
+    # A clone, where reshape would look for a view and so tie a graph to grids of one window or of more.
+    cut = qkv.view(B, h, s, w, s, 3, N, D).permute(5, 0, 1, 3, 6, 2, 4, 7).clone(memory_format=torch.contiguous_format)
+    q, k, v = cut.view(3, B * h * w, N, s * s, D)
     if backend == "sdpa":
         out = F.scaled_dot_product_attention(q, k, v, scale=scale)
     else:
@@ -92,4 +101,4 @@ def _cut(qkv: Tensor, N: int, s: int, scale: float, backend: Backend) -> Tensor:
     if torch.compiler.is_exporting():  # depth to space exports at any size; a reshape would pin H and W
         depth = out.permute(0, 3, 6, 4, 5, 1, 2).reshape(B, N * D * s * s, h, w)
         return F.pixel_shuffle(depth, s).permute(0, 2, 3, 1)
-    return out.permute(0, 1, 4, 2, 5, 3, 6).reshape(B, H, W, N * D)
+    return out.permute(0, 1, 4, 2, 5, 3, 6).clone(memory_format=torch.contiguous_format).view(B, H, W, N * D)
