@@ -5,6 +5,7 @@ pixels (80 with 4 x 4 windows): below, a map is one cell or window wide, which t
 """
 
 from typing import Any
+from unittest import mock
 
 import pytest
 import torch
@@ -15,8 +16,6 @@ SIZES = [(2, 3, 75, 101), (4, 3, 128, 96), (2, 3, 160, 130), (3, 3, 97, 224), (2
 
 # Every family inside its classifier; maps with their output norms for the families that have a mechanism of their own.
 KINDS = [("classifier", name) for name in CLASSIFIERS] + [("backbone", name) for name in ("lit", "litv2", "lvt")]
-# timm's shifted windows split symbolic sizes in ways that the exporter cannot follow.
-EXPORTABLE = [(kind, name) for kind, name in KINDS if not name.startswith("swin")]
 
 
 def build(kind: str, name: str) -> torch.nn.Module:
@@ -42,8 +41,9 @@ def test_one_compiled_graph_for_all_sizes(kind: str, name: str) -> None:
     model = build(kind, name)
     counter = CompileCounterWithBackend("aot_eager")
     agree(torch.compile(model, fullgraph=True, dynamic=True, backend=counter), model, SIZES)
-    # One graph; where there are position tables another for the grid they are made for.
-    assert counter.frame_count <= 3
+    # One graph; another for a grid one window wide or high (SIZES have both, with 4 x 4 windows) and for the
+    # grid that a position table is made for. The counter sees the first one twice.
+    assert counter.frame_count <= (4 if name == "litv2_ws4" else 3)
 
 
 @pytest.mark.slow
@@ -72,7 +72,7 @@ def exported(model: torch.nn.Module, smallest: int) -> torch.nn.Module:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("kind", "name"), EXPORTABLE)
+@pytest.mark.parametrize(("kind", "name"), KINDS)
 @torch.no_grad()
 def test_export_with_dynamic_batch_height_and_width(kind: str, name: str) -> None:
     model = build(kind, name)
@@ -81,15 +81,22 @@ def test_export_with_dynamic_batch_height_and_width(kind: str, name: str) -> Non
     agree(exported(model, smallest), model, [*sizes, (1, 3, smallest, smallest), (1, 3, 224, 300)])
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("kind", ["classifier", "backbone"])
 @torch.no_grad()
-def test_swin_exports_at_one_size(kind: str) -> None:
-    model = build(kind, "swin_dtm")
-    images = torch.randn(2, 3, 96, 128)
-    batch = torch.export.Dim("batch", min=1, max=256)
-    program = torch.export.export(model, (images,), dynamic_shapes=({0: batch},)).module()
-    agree(program, model, [(2, 3, 96, 128), (1, 3, 96, 128), (5, 3, 96, 128)])
+def test_exportable_swin_windows_are_timms() -> None:
+    """The formula that exported Swin programs use, run eagerly; weights large enough for masks and biases to count."""
+    model = build("backbone", "swin_dtm")
+    for parameter in model.parameters():
+        parameter.add_(0.1 * torch.randn_like(parameter))
+    for size in [(1, 3, 64, 64), (2, 3, 75, 250), (1, 3, 224, 300)]:
+        images = torch.randn(size)
+        expected = model(images)
+        with (
+            mock.patch("torch.compiler.is_exporting", return_value=True),
+            mock.patch("torch.sym_max", max),
+        ):
+            maps = model(images)
+        for a, b in zip(maps, expected, strict=True):
+            torch.testing.assert_close(a, b, atol=1e-3 * b.abs().max().item(), rtol=0)
 
 
 @torch.no_grad()

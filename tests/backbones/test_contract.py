@@ -87,6 +87,17 @@ def test_unknown_flavour_and_override(family: str) -> None:
         backbone(family, num_headz=(1, 1, 1, 1))
     with pytest.raises(ValueError, match="needs 4 entries, one per stage, got 3"):
         backbone(family, depths=(1, 1, 1))
+    for rate in (-0.1, 1.0):
+        with pytest.raises(ValueError, match=rf"drop_path_rate must be in \[0, 1\), got {rate}"):
+            backbone(family, drop_path_rate=rate)
+
+
+@families
+def test_what_is_no_batch_of_images_is_refused(family: str) -> None:
+    model = backbone(family)
+    for shape in [(1, 3, 64, 24), (1, 3, 4, 64), (3, 64, 64), (1, 1, 64, 64)]:
+        with pytest.raises(ValueError, match=r"images must be \(B, 3, H, W\) with H and W at least \d+, got"):
+            model(torch.zeros(shape))
 
 
 @pytest.mark.parametrize("checkpointing", [False, True])

@@ -129,6 +129,7 @@ def test_class_token_does_not_change_the_maps_of_earlier_stages() -> None:
         ({"merging": "max"}, "merging must be"),
         ({"position": "rotary"}, "position must be"),
         ({"num_heads": (1, 1, 5, 5)}, "multiple of num_heads"),
+        ({"table_size": 16}, "table_size must be at least 32"),
     ],
 )
 def test_wrong_configs(overrides: dict, message: str) -> None:

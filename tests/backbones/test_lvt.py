@@ -236,8 +236,3 @@ def test_documented_examples_run(module) -> None:
 def test_wrong_config(overrides: dict, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         LVT(replace(SMALL, **overrides))
-
-
-def test_image_too_small() -> None:
-    with pytest.raises(ValueError, match="24 pixels"):
-        LVT(SMALL)(torch.zeros(1, 3, 64, 16))

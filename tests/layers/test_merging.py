@@ -10,7 +10,7 @@ from torch import nn
 
 from litevit.layers import deformable_merging as merging_file
 from litevit.layers.deformable_merging import DeformableTokenMerging
-from litevit.layers.out_norms import build_out_norms, check_stages
+from litevit.layers.out_norms import build_out_norms
 from litevit.layers.patch_embed import LinearMerging, PatchEmbed
 from litevit.ops.deformable_merging import deformable_merging
 
@@ -132,5 +132,3 @@ def test_out_norms() -> None:
         assert all(n.eps == 1e-5 for n in norms if isinstance(n, nn.LayerNorm))
     with pytest.raises(ValueError, match="out_norms must be one of"):
         build_out_norms("panoptic", (4,))
-    with pytest.raises(ValueError, match="X: depths needs 4 entries, one per stage, got 3"):
-        check_stages("X", {"depths": (1, 2, 3)})

@@ -13,14 +13,14 @@ import torch
 import torch.nn.functional as F
 from timm.layers import DropPath
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
 from litevit.layers.attention import Attention, RelativeAttention
 from litevit.layers.deformable_merging import DeformableTokenMerging
 from litevit.layers.features import FeatureSpec
 from litevit.layers.mlp import MLP
-from litevit.layers.out_norms import OutNorms, build_out_norms, check_stages
+from litevit.layers.out_norms import OutNorms, build_out_norms
 from litevit.layers.patch_embed import LinearMerging, PatchEmbed
+from litevit.layers.stage import Stage, check_config, check_images
 
 # Nominal image sizes the relative tables of each flavour are made for (grids: size // 16 and size // 32).
 TABLE_SIZE: dict[str, int] = {"none": 224, "detection": 800, "segmentation": 512}
@@ -58,6 +58,8 @@ class MLPBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Args: x: (B, H, W, C) or (B, L, C). Returns: as x."""
+        if isinstance(self.drop_path, nn.Identity):
+            return self.mlp(self.norm2(x), residual=x)  # one pass less over the map
         return x + self.drop_path(self.mlp(self.norm2(x)))
 
 
@@ -75,16 +77,9 @@ class AttentionBlock(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Args: x: (B, H, W, C) or (B, L, C). Returns: as x."""
         x = x + self.drop_path(self.attn(self.norm1(x)))
+        if isinstance(self.drop_path, nn.Identity):
+            return self.mlp(self.norm2(x), residual=x)  # one pass less over the map
         return x + self.drop_path(self.mlp(self.norm2(x)))
-
-
-class Stage(nn.Module):
-    """Entry (patch embedding or token merging), then blocks, at one resolution."""
-
-    def __init__(self, embed: nn.Module, blocks: list[nn.Module]):
-        super().__init__()
-        self.embed = embed
-        self.blocks = nn.ModuleList(blocks)
 
 
 class LIT(nn.Module):
@@ -98,7 +93,7 @@ class LIT(nn.Module):
     def __init__(self, config: LITConfig):
         super().__init__()
         c = config
-        check_stages(
+        check_config(
             "LIT",
             {
                 "embed_dims": c.embed_dims,
@@ -108,6 +103,7 @@ class LIT(nn.Module):
                 "attention": c.attention,
                 "sr_ratios": c.sr_ratios,
             },
+            drop_path_rate=c.drop_path_rate,
         )
         if c.out_norms not in TABLE_SIZE:
             raise ValueError(f"out_norms must be one of {tuple(TABLE_SIZE)}, got {c.out_norms!r}")
@@ -122,6 +118,8 @@ class LIT(nn.Module):
         self.grad_checkpointing = False
         self.features = tuple(FeatureSpec(dim, c.patch_size * 2**i) for i, dim in enumerate(c.embed_dims))
         table_size = c.table_size or (TABLE_SIZE[c.out_norms] if c.position == "relative" else 224)
+        if table_size < 8 * c.patch_size:
+            raise ValueError(f"LIT: table_size must be at least {8 * c.patch_size}, the last stride, got {table_size}")
         self.grids = tuple((table_size // f.stride, table_size // f.stride) for f in self.features)
 
         rates = torch.linspace(0, c.drop_path_rate, sum(c.depths), device="cpu").tolist()
@@ -198,14 +196,11 @@ class LIT(nn.Module):
             table = F.interpolate(table.permute(0, 3, 1, 2), size=(H, W), mode="bilinear").permute(0, 2, 3, 1)
         return x + table
 
-    def _run(self, block: nn.Module, x: Tensor) -> Tensor:
-        if self.grad_checkpointing and torch.is_grad_enabled() and not torch.jit.is_scripting():
-            return checkpoint(block, x, use_reentrant=False)  # type: ignore[return-value]
-        return block(x)
-
     def _forward(self, images: Tensor) -> tuple[tuple[Tensor, ...], Tensor | None]:
         p = self.config.patch_size
-        if self.config.position == "relative":  # LIT-Ti and PVT drop what does not fill a patch, LIT-S/M/B pad
+        pads = self.config.position == "relative"  # LIT-Ti and PVT drop what does not fill a patch, LIT-S/M/B pad
+        check_images("LIT", images, in_chans=self.config.in_chans, least=7 * p + 1 if pads else 8 * p)
+        if pads:
             H, W = images.shape[-2:]
             if torch.compiler.is_compiling() or H % p or W % p:
                 images = F.pad(images, (0, (W + p - 1) // p * p - W, 0, (H + p - 1) // p * p - H))
@@ -219,8 +214,7 @@ class LIT(nn.Module):
             if self.has_class_token and i == 3:
                 class_token = (self.cls_token + self.pos_embeds[3][:, :1]).expand(B, -1, -1)
                 x = torch.cat([class_token, x.reshape(B, H * W, C)], 1)
-            for block in stage.blocks:  # type: ignore[union-attr]
-                x = self._run(block, x)
+            x = stage.run_blocks(x, recompute=self.grad_checkpointing)  # type: ignore[operator]
             if self.has_class_token and i == 3:
                 class_token, x = x[:, 0], x[:, 1:].view(B, H, W, C)
             maps.append(self.out_norms[i](x).permute(0, 3, 1, 2))

@@ -11,14 +11,14 @@ import torch
 import torch.nn.functional as F
 from timm.layers import DropPath
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
 from litevit.layers.conv_ffn import ConvFFN
 from litevit.layers.deformable_merging import DeformableTokenMerging
 from litevit.layers.features import FeatureSpec
 from litevit.layers.hilo import HiLo
-from litevit.layers.out_norms import OutNorms, build_out_norms, check_stages
+from litevit.layers.out_norms import OutNorms, build_out_norms
 from litevit.layers.patch_embed import PatchEmbed
+from litevit.layers.stage import Stage, check_config, check_images
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,6 +48,8 @@ class ConvFFNBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Args: x: (B, H, W, C). Returns: (B, H, W, C)."""
+        if isinstance(self.drop_path, nn.Identity):
+            return self.mlp(self.norm2(x), residual=x)  # one pass less over the map
         return x + self.drop_path(self.mlp(self.norm2(x)))
 
 
@@ -65,16 +67,9 @@ class HiLoBlock(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Args: x: (B, H, W, C). Returns: (B, H, W, C)."""
         x = x + self.drop_path(self.attn(self.norm1(x)))
+        if isinstance(self.drop_path, nn.Identity):
+            return self.mlp(self.norm2(x), residual=x)  # one pass less over the map
         return x + self.drop_path(self.mlp(self.norm2(x)))
-
-
-class Stage(nn.Module):
-    """Entry (patch embedding or token merging), then blocks, at one resolution."""
-
-    def __init__(self, embed: nn.Module, blocks: list[nn.Module]):
-        super().__init__()
-        self.embed = embed
-        self.blocks = nn.ModuleList(blocks)
 
 
 class LITv2(nn.Module):
@@ -89,7 +84,11 @@ class LITv2(nn.Module):
     def __init__(self, config: LITv2Config):
         super().__init__()
         c = config
-        check_stages("LITv2", {"depths": c.depths, "num_heads": c.num_heads, "window_sizes": c.window_sizes})
+        check_config(
+            "LITv2",
+            {"depths": c.depths, "num_heads": c.num_heads, "window_sizes": c.window_sizes},
+            drop_path_rate=c.drop_path_rate,
+        )
         self.config = config
         self.grad_checkpointing = False
         dims = [c.embed_dim * 2**i for i in range(4)]
@@ -132,19 +131,16 @@ class LITv2(nn.Module):
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
         """Args: images: (B, in_chans, H, W), normalised, H and W >= 32. Returns: 4 x (B, C_i, H_i, W_i)."""
-        H, W = images.shape[-2:]
         p = self.config.patch_size
+        check_images("LITv2", images, in_chans=self.config.in_chans, least=7 * p + 1)
+        H, W = images.shape[-2:]
         if torch.compiler.is_compiling() or H % p or W % p:
             images = F.pad(images, (0, (W + p - 1) // p * p - W, 0, (H + p - 1) // p * p - H))
         x = images.permute(0, 2, 3, 1)
         maps = []
         for stage, out_norm in zip(self.stages, self.out_norms):
             x = stage.embed(x)  # type: ignore[operator]
-            for block in stage.blocks:  # type: ignore[union-attr]
-                if self.grad_checkpointing and torch.is_grad_enabled():
-                    x = checkpoint(block, x, use_reentrant=False)
-                else:
-                    x = block(x)
+            x = stage.run_blocks(x, recompute=self.grad_checkpointing)  # type: ignore[operator]
             maps.append(out_norm(x).permute(0, 3, 1, 2))
         return tuple(maps)
 

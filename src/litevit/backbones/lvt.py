@@ -13,14 +13,14 @@ from typing import Literal
 import torch
 from timm.layers import DropPath
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
 from litevit.layers.conv_ffn import ConvFFN
 from litevit.layers.csa import ConvolutionalSelfAttention
 from litevit.layers.features import FeatureSpec
 from litevit.layers.mlp import MLP
-from litevit.layers.out_norms import FIRST_NORMED, OutNorms, check_stages
+from litevit.layers.out_norms import FIRST_NORMED, OutNorms
 from litevit.layers.rasa import RecursiveAtrousSelfAttention
+from litevit.layers.stage import Stage, check_config, check_images
 from litevit.ops.linear import conv2d
 from litevit.ops.mix_token import swap_box
 
@@ -72,16 +72,9 @@ class LVTBlock(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Args: x: (B, H, W, C). Returns: (B, H, W, C)."""
         x = x + self.drop_path(self.attn(self.norm1(x)))
+        if isinstance(self.drop_path, nn.Identity):
+            return self.mlp(self.norm2(x), residual=x)  # one pass less over the map
         return x + self.drop_path(self.mlp(self.norm2(x)))
-
-
-class Stage(nn.Module):
-    """Patch embedding, then blocks, at one resolution."""
-
-    def __init__(self, embed: nn.Module, blocks: list[nn.Module]):
-        super().__init__()
-        self.embed = embed
-        self.blocks = nn.ModuleList(blocks)
 
 
 class LVT(nn.Module):
@@ -96,7 +89,7 @@ class LVT(nn.Module):
     def __init__(self, config: LVTConfig):
         super().__init__()
         c = config
-        check_stages(
+        check_config(
             "LVT",
             {
                 "embed_dims": c.embed_dims,
@@ -106,6 +99,7 @@ class LVT(nn.Module):
                 "mixers": c.mixers,
                 "sr_ratios": c.sr_ratios,
             },
+            drop_path_rate=c.drop_path_rate,
         )
         if c.out_norms not in FIRST_NORMED:
             raise ValueError(f"out_norms must be one of {tuple(FIRST_NORMED)}, got {c.out_norms!r}")
@@ -166,22 +160,14 @@ class LVT(nn.Module):
         Returns:
             4 x (B, C_i, H_i, W_i), H_i = ceil(H_{i-1} / 2).
         """
-        if not torch.compiler.is_compiling() and min(images.shape[-2:]) <= 6 * self.config.patch_size:
-            raise ValueError(
-                f"LVT: image sides must be larger than {6 * self.config.patch_size} pixels, "
-                f"got {images.shape[-2]} x {images.shape[-1]}"
-            )
+        check_images("LVT", images, in_chans=self.config.in_chans, least=6 * self.config.patch_size + 1)
         x = images.permute(0, 2, 3, 1)
         maps = []
         for i, (stage, norm) in enumerate(zip(self.stages, self.stage_norms)):
             x = stage.embed(x)  # type: ignore[operator]
             if i == 0 and mix_box is not None:
                 x = swap_box(x, mix_box, cell=self.features[-1].stride // self.features[0].stride)
-            for block in stage.blocks:  # type: ignore[union-attr]
-                if self.grad_checkpointing and torch.is_grad_enabled():
-                    x = checkpoint(block, x, use_reentrant=False)
-                else:
-                    x = block(x)
+            x = stage.run_blocks(x, recompute=self.grad_checkpointing)  # type: ignore[operator]
             x = norm(x)
             maps.append(x.permute(0, 3, 1, 2))
         return tuple(maps)

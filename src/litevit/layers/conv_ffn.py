@@ -15,15 +15,14 @@ class ConvFFN(nn.Module):
         super().__init__()
         self.fc1 = nn.Linear(dim, hidden_dim)
         self.dwconv = nn.Conv2d(hidden_dim, hidden_dim, 3, padding=1, groups=hidden_dim)
-        self.act = nn.GELU()
         self.fc2 = nn.Linear(hidden_dim, dim)
         nn.init.normal_(self.dwconv.weight, std=math.sqrt(2 / 9))  # fan-out of a depthwise 3 x 3
         nn.init.zeros_(self.dwconv.bias)  # type: ignore[arg-type]
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Args: x: (B, H, W, C). Returns: (B, H, W, C)."""
+    def forward(self, x: Tensor, residual: Tensor | None = None) -> Tensor:
+        """Args: x: (B, H, W, C); residual: added to the result, shaped as x. Returns: (B, H, W, C)."""
         if blocked_ffn.pays(x, self.dwconv.out_channels, self.fc1, self.dwconv, self.fc2):
-            return blocked_ffn.conv_ffn(x, self.fc1, self.dwconv, self.fc2)
+            return blocked_ffn.conv_ffn(x, self.fc1, self.dwconv, self.fc2, residual)
         x = linear(self.fc1, x).permute(0, 3, 1, 2)  # BCHW view of BHWC memory: channels_last, nothing is copied
-        x = self.act(conv2d(self.dwconv, x))
-        return linear(self.fc2, x.permute(0, 2, 3, 1))
+        x = conv2d(self.dwconv, x, gelu=True)
+        return linear(self.fc2, x.permute(0, 2, 3, 1), residual=residual)

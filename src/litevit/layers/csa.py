@@ -10,7 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from litevit.ops.csa import overlap_add, window_means, window_values
+from litevit.ops import csa_strips
+from litevit.ops.csa import mix_windows, window_means, window_values
 from litevit.ops.linear import is_emulated, linear, widened
 
 
@@ -60,8 +61,8 @@ class ConvolutionalSelfAttention(nn.Module):
             nn.init.zeros_(layer.bias)
         nn.init.normal_(self.value_weight, std=math.sqrt(2 / (9 * self.value_weight.shape[1])))
 
-    def _attention_TN(self, x: Tensor) -> Tensor:
-        """Softmax weights as (B, h, w, N, 9 sources, 9 destinations).
+    def _logits_TN(self, x: Tensor) -> Tensor:
+        """Logits as (B, h, w, N, 9 sources, 9 destinations).
 
         The rows of `attn` are head, destination, source. Reading them with the source first puts the softmax on the
         last axis but one, where it vectorises (3x on a CPU), and the scale costs nothing on the weights.
@@ -73,22 +74,24 @@ class ConvolutionalSelfAttention(nn.Module):
         if weight.dtype == means.dtype:
             means, weight, bias = widened(means, weight, bias)  # type: ignore[assignment]
         logits = F.linear(means, weight, bias)
-        return logits.view(*logits.shape[:3], N, 9, 9).softmax(-2)
+        return logits.view(*logits.shape[:3], N, 9, 9)
 
     def attention_probabilities(self, x: Tensor) -> Tensor:
         """Softmax weights, for looking inside. Args: x: as `forward`. Returns: (B, h, w, N, 9, 9)."""
-        return self._attention_TN(x).transpose(-2, -1)
+        return self._logits_TN(x).softmax(-2).transpose(-2, -1)
 
     def forward(self, x: Tensor) -> Tensor:
         """Args: x: (B, H, W, C). Returns: (B, H, W, C)."""
+        if csa_strips.pays(x, self.attn, self.proj) and self.value_weight.dtype == x.dtype:
+            return csa_strips.attend(x, self.attn, self.value_weight, self.proj, self.num_heads, self.scale)
+        return self.forward_whole(x)
+
+    def forward_whole(self, x: Tensor) -> Tensor:
+        """As `forward`, the whole map at once: training, exporting, GPUs. Args: x: (B, H, W, C). Returns: as x."""
         _, H, W, _ = x.shape
         value_weight = self.value_weight
         emulated = is_emulated(x) and value_weight.dtype == x.dtype
         inputs = (x.float(), value_weight.float()) if emulated else (x, value_weight)
         values = window_values(*inputs, self.num_heads)  # B h w N 9 D
-        weights = self._attention_TN(x).to(values.dtype)
-        mixed = torch.bmm(weights.flatten(0, 3).transpose(1, 2), values.flatten(0, 3))
-        # In two steps: a graph with dynamic sizes cannot prove that w divides w * N.
-        mixed = mixed.unflatten(0, (-1, self.num_heads)).view(values.shape)
-        out = overlap_add(mixed, H, W)
+        out = mix_windows(self._logits_TN(x), values, H, W)
         return linear(self.proj, out.to(x.dtype) if emulated else out)

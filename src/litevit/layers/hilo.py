@@ -51,7 +51,7 @@ class HiLo(nn.Module):
         pad_windows: bool = True,
     ):
         super().__init__()
-        if dim % num_heads:
+        if num_heads < 1 or dim % num_heads:
             raise ValueError(f"HiLo: dim must be a multiple of num_heads, got dim={dim}, num_heads={num_heads}")
         if window_size < 1:
             raise ValueError(f"HiLo: window_size must be at least 1, got {window_size}")
@@ -101,9 +101,8 @@ class HiLo(nn.Module):
         if self.lo_heads:
             outs.append(linear(self.lo_proj, self._lo_fi(x, projected[..., : self.lo_dim])))
         out = torch.cat(outs, -1) if len(outs) == 2 else outs[0]
-        if torch.compiler.is_exporting():  # a slice would pin H and W
-            rows, columns = torch.arange(H, device=x.device), torch.arange(W, device=x.device)
-            return out.index_select(1, rows).index_select(2, columns) if s > 1 else out
+        if torch.compiler.is_compiling():  # a slice would tie the graph to grids that need it, or do not
+            return F.pad(out, (0, 0, 0, W - w * s, 0, H - h * s)) if s > 1 else out
         return out[:, :H, :W]
 
     def _hi_fi(self, qkv: Tensor) -> Tensor:

@@ -13,11 +13,10 @@ class MLP(nn.Module):
         super().__init__()
         self.hidden_dim = hidden_dim
         self.fc1 = nn.Linear(dim, hidden_dim)
-        self.act = nn.GELU()
         self.fc2 = nn.Linear(hidden_dim, dim)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Args: x: (..., C). Returns: (..., C)."""
+    def forward(self, x: Tensor, residual: Tensor | None = None) -> Tensor:
+        """Args: x: (..., C); residual: added to the result, shaped as x. Returns: (..., C)."""
         if blocked_ffn.pays(x, self.hidden_dim, self.fc1, self.fc2):
-            return blocked_ffn.mlp(x, self.fc1, self.fc2)
-        return linear(self.fc2, self.act(linear(self.fc1, x)))
+            return blocked_ffn.mlp(x, self.fc1, self.fc2, residual)
+        return linear(self.fc2, linear(self.fc1, x, gelu=True), residual=residual)

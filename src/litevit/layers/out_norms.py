@@ -21,10 +21,3 @@ def build_out_norms(kind: OutNorms, channels: Sequence[int]) -> nn.ModuleList:
     first = FIRST_NORMED[kind]
     normed = [first is not None and i >= first for i in range(len(channels))]
     return nn.ModuleList(nn.LayerNorm(c, eps=1e-5) if on else nn.Identity() for c, on in zip(channels, normed))
-
-
-def check_stages(name: str, fields: dict[str, Sequence]) -> None:
-    """Raises ValueError when a per-stage field has not four entries."""
-    for field, value in fields.items():
-        if len(value) != 4:
-            raise ValueError(f"{name}: {field} needs 4 entries, one per stage, got {len(value)}: {tuple(value)}")
