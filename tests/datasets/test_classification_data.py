@@ -20,11 +20,9 @@ from litevit.data.classification import (
     Augment,
     ClassificationData,
     ClassificationImages,
-    WebDatasetReader,
     count_classes,
     create_dataset,
     eval_transform,
-    expand_shards,
     held_out_indices,
     numeric_class_order,
     real_label_sets,
@@ -32,6 +30,7 @@ from litevit.data.classification import (
 )
 from litevit.data.embedded import Digits, digits_split
 from litevit.data.sampling import BatchStream, SampleKey, SeededDataset, Unreadable, epoch_order, epoch_size, shard
+from litevit.data.shards import WebDatasetReader, expand_shards
 
 
 def picture(seed: int, mode: str = "RGB", size: tuple[int, int] = (20, 16)) -> Image.Image:

@@ -139,6 +139,14 @@ def test_unreadable_files_do_not_hide_the_others(healthy) -> None:
     assert report.exit_code == 1
 
 
+def test_annotations_of_one_split_only(healthy) -> None:
+    (healthy / "annotations" / "instances_train2017.json").unlink()
+    report = examine(healthy)
+    assert found(report) == {"missing annotation files": 1}
+    assert "instances_train2017.json" in report.render()
+    assert report.exit_code == 1
+
+
 def test_panoptic_damage(panoptic_content, write_panoptic_set, tmp_path) -> None:
     content, maps = panoptic_content
     write_panoptic_set(content, maps)

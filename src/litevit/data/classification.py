@@ -5,15 +5,13 @@ Sources (`ClassificationData.path` and `.reader`):
 * a `.tar` file with a folder per class, or a folder with one `.tar` per class;
 * WebDataset shards: a folder or a pattern such as `shards/train-{0000..0009}.tar`, with `reader="wds"`;
 * a Hugging Face data set, with `reader="hfds/NAME"` (`path` is then its cache folder, and may be empty);
+* either of the two read front to back instead of by index, with `stream=True` (`litevit.data.streaming`);
 * the data that come with the installation: `path="embedded:digits"`.
 """
 
-import glob
-import io
 import json
 import os
 import re
-import tarfile
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
@@ -26,7 +24,10 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from litevit.data.embedded import Digits
-from litevit.data.sampling import Unreadable
+from litevit.data.images import ClassificationImages, Policy, class_names
+from litevit.data.posterize import with_posterize_to_black
+from litevit.data.shards import WebDatasetReader
+from litevit.data.streaming import NO_DATASETS, StreamedImages, create_source, epoch_samples
 
 ANY = 10**9  # as a number of classes: not compared with the data
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
@@ -59,6 +60,9 @@ class Augment:
 class ClassificationData:
     path: str = ""
     reader: str = ""  # timm's prefix: "" (folder or tar), "wds", "hfds/NAME"
+    stream: bool = False  # read shards front to back: for data that are not on a local disk
+    num_samples: int | None = None  # an epoch of a stream; None: what the shards hold, where that is known
+    shuffle_buffer: int = 4096  # undecoded images of a stream that every process draws from
     train_split: str = "train"
     eval_split: str = "validation"
     num_classes: int = 1000  # 0: count the class folders
@@ -81,7 +85,9 @@ def create_dataset(data: ClassificationData, split: Literal["train", "eval"]) ->
     transform = train_transform(data) if split == "train" else eval_transform(data)
     if data.path == "embedded:digits":
         return Digits("train" if split == "train" else "validation", size=data.image_size, transform=transform)
-    policy: Literal["skip", "raise"] = data.unreadable if split == "train" else "raise"
+    policy: Policy = data.unreadable if split == "train" else "raise"
+    if data.stream:
+        return _create_stream(data, split, transform, policy)
     reader = create_reader(data, data.train_split if split == "train" else data.eval_split)
     if data.hold_out and _one_folder_for_both(data):
         held_out = set(held_out_indices([sample[1] for sample in reader.samples], data.hold_out))
@@ -93,6 +99,32 @@ def create_dataset(data: ClassificationData, split: Literal["train", "eval"]) ->
             "Make one, or hold out a share of each class with --data.hold_out 0.1."
         )
     return ClassificationImages(reader, num_classes=data.num_classes, transform=transform, unreadable=policy)
+
+
+def _create_stream(data: ClassificationData, split: str, transform: Any, policy: Policy) -> StreamedImages:
+    if not data.path and data.reader.lower() == "wds":
+        raise ValueError(NO_PATH)
+    for name, used in {
+        "hold_out": data.hold_out > 0,
+        "augment.repeats": split == "train" and data.augment.repeats > 1,
+        "token_labels": split == "train" and data.token_labels is not None,
+    }.items():
+        if used:
+            raise ValueError(f"data.{name} needs data read by index: set --data.stream False, or do without it.")
+    source = create_source(data.path, data.reader, data.train_split if split == "train" else data.eval_split)
+    if source.classes:
+        _compare_classes(Path(source.where), len(source.classes), data.num_classes)
+    return StreamedImages(
+        source,
+        num_classes=data.num_classes,
+        transform=transform,
+        unreadable=policy,
+        buffer=data.shuffle_buffer,
+        samples=data.num_samples,
+    )
+
+
+NO_PATH = "This recipe needs data: give --data PATH, a folder with one folder per class."
 
 
 def _one_folder_for_both(data: ClassificationData) -> bool:
@@ -121,7 +153,7 @@ def train_transform(data: ClassificationData) -> Callable[[Image.Image], Tensor]
     augment = data.augment
     if augment.crop == "padded":
         return _small_image_transform(data)
-    return create_transform(
+    transform = create_transform(
         input_size=(3, data.image_size, data.image_size),
         is_training=True,
         scale=augment.scale,
@@ -137,6 +169,7 @@ def train_transform(data: ClassificationData) -> Callable[[Image.Image], Tensor]
         re_count=augment.erase_count,
         use_prefetcher=False,
     )
+    return with_posterize_to_black(transform)
 
 
 def _small_image_transform(data: ClassificationData) -> Callable[[Image.Image], Tensor]:
@@ -155,7 +188,7 @@ def _small_image_transform(data: ClassificationData) -> Callable[[Image.Image], 
     if augment.erase_prob:
         mode, count = augment.erase_mode, augment.erase_count
         steps.append(RandomErasing(augment.erase_prob, mode=mode, max_count=count, device="cpu"))
-    return transforms.Compose(steps)
+    return with_posterize_to_black(transforms.Compose(steps))
 
 
 def eval_transform(data: ClassificationData) -> Callable[[Image.Image], Tensor]:
@@ -174,79 +207,6 @@ def eval_transform(data: ClassificationData) -> Callable[[Image.Image], Tensor]:
     )
 
 
-class ClassificationImages(Dataset):
-    """Images of a timm reader. One that cannot be read is never silently replaced (timm's own data set would).
-
-    Args:
-        reader: timm's reader: `reader[i]` is (file, class), `reader.filename(i)` its name.
-        unreadable: "raise" stops with the file's name; "skip" returns an `Unreadable`, which the loop names and counts.
-    """
-
-    def __init__(
-        self,
-        reader: Any,
-        *,
-        num_classes: int,
-        transform: Callable[[Image.Image], Any] | None = None,
-        unreadable: Literal["skip", "raise"] = "raise",
-    ):
-        self.reader = reader
-        self.num_classes = num_classes
-        self.transform = transform
-        self.unreadable = unreadable
-        self.classes = class_names(reader)
-        targets = getattr(reader, "targets", None)
-        if targets is None and hasattr(reader, "samples"):
-            targets = [sample[1] for sample in reader.samples]
-        if targets is not None and len(targets):
-            check_labels(int(min(targets)), num_classes, "the smallest label")
-            check_labels(int(max(targets)), num_classes, "the largest label")
-
-    def __len__(self) -> int:
-        return len(self.reader)
-
-    def __getitem__(self, index: int) -> Any:
-        try:
-            image, target = self.load(index)
-        except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:  # what Pillow raises
-            if isinstance(error, LabelError):
-                raise
-            if self.unreadable == "skip":
-                return Unreadable(self.name(index), str(error))
-            raise ValueError(f"Cannot read {self.name(index)}: {error}. Remove or repair the file.") from error
-        return (self.transform(image) if self.transform else image), target
-
-    def load(self, index: int) -> tuple[Image.Image, int]:
-        file, target = self.reader[index][:2]
-        target = int(target)
-        check_labels(target, self.num_classes, self.name(index))
-        image = file if isinstance(file, Image.Image) else Image.open(file)
-        return image.convert("RGB"), target
-
-    def name(self, index: int) -> str:
-        try:
-            return str(self.reader.filename(index, absolute=True))
-        except (AssertionError, NotImplementedError, KeyError):  # Hugging Face data sets have no file names
-            return f"sample {index}"
-
-
-class LabelError(ValueError):
-    """A label that the head has no class for; never skipped as unreadable."""
-
-
-def check_labels(label: int, num_classes: int, where: str) -> None:
-    if not 0 <= label < num_classes:
-        raise LabelError(
-            f"Labels must lie in 0..{num_classes - 1} for a head of {num_classes} classes, got {label} ({where}). "
-            "Set --data.num_classes to the number of classes of the data."
-        )
-
-
-def class_names(reader: Any) -> tuple[str, ...]:
-    mapping = getattr(reader, "class_to_idx", None) or getattr(reader, "class_name_to_idx", None) or {}
-    return tuple(name for name, _ in sorted(mapping.items(), key=lambda item: item[1]))
-
-
 def create_reader(data: ClassificationData, split: str) -> Any:
     """A timm reader, after checks that name what is wrong with the path."""
     if data.reader.lower().startswith("hfds/"):
@@ -255,9 +215,9 @@ def create_reader(data: ClassificationData, split: str) -> Any:
         try:
             return timm_reader(data.reader, root=data.path or None, split=split)
         except ImportError as error:
-            raise ImportError("Hugging Face data sets need the datasets package: pip install datasets") from error
+            raise ImportError(NO_DATASETS) from error
     if not data.path:
-        raise ValueError("This recipe needs data: give --data PATH, a folder with one folder per class.")
+        raise ValueError(NO_PATH)
     if data.reader.lower().split("/")[0] == "wds":
         return WebDatasetReader(data.path, split)
     if data.reader:
@@ -346,6 +306,11 @@ def count_classes(data: ClassificationData) -> int:
     """How many classes the training set has, by its folders or its largest label."""
     if data.path == "embedded:digits":
         return len(Digits.classes)
+    if data.stream and data.reader.lower().startswith("hfds/"):
+        names = create_source(data.path, data.reader, data.train_split).classes
+        if names:
+            return len(names)
+        raise ValueError(f"Cannot count the classes of {data.reader}; give --data.num_classes.")
     reader = create_reader(replace(data, num_classes=ANY), data.train_split)
     if names := class_names(reader):
         return len(names)
@@ -355,97 +320,12 @@ def count_classes(data: ClassificationData) -> int:
 
 
 def resolve_classes(data: ClassificationData) -> ClassificationData:
-    """Fills in `num_classes` where it is 0."""
-    return replace(data, num_classes=count_classes(data)) if data.num_classes == 0 else data
-
-
-class WebDatasetReader:
-    """Random access to WebDataset shards on a local disk, with timm's reader interface.
-
-    A streaming reader's order depends on its workers; this one reads the shards' indexes once (headers only), so that
-    sample i is the same for any number of workers and an interrupted run can be continued exactly.
-
-    Args:
-        path: a folder (all `*.tar`, or those called `<split>-*.tar` or `<split>_*.tar` where there are any), or a
-            pattern with `*` and `{0000..0009}`.
-    """
-
-    def __init__(self, path: str, split: str):
-        self.shards = expand_shards(path, split)
-        images: dict[tuple[int, str], tuple[str, int, int]] = {}
-        labels: dict[tuple[int, str], tuple[str, int, int]] = {}
-        extensions = {"jpg", "jpeg", "png", "webp", "ppm"}
-        for number, shard in enumerate(self.shards):
-            try:
-                with tarfile.open(shard, "r:") as archive:
-                    for member in archive:
-                        if not member.isfile():
-                            continue
-                        folder, _, base = member.name.rpartition("/")
-                        stem, _, extension = base.partition(".")
-                        place = (member.name, member.offset_data, member.size)
-                        if extension.lower() in extensions:
-                            images[number, f"{folder}/{stem}"] = place
-                        elif extension.lower() in ("cls", "json"):
-                            labels[number, f"{folder}/{stem}"] = place
-            except tarfile.TarError as error:
-                raise ValueError(f"{shard} is not a readable tar file: {error}.") from error
-        self.samples: list[tuple[int, str, int, int]] = []
-        self.targets: list[int] = []
-        for key, (name, offset, size) in images.items():
-            if key not in labels:
-                raise ValueError(f"{self.shards[key[0]]}: {name} has no label (.cls or .json) beside it.")
-            self.targets.append(self._label(key[0], labels[key]))
-            self.samples.append((key[0], name, offset, size))
-        if not self.samples:
-            raise ValueError(f"No images in the shards of {path} ({len(self.shards)} files).")
-
-    def _label(self, shard: int, place: tuple[str, int, int]) -> int:
-        name, offset, size = place
-        text = self._read(shard, offset, size).decode()
-        try:
-            return int(json.loads(text)["label"]) if name.endswith("json") else int(text)
-        except (ValueError, KeyError, TypeError):
-            raise ValueError(f"{self.shards[shard]}: the label {name} is not a number: {text[:40]!r}") from None
-
-    def _read(self, shard: int, offset: int, size: int) -> bytes:
-        with open(self.shards[shard], "rb") as file:
-            file.seek(offset)
-            return file.read(size)
-
-    def __len__(self) -> int:
-        return len(self.samples)
-
-    def __getitem__(self, index: int) -> tuple[io.BytesIO, int]:
-        shard, _, offset, size = self.samples[index]
-        return io.BytesIO(self._read(shard, offset, size)), self.targets[index]
-
-    def filename(self, index: int, basename: bool = False, absolute: bool = False) -> str:
-        shard, name, _, _ = self.samples[index]
-        return os.path.basename(name) if basename else f"{self.shards[shard]}:{name}"
-
-
-def expand_shards(path: str, split: str) -> list[str]:
-    if os.path.isdir(path):
-        every = sorted(glob.glob(os.path.join(path, "*.tar")))
-        named = [file for file in every if re.match(rf"{re.escape(split)}[-_]", os.path.basename(file))]
-        files = named or every
-    else:
-        match = re.search(r"\{(\d+)\.\.(\d+)\}", path)
-        patterns = [path]
-        if match:
-            low, high = match[1], match[2]
-            numbers = range(int(low), int(high) + 1)
-            patterns = [path[: match.start()] + str(n).zfill(len(low)) + path[match.end() :] for n in numbers]
-        files = [file for pattern in patterns for file in sorted(glob.glob(pattern)) or [pattern]]
-    if not files:
-        raise FileNotFoundError(f"No .tar shards in {path}.")
-    if missing := [file for file in files if not os.path.exists(file)]:
-        raise FileNotFoundError(f"No shard {missing[0]} ({len(missing)} of {len(files)} missing).")
-    return files
-
-
-LabelSet = Literal["imagenet", "real", "v2"]
+    """Fills in `num_classes` where it is 0, and the length of a stream's epoch."""
+    if data.num_classes == 0:
+        data = replace(data, num_classes=count_classes(data))
+    if data.stream and data.num_samples is None:
+        data = replace(data, num_samples=epoch_samples(create_dataset(data, "train")))  # type: ignore[arg-type]
+    return data
 
 
 def real_label_sets(names: Sequence[str]) -> list[list[int]]:

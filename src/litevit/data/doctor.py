@@ -188,6 +188,7 @@ def _examine_coco(path: Path, files: list[Path], examples: int) -> Report:
     listed: dict[
         str, dict[str, set[tuple[Any, str]]]
     ] = {}  # exporters number every split from 0: ids alone tell nothing
+    _note_missing_files(notes, path, files)
     for file in files:
         try:
             content = read_json(file, needs=("images", "annotations", "categories"))
@@ -223,6 +224,16 @@ def _examine_coco(path: Path, files: list[Path], examples: int) -> Report:
                 notes.error("the same image id and file in two splits", f"{image_id}, {name} in {first} and {other}")
     _note_copies(notes, pictures)
     return report
+
+
+def _note_missing_files(notes: _Notes, path: Path, files: list[Path]) -> None:
+    """COCO's layout: what one split has annotations of, the other needs too if its images are there."""
+    kinds = {file.name.partition("_")[0] for file in files if file.parent.name == "annotations"}
+    for kind in sorted(kinds & {"instances", "panoptic"}):
+        for split in ("train2017", "val2017"):
+            wanted = path / "annotations" / f"{kind}_{split}.json"
+            if (path / split).is_dir() and wanted not in files:
+                notes.error("missing annotation files", wanted)
 
 
 def _image_folder(file: Path, split: str) -> Path:

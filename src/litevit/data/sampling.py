@@ -34,17 +34,23 @@ class Unreadable(NamedTuple):
 
 def seed_everything(*numbers: int) -> None:
     """Seeds Python's, NumPy's and PyTorch's generators from a tuple of non-negative numbers."""
+    torch.manual_seed(seed_cpu(*numbers))
+
+
+def seed_cpu(*numbers: int) -> int:
+    """As `seed_everything`, of PyTorch's generators only the CPU's: 15 us where asking all devices takes 160."""
     a, b, c = np.random.SeedSequence(numbers).generate_state(3, np.uint32).tolist()
     random.seed(a)
     np.random.seed(b)
-    torch.manual_seed(c)
+    torch.default_generator.manual_seed(c)
+    return c
 
 
 class SeededDataset(Dataset):
     """A map-style data set whose random augmentation is a function of (seed, epoch, index) alone.
 
-    Indexed with a `SampleKey`. It leaves the three global generators seeded; the training loop seeds them again before
-    every step, so loading in the main process (no workers) gives the same run.
+    Indexed with a `SampleKey`. It leaves the CPU's global generators seeded; the training loop seeds them again
+    before every step, so loading in the main process (no workers) gives the same run.
     """
 
     def __init__(self, dataset: Dataset, seed: int):
@@ -56,7 +62,7 @@ class SeededDataset(Dataset):
         return len(self.dataset)
 
     def __getitem__(self, key: SampleKey) -> Any:
-        seed_everything(self.seed, SAMPLE, *key)
+        seed_cpu(self.seed, SAMPLE, *key)
         return self.dataset[key.index]
 
 
@@ -105,17 +111,8 @@ class BatchStream(Sampler[list[SampleKey]]):
         seed: int = 0,
         repeats: int = 1,
     ):
-        if batch_size % (world * accumulate):
-            raise ValueError(
-                f"run.batch_size is the total batch, so it must be a multiple of processes x run.accumulate = "
-                f"{world} x {accumulate}, got {batch_size}. Choose {_nearest(batch_size, world * accumulate)}."
-            )
-        self.steps_per_epoch = epoch_size(size, repeats=repeats) // batch_size
-        if self.steps_per_epoch == 0:
-            raise ValueError(
-                f"run.batch_size must not exceed the training set, got a batch of {batch_size} for {size} samples. "
-                f"Set --run.batch_size to {size} or less."
-            )
+        samples = epoch_size(size, repeats=repeats)
+        self.steps_per_epoch = check_batch(samples, batch_size=batch_size, accumulate=accumulate, world=world)
         self.size, self.batch_size, self.accumulate = size, batch_size, accumulate
         self.rank, self.world, self.seed, self.repeats = rank, world, seed, repeats
         self.start = start
@@ -136,6 +133,21 @@ class BatchStream(Sampler[list[SampleKey]]):
             first = position * self.batch_size
             for begin in range(first, first + self.batch_size, micro):
                 yield order[begin + self.rank : begin + micro : self.world]
+
+
+def check_batch(samples: int, *, batch_size: int, accumulate: int, world: int) -> int:
+    """Optimizer steps in an epoch of so many samples; the rest of a batch is dropped."""
+    if batch_size % (world * accumulate):
+        raise ValueError(
+            f"run.batch_size is the total batch, so it must be a multiple of processes x run.accumulate = "
+            f"{world} x {accumulate}, got {batch_size}. Choose {_nearest(batch_size, world * accumulate)}."
+        )
+    if batch_size > samples:
+        raise ValueError(
+            f"run.batch_size must not exceed the training set, got a batch of {batch_size} for {samples} samples. "
+            f"Set --run.batch_size to {samples} or less."
+        )
+    return samples // batch_size
 
 
 def shard(size: int, *, rank: int, world: int) -> range:

@@ -1,10 +1,10 @@
 """Scenes: an embedded data set for detection, panoptic and semantic segmentation, drawn from a seed.
 
 Textured things (discs, squares, triangles, ...) of many sizes, tilted and overlapping, lie on a ground of one to three
-textured kinds of stuff. A thing's class is its shape alone (its colours and texture mean nothing); a stuff's class is
-its texture and tone. The truth is exact to the pixel: boxes and masks show what is visible, and instance, panoptic and
-semantic maps agree. Some scenes are empty and some have a crowd (many small discs under one `iscrowd` region), as in
-COCO.
+textured kinds of stuff. A thing's class is its shape; most things also wear the texture of their class, as animals do,
+and the others any texture, in any colours. A stuff's class is its texture and tone. The truth is exact to the pixel:
+boxes and masks show what is visible, and instance, panoptic and semantic maps agree. Some scenes are empty and some
+have a crowd (many small discs under one `iscrowd` region), as in COCO.
 
 `write_coco` writes COCO 2017's own layout and `write_ade` ADE20K's; scene `i` is a function of (seed, i) and the
 config.
@@ -35,6 +35,7 @@ class ScenesConfig:
     stuff: tuple[str, ...] = ("grass", "water", "sand", "brick")  # a choice of GROUNDS
     objects: tuple[int, int] = (1, 7)  # per scene, ends included
     radius: tuple[float, float] = (0.08, 0.26)  # of a thing, as a share of the shorter side
+    typical: float = 0.8  # share of things that wear the texture of their class; 0: a texture says nothing
     turn: float = 0.3  # things are turned by at most this angle, in radians; pi: any way up
     empty_rate: float = 0.02  # scenes without things
     crowd_rate: float = 0.05  # scenes with a crowd
@@ -142,7 +143,19 @@ def _marble(rng: Rng, height: int, width: int) -> Array:
     return _noise(rng, height, width, rng.uniform(4, 16))
 
 
-TEXTURES = (_stripes, _checks, _dots, _marble)
+def _bars(rng: Rng, height: int, width: int) -> Array:
+    u, _ = _plane(rng, height, width)
+    return (u % 10 < rng.uniform(3, 6)).astype(np.float32)
+
+
+# The texture that is typical of each shape.
+TEXTURES: dict[str, Callable[[Rng, int, int], Array]] = {
+    "disc": _dots,
+    "square": _checks,
+    "triangle": _stripes,
+    "cross": _marble,
+    "ring": _bars,
+}
 
 
 def _grass(rng: Rng, height: int, width: int) -> Array:
@@ -221,6 +234,8 @@ def _check(config: ScenesConfig) -> None:
         raise ValueError(f"scenes: height and width must be at least 32, got {config.height} x {config.width}")
     if not 0 <= config.objects[0] <= config.objects[1]:
         raise ValueError(f"scenes: objects must be (least, most) with 0 <= least <= most, got {config.objects}")
+    if not 0 <= config.typical <= 1:
+        raise ValueError(f"scenes: typical must be in [0, 1], got {config.typical}")
 
 
 def _mix(pattern: Array, dark: Array, light: Array) -> Array:
@@ -242,7 +257,7 @@ def _lay_ground(rng: Rng, config: ScenesConfig) -> tuple[Array, Array]:
     return kinds, void
 
 
-def _paint(rng: Rng, image: Array, mask: Array) -> None:
+def _paint(rng: Rng, config: ScenesConfig, name: str, image: Array, mask: Array) -> None:
     """Fill a thing with a texture of two colours that stand out from what lies beneath."""
     beneath = image[mask].mean(axis=0)
     while True:
@@ -250,7 +265,7 @@ def _paint(rng: Rng, image: Array, mask: Array) -> None:
         second = colour + rng.uniform(-90, 90, size=3)
         if min(np.abs(colour - beneath).sum(), np.abs(second - beneath).sum()) > 150:
             break
-    texture = TEXTURES[rng.integers(len(TEXTURES))]
+    texture = TEXTURES[name if rng.random() < config.typical else str(rng.choice(list(TEXTURES)))]
     image[mask] = _mix(texture(rng, *mask.shape)[mask], colour, second)
 
 
@@ -274,7 +289,7 @@ def _add_thing(rng: Rng, config: ScenesConfig, image: Array, objects: list[Segme
         if all(rest.sum() >= max(0.65 * thing.mask.sum(), 24) for rest, thing in zip(left, objects)):
             for thing, rest in zip(objects, left):
                 thing.mask = rest
-            _paint(rng, image, mask)
+            _paint(rng, config, config.things[label], image, mask)
             objects.append(Segment(label=label, mask=mask, isthing=True))
             return
 
@@ -294,7 +309,7 @@ def _add_crowd(rng: Rng, config: ScenesConfig, image: Array, objects: list[Segme
         cx, cy = centre + rng.normal(0, 3.5 * radius, size=2)
         member = shape((x - cx) / radius, (y - cy) / radius) & free
         if member.any():
-            _paint(rng, image, member)
+            _paint(rng, config, config.things[0], image, member)
             crowd |= member
     if crowd.sum() >= 16:
         objects.append(Segment(label=0, mask=crowd, isthing=True, iscrowd=True))

@@ -22,6 +22,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from litevit.data.classification import Augment, ClassificationData, ClassificationImages, create_dataset
+from litevit.data.posterize import with_posterize_to_black
 from litevit.data.sampling import Unreadable
 
 # Output position -> input position, in pixels from the image's corner: (a, b, c, d, e, f) means
@@ -103,7 +104,7 @@ class TokenLabelTransform:
         if augment.auto_augment:
             fill = tuple(min(255, round(255 * value)) for value in data.mean)
             hparams = {"translate_const": int(data.image_size * 0.45), "img_mean": fill}
-            self.rand_augment = rand_augment_transform(augment.auto_augment, hparams)
+            self.rand_augment = with_posterize_to_black(rand_augment_transform(augment.auto_augment, hparams))
         self.crop = RandomResizedCropAndInterpolation(
             data.image_size, scale=augment.scale, ratio=augment.ratio, interpolation=augment.interpolation
         )
