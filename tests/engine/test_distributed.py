@@ -43,6 +43,25 @@ def one_process(*arguments):
     return done
 
 
+def test_accelerate_launch_starts_a_run(tmp_path):
+    """On the CPU it starts one process; on GPUs it starts what torchrun does."""
+    command = [
+        sys.executable,
+        "-m",
+        "accelerate.commands.launch",
+        "--cpu",
+        "--num_processes",
+        "1",
+        "--num_machines",
+        "1",
+    ]
+    command += ["--mixed_precision", "no", "--dynamo_backend", "no", TOY, str(tmp_path / "launched"), "dropout=0"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    one_process(tmp_path / "one", "dropout=0")
+    assert losses(tmp_path / "launched") == losses(tmp_path / "one")
+
+
 def losses(folder: Path) -> list[float]:
     return [row["loss"] for row in read_metrics(folder / "metrics.jsonl") if row["kind"] == "train"]
 
@@ -70,15 +89,19 @@ def test_two_processes_give_what_one_gives(tmp_path):
     assert_close_runs(tmp_path / "one", tmp_path / "four")
 
 
-def test_fsdp_gives_what_one_process_gives_and_resumes(tmp_path):
-    one_process(tmp_path / "one", "dropout=0", "ema_decay=0")
-    arguments = ("dropout=0", "fsdp=1", "ema_decay=0")
+@pytest.mark.parametrize("ema", [(), ("ema_decay=0",)], ids=["with average", "without"])
+def test_fsdp_gives_what_one_process_gives_and_resumes(tmp_path, ema):
+    one_process(tmp_path / "one", "dropout=0", *ema)
+    arguments = ("dropout=0", "fsdp=1", *ema)
     code, output = torchrun(tmp_path / "two", *arguments, "die_at=11")
     assert code != 0
     code, output = torchrun(tmp_path / "two", *arguments)
     assert code == 0, output
     assert "Continuing" in output
     assert_close_runs(tmp_path / "one", tmp_path / "two")
+    if not ema:  # the checkpoint holds the average whole, and it is the one of one process
+        a, b = (final_state(tmp_path / name)["ema"] for name in ("one", "two"))
+        torch.testing.assert_close(a, b, rtol=1e-3, atol=1e-5)
     a, b = (load_file(tmp_path / name / "best.safetensors") for name in ("one", "two"))
     assert {k: v.shape for k, v in a.items()} == {k: v.shape for k, v in b.items()}
 

@@ -2,6 +2,7 @@
 
 import errno
 import json
+import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -124,6 +125,26 @@ def test_a_really_full_disk(tmp_path):
     assert names(tmp_path) == []
 
 
+@pytest.mark.slow
+def test_a_run_goes_on_after_its_disk_was_full(tmp_path):
+    """A file system of its own, too small for two checkpoints."""
+    folder = tmp_path / "small"
+    folder.mkdir()
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=40k", "tmpfs", str(folder)], capture_output=True)
+    if mounted.returncode:
+        pytest.skip("only root may mount a small file system")
+    try:
+        recipe = toy_recipe(folder, checkpoint_every=2, ema_decay=None)
+        with pytest.raises(OSError, match=r"Could not write .*MB are free there.*untouched"):
+            fit(recipe, ToyTask(recipe), console=quiet())
+        (good,) = list_checkpoints(folder / "checkpoints")
+        assert load_checkpoint(good)["step"] == 2
+        subprocess.run(["mount", "-o", "remount,size=10m", str(folder)], check=True)
+        assert fit(recipe, ToyTask(recipe), console=quiet()).step == 18
+    finally:
+        subprocess.run(["umount", str(folder)], check=True)
+
+
 def test_old_checkpoints_go_when_new_ones_are_whole(tmp_path):
     for step in range(1, 5):
         save_checkpoint(tmp_path, step, {"step": step}, keep=2)
@@ -168,11 +189,23 @@ def test_settings_that_cannot_work_say_what_to_do(tmp_path):
         ("run.sync_batchnorm", True, "CUDA"),
         ("run.grad_checkpointing", True, "set_grad_checkpointing"),
         ("run.ema_decay", 1.5, r"\[0, 1\)"),
-        ("run.fsdp", True, "torchrun|not supported"),
+        ("run.fsdp", True, "torchrun"),
     ]:
         recipe = override(toy_recipe(tmp_path), path, value)
         with pytest.raises(ValueError, match=words):
             fit(recipe, ToyTask(recipe), console=quiet())
+
+
+@pytest.mark.slow
+def test_compiled_in_bfloat16_is_the_same_run(tmp_path):
+    """The switch compiles what the step calls; what is saved has the plain names and continues uncompiled."""
+    recipe = toy_recipe(tmp_path, compile=True, precision="bf16", max_steps=2)
+    fit(recipe, ToyTask(recipe), console=quiet())
+    plain = toy_recipe(tmp_path / "plain", precision="bf16", max_steps=2)
+    fit(plain, ToyTask(plain), console=quiet())
+    a, b = (load_checkpoint(list_checkpoints(folder / "checkpoints")[0]) for folder in (tmp_path, tmp_path / "plain"))
+    assert a["model"].keys() == b["model"].keys()
+    torch.testing.assert_close(a["model"], b["model"], rtol=0.1, atol=5e-3)
 
 
 def test_a_second_run_makes_a_new_folder(tmp_path):

@@ -8,6 +8,7 @@ import hashlib
 import json
 import os
 import re
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -38,7 +39,12 @@ def write_atomically(
         _sync_folder(path.parent)
         return final
     except (OSError, RuntimeError) as error:  # torch and safetensors report a full disk as RuntimeError
-        raise OSError(f"Could not write {path}: {error}. What was there before is untouched.") from error
+        free = (
+            shutil.disk_usage(path.parent).free / 2**20 if path.parent.exists() else 0
+        )  # the half-written file counts
+        raise OSError(
+            f"Could not write {path}: {error} ({free:.0f} MB are free there). What was there before is untouched."
+        ) from error
     finally:
         temporary.unlink(missing_ok=True)
 

@@ -5,13 +5,18 @@ from timm.utils import ModelEmaV3
 from torch import nn
 
 
-def create_ema(model: nn.Module, decay: float | None) -> ModelEmaV3 | None:
-    """Averages parameters and floating buffers (BatchNorm's statistics) at a constant decay from the first step."""
+def create_ema(model: nn.Module, decay: float | None, *, fsdp: bool = False) -> ModelEmaV3 | None:
+    """Averages parameters and floating buffers (BatchNorm's statistics) at a constant decay from the first step.
+
+    Args:
+        fsdp: model and average will be sharded the same way; called before either is, because sharded modules cannot
+            be copied.
+    """
     if decay is None:
         return None
     if not 0 <= decay < 1:
         raise ValueError(f"run.ema_decay must lie in [0, 1), got {decay}. 0.9999 suits runs of 100k steps or more.")
-    return ModelEmaV3(model, decay=decay)
+    return ModelEmaV3(model, decay=decay, foreach=not fsdp)  # one call cannot take sharded and whole tensors
 
 
 @torch.no_grad()

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
 from litevit.data.sampling import shard
+from litevit.data.streaming import StreamedImages
 from litevit.metrics.classification import ClassificationMetric
 
 
@@ -17,10 +18,15 @@ def evaluation_loader(
 ) -> DataLoader:
     """This process's share of a data set in a fixed order, nothing padded or repeated."""
     rank, world = (accelerator.process_index, accelerator.num_processes) if accelerator else (0, 1)
+    sampler = None
+    if isinstance(dataset, StreamedImages):
+        dataset = dataset.share(rank, world)
+    else:
+        sampler = shard(len(dataset), rank=rank, world=world)  # type: ignore[arg-type]
     return DataLoader(
         dataset,
         batch_size=batch_size,
-        sampler=shard(len(dataset), rank=rank, world=world),  # type: ignore[arg-type]
+        sampler=sampler,  # type: ignore[arg-type]
         num_workers=min(workers, os.cpu_count() or 1),
         collate_fn=collate,
         pin_memory=accelerator is not None and accelerator.device.type == "cuda",

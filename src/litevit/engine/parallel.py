@@ -124,19 +124,23 @@ def optimizer_state(model: nn.Module, optimizer: torch.optim.Optimizer, *, fsdp:
 
 def restore(model: nn.Module, optimizer: torch.optim.Optimizer, state: dict[str, Any], *, fsdp: bool) -> None:
     """Puts a checkpoint's `model` and `optimizer` entries back."""
+    restore_model(model, state["model"], fsdp=fsdp)
     if not fsdp:
-        model.load_state_dict(state["model"])
         optimizer.load_state_dict(state["optimizer"])
         return
-    from torch.distributed.checkpoint.state_dict import (
-        StateDictOptions,
-        set_model_state_dict,
-        set_optimizer_state_dict,
-    )
+    from torch.distributed.checkpoint.state_dict import StateDictOptions, set_optimizer_state_dict
 
     options = StateDictOptions(full_state_dict=True, broadcast_from_rank0=True)
-    set_model_state_dict(model, state["model"], options=options)
     set_optimizer_state_dict(model, optimizer, state["optimizer"], options=options)
+
+
+def restore_model(model: nn.Module, state: dict[str, Any], *, fsdp: bool) -> None:
+    if not fsdp:
+        model.load_state_dict(state)
+        return
+    from torch.distributed.checkpoint.state_dict import StateDictOptions, set_model_state_dict
+
+    set_model_state_dict(model, state, options=StateDictOptions(full_state_dict=True, broadcast_from_rank0=True))
 
 
 def share_buffers(model: nn.Module) -> None:

@@ -24,6 +24,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
 from litevit.data.sampling import STEP, BatchStream, SeededDataset, Unreadable, seed_everything
+from litevit.data.streaming import StreamedBatches, StreamedImages
 from litevit.engine import parallel
 from litevit.engine.checkpoint import list_checkpoints, load_latest, save_checkpoint, save_weights, write_text
 from litevit.engine.config import Recipe, differences, to_dict
@@ -50,7 +51,7 @@ class Task(Protocol):
     def build_model(self) -> nn.Module: ...
 
     def train_dataset(self) -> Dataset:
-        """Map-style; random augmentation uses Python's, NumPy's and PyTorch's global generators as it likes."""
+        """Map-style, or `StreamedImages`; augmentation uses Python's, NumPy's and PyTorch's generators as it likes."""
         ...
 
     def collate(self, samples: list[Any]) -> Any: ...
@@ -93,12 +94,12 @@ def fit(recipe: Recipe, task: Task, *, console: Console | None = None) -> FitRes
     # Model, optimizer, data
     seed_everything(run.seed, INIT)
     model = task.build_model()
-    ema = create_ema(model, run.ema_decay)
+    ema = create_ema(model, run.ema_decay, fsdp=run.fsdp)
+    wrapped = parallel.prepare_model(model.train(), run, accelerator)
     if ema is not None:
         ema.to(accelerator.device)
         if run.fsdp:
-            raise ValueError("run.ema_decay with run.fsdp is not supported; set one of them off.")
-    wrapped = parallel.prepare_model(model.train(), run, accelerator)
+            parallel.shard_parameters(ema.module)
     base_lr = scaled_lr(recipe.optim, run.batch_size)
     bound_scale = base_lr / recipe.optim.lr
     groups = _groups(recipe, task, model, base_lr)
@@ -131,7 +132,7 @@ def fit(recipe: Recipe, task: Task, *, console: Console | None = None) -> FitRes
             )
         parallel.restore(model, optimizer, saved, fsdp=run.fsdp)
         if ema is not None:
-            ema.module.load_state_dict(saved["ema"])
+            parallel.restore_model(ema.module, saved["ema"], fsdp=run.fsdp)
         if accelerator.scaler is not None:
             accelerator.scaler.load_state_dict(saved["scaler"])
         state = _Progress.load(saved, accelerator.device)
@@ -150,8 +151,8 @@ def fit(recipe: Recipe, task: Task, *, console: Console | None = None) -> FitRes
 
     def evaluate() -> None:
         """Evaluates the weights that would be kept; the best ones go to best.safetensors."""
-        parallel.share_buffers(model)
         judged = ema.module if ema is not None else model
+        parallel.share_buffers(judged)
         judged.eval()
         with torch.no_grad(), accelerator.autocast():
             metrics = task.evaluate(judged, accelerator)
@@ -179,7 +180,7 @@ def fit(recipe: Recipe, task: Task, *, console: Console | None = None) -> FitRes
             "recipe": to_dict(recipe),
             "model": parallel.model_state(model, fsdp=run.fsdp),
             "optimizer": parallel.optimizer_state(model, optimizer.optimizer, fsdp=run.fsdp),
-            "ema": ema.module.state_dict() if ema is not None else None,
+            "ema": parallel.model_state(ema.module, fsdp=run.fsdp) if ema is not None else None,
             "scaler": accelerator.scaler.state_dict() if accelerator.scaler is not None else None,
             **state.entry(),
         }
@@ -364,6 +365,8 @@ def _groups(recipe: Recipe, task: Task, model: nn.Module, lr: float) -> list[dic
 def _batch_stream(task: Task, dataset: Dataset, **options: Any) -> Any:
     if hasattr(task, "batch_stream"):
         return task.batch_stream(dataset, **options)
+    if isinstance(dataset, StreamedImages):
+        return StreamedBatches(dataset, **options)
     return BatchStream(len(dataset), repeats=getattr(task, "repeats", 1), **options)  # type: ignore[arg-type]
 
 
@@ -382,14 +385,18 @@ class _Collate:
         return self.collate(readable), unreadable
 
 
-def _batches(dataset: Dataset, stream: BatchStream, task: Task, workers: int, accelerator: Any) -> Iterator[Any]:
+def _batches(dataset: Dataset, stream: Any, task: Task, workers: int, accelerator: Any) -> Iterator[Any]:
     from accelerate.utils import send_to_device
 
     workers = min(workers, os.cpu_count() or 1)
     seed_everything(stream.seed, STEP)  # the loader draws its base seed from the global generator
+    if isinstance(stream, StreamedBatches):
+        workers = stream.usable_workers(workers)
+        source: dict[str, Any] = {"dataset": stream, "batch_size": None}  # it gives whole batches
+    else:
+        source = {"dataset": SeededDataset(dataset, stream.seed), "batch_sampler": stream}
     loader: DataLoader = DataLoader(
-        SeededDataset(dataset, stream.seed),
-        batch_sampler=stream,  # type: ignore[arg-type]
+        **source,
         collate_fn=_Collate(task.collate),
         num_workers=workers,
         pin_memory=accelerator.device.type == "cuda",
