@@ -32,6 +32,14 @@ def small(name: str, **options) -> torch.nn.Module:
 HEADS = ("segformer", "semantic_fpn")
 
 
+def shortfall(found: Tensor, scores: Tensor) -> float:
+    """How far the worst found class (H, W) stays behind the best of the scores (C, H, W).
+
+    0 where argmax agrees; small where a tie is broken the other way, as by another processor that rounds the resized
+    image differently."""
+    return float((scores.amax(0) - scores.gather(0, found[None].long())[0]).max())
+
+
 # ------------------------------------------------------------ loss
 
 
@@ -152,11 +160,11 @@ def test_segment_is_the_published_chain(name, monkeypatch):
     seen = F.interpolate(image[None] * 255, (64, 101), mode="bilinear", align_corners=False).round()
     seen = F.interpolate(seen, (64, 128), mode="bilinear", align_corners=False).round()[0] / 255
     logits = F.interpolate(model(normalise(seen)[None]), (70, 111), mode="bilinear", align_corners=False)
-    expected = logits[0].argmax(0)
-    assert expected.unique().numel() > 1
-    assert (model.segment(image, test=test) != expected).float().mean() < 1e-3
+    expected = logits[0].softmax(0)
+    assert expected.argmax(0).unique().numel() > 1
+    assert shortfall(model.segment(image, test=test), expected) < 5e-3
     monkeypatch.setattr(segmentation, "STRIP_ELEMENTS", 5 * 111 * 4)
-    assert (model.segment(image, test=test) != expected).float().mean() < 1e-3
+    assert shortfall(model.segment(image, test=test), expected) < 5e-3
 
 
 @torch.no_grad()
@@ -172,9 +180,11 @@ def test_several_scales_and_mirror_images_are_averaged():
             logits = model(x.flip(-1) if flip else x)
             probability = F.interpolate(logits, (64, 96), mode="bilinear", align_corners=False).softmax(1)[0]
             total += probability.flip(-1) if flip else probability
-    assert (model.segment(image, test=test) != total.argmax(0)).float().mean() < 2e-3
-    mirrored = model.segment(image.flip(-1), test=test).flip(-1)
-    assert (model.segment(image, test=test) != mirrored).float().mean() < 2e-3
+    mean = total / 4
+    assert shortfall(model.segment(image, test=test), mean) < 5e-3
+    assert shortfall(model.segment(image.flip(-1), test=test).flip(-1), mean) < 5e-3
+    once = model.segment(image, test=SegmentationTest(scale=None, ratios=(1.0,), flip=False))
+    assert shortfall(once, mean) > 2e-2
 
 
 @pytest.mark.parametrize(

@@ -125,6 +125,8 @@ def load_recipe(path: Path) -> Recipe:
     """Reads `runs/<name>/recipe.json`; unknown fields and wrong types raise ValueError."""
     try:
         values = json.loads(path.read_text())
+    except FileNotFoundError:
+        raise FileNotFoundError(f"No recipe at {path}. A run keeps its own as recipe.json in its folder.") from None
     except json.JSONDecodeError as error:
         raise ValueError(f"{path} is not JSON: {error}") from error
     return recipe_from_dict(values)

@@ -78,7 +78,8 @@ class ClassificationTask:
         evaluate_classifier(model, loader, metric)
         names = getattr(self.eval_dataset, "classes", ()) or [str(i) for i in range(self.data.num_classes)]
         draw_confusion(metric.confusion.cpu(), names, folder / "confusion.png")
-        draw_predictions(model, self.eval_dataset, names, self.data, folder / "predictions.png")
+        if not self.data.stream:  # its images are chosen by index
+            draw_predictions(model, self.eval_dataset, names, self.data, folder / "predictions.png")
 
 
 def create_mix(data: ClassificationData) -> Any:

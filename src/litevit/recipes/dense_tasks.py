@@ -19,6 +19,7 @@ from litevit.engine.evaluate import evaluation_loader
 from litevit.metrics.coco import COCOAveragePrecision
 from litevit.metrics.panoptic import PanopticQuality, PanopticWriter
 from litevit.metrics.segmentation import MeanIoU
+from litevit.tasks.segmentation import read_overrides
 from litevit.weights import cache_dir, fetch
 from litevit.zoo import MODELS, create_model
 
@@ -32,7 +33,7 @@ def build_dense_model(config: ModelConfig, **sizes: int) -> nn.Module:
     Args:
         sizes: of the heads, such as `num_classes=80`.
     """
-    options = sizes | config.overrides
+    options = sizes | read_overrides(config.overrides)
     if config.weights != IMAGENET:
         return create_model(config.name, weights=config.weights, **options)
     from litevit.loading import load_weights
@@ -218,7 +219,7 @@ class PanopticTask(_DenseTask):
         (folder / "per_class.json").write_text(json.dumps(table, indent=1))
         from litevit.recipes.dense_pictures import draw_panoptic
 
-        draw_panoptic(model, self.eval_dataset, folder / "predictions.png")
+        draw_panoptic(model, self.eval_dataset, self.sets.classes, folder / "predictions.png")
 
 
 class SegmentationTask(_DenseTask):
@@ -276,7 +277,7 @@ class SegmentationTask(_DenseTask):
         (folder / "per_class.json").write_text(json.dumps(self.result.compute()["per_class"], indent=1))
         from litevit.recipes.dense_pictures import draw_segmentation
 
-        draw_segmentation(model, self.eval_dataset, folder / "predictions.png")
+        draw_segmentation(model, self.eval_dataset, self.sets.classes, folder / "predictions.png")
 
 
 def _gathered(items: list[Any], accelerator: Any) -> list[Any]:

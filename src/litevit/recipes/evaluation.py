@@ -28,7 +28,7 @@ from litevit.recipes.classification import build_classifier
 from litevit.weights import WEIGHTS
 from litevit.zoo import create_model
 
-Labels = Literal["imagenet", "real", "v2"]
+Labels = Literal["own", "imagenet", "real", "v2"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,7 +55,7 @@ def evaluate(
     data: str,
     *,
     weights: str | None = None,
-    labels: Labels = "imagenet",
+    labels: Labels = "own",
     reader: str = "",
     split: str = "validation",
     num_classes: int = 1000,
@@ -75,8 +75,9 @@ def evaluate(
         model: a name of `list_models(task="classification")`, or a module in which the classes are those of the data.
         weights: "official", a file, or None: the module as it is.
         data: folder, `.tar` or shards, as for training; a folder with the split inside, or the split itself.
-        labels: "imagenet": the data's own (any data set, not only ImageNet). "real": ImageNet-ReaL's label sets, for
-            ImageNet's validation images under their own names. "v2": folders called 0..999 (ImageNet-V2).
+        labels: "own": the data's (any data set). "imagenet": the same, of ImageNet-1K's 1,000 classes. "real":
+            ImageNet-ReaL's label sets, for ImageNet's validation images under their own names. "v2": folders called
+            0..999 (ImageNet-V2).
         image_size: None: the model's published size, with its crop.
         crop_pct: 1.0 resizes without a crop.
         settings: the data settings of a recipe, instead of image_size, crop_pct and num_classes.
@@ -93,15 +94,15 @@ def evaluate(
     dataset = create_dataset(replace(settings, num_classes=ANY) if labels == "v2" else settings, "eval")
     targets = _label_sets(dataset, labels, settings.num_classes)
     loader = evaluation_loader(dataset, batch_size=batch_size, workers=workers, accelerator=accelerator)
-    mine: range = loader.sampler  # type: ignore[assignment]
+    mine = None if settings.stream else loader.sampler
 
     def batches() -> Iterator[tuple[Tensor, Tensor]]:
         done = 0
         for images, own in loader:
-            yield images, own if targets is None else targets(mine[done : done + len(images)], own)
+            yield images, own if targets is None else targets(mine[done : done + len(images)], own)  # type: ignore[index]
             done += len(images)
             if on_progress:
-                on_progress(done, len(mine))
+                on_progress(done, done if mine is None else len(mine))  # type: ignore[arg-type]
 
     metric = ClassificationMetric(settings.num_classes, device=device)
     dtype = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[precision]
@@ -118,7 +119,7 @@ def evaluate(
         loss=result.get("loss"),
         protocol=_protocol(settings, precision),
         per_class=tuple(metric.per_class()),
-        class_names=tuple(getattr(dataset, "classes", ())) if labels == "imagenet" else (),
+        class_names=tuple(getattr(dataset, "classes", ())) if labels in ("own", "imagenet") else (),
     )
 
 
@@ -186,7 +187,11 @@ def _load(model: str | nn.Module, weights: str | None, num_classes: int) -> nn.M
 
 def _label_sets(dataset: Dataset, labels: Labels, num_classes: int) -> Callable[..., Tensor] | None:
     """From sample numbers and the data's own targets to what is counted; None: the targets themselves."""
-    if labels == "imagenet":
+    if labels == "imagenet" and num_classes != 1000:
+        raise ValueError(
+            f"--labels imagenet means ImageNet-1K's 1,000 classes, the model has {num_classes}: leave it out."
+        )
+    if labels in ("own", "imagenet"):
         return None
     if not isinstance(dataset, ClassificationImages):
         raise ValueError(f"--labels {labels} needs ImageNet's image files.")

@@ -30,8 +30,10 @@ SMALL_HEADS = {
     "pre_nms_test": 200,
     "max_proposals": 150,
     "rpn_samples": 64,
-    "roi_samples": 64,
+    "roi_samples": 32,
 }
+# Images are looked at as they are, not at ADE20K's 512 pixels.
+OWN_SIZE = {"scale": None, "multiple": 32}
 # Disc and square differ in their corners alone, which takes this small model much longer than the rest.
 SCENES = ScenesData(train=1600, val=200, look=ScenesConfig(things=("disc", "triangle", "cross")))
 
@@ -43,9 +45,10 @@ def quickstart_detection() -> Recipe[DetectionData]:
         task="detection",
         model=ModelConfig(name="mask_rcnn", overrides={**SMALL_LITV2, **SMALL_HEADS}),
         data=DetectionData(path=EMBEDDED, resize=False, group=1, eval_batch_size=8, scenes=SCENES),
-        optim=OptimConfig(lr=6e-4, weight_decay=0.05, clip_grad=5.0, decay="no_norms"),
-        schedule=ScheduleConfig(epochs=4, warmup_steps=50, warmup_ratio=0.01, min_lr=1e-5),
-        run=RunConfig(batch_size=8, workers=0, log_every=25, eval_every=4, keep=2),
+        # Small batches: after two epochs 4 images a step were at AP50 0.80, 8 images a step at 0.71.
+        optim=OptimConfig(lr=1.5e-3, betas=(0.9, 0.98), weight_decay=0.05, clip_grad=5.0, decay="no_norms"),
+        schedule=ScheduleConfig(epochs=4, warmup_steps=100, warmup_ratio=0.01, min_lr=1e-5),
+        run=RunConfig(batch_size=4, workers=0, log_every=50, eval_every=4, keep=2, channels_last=True),
     )
 
 
@@ -62,15 +65,16 @@ def quickstart_panoptic() -> Recipe[DetectionData]:
 
 
 def quickstart_segmentation() -> Recipe[SegmentationData]:
-    """SegFormer on a small LVT; things and grounds of the same scenes as seven classes."""
+    """SegFormer on the LITv2 of the detector; things and grounds of the same scenes as seven classes."""
+    head = {"head_channels": 64, "dropout": 0.0, "test": OWN_SIZE}
     return Recipe(
         name="quickstart-segmentation",
         task="segmentation",
-        model=ModelConfig(name="segformer", overrides={**SMALL_LVT, "head_channels": 64}),
+        model=ModelConfig(name="segformer", overrides={**SMALL_LITV2, **head}),
         data=SegmentationData(
-            path=EMBEDDED, long_side=128, short_side=128, ratios=(0.75, 1.33), crop=128, category_cap=1.0, scenes=SCENES
+            path=EMBEDDED, long_side=128, short_side=128, ratios=(1.0, 1.0), crop=128, category_cap=1.0, scenes=SCENES
         ),
-        optim=OptimConfig(lr=1e-3, weight_decay=0.05, clip_grad=5.0, decay="no_norms"),
-        schedule=ScheduleConfig(epochs=4, warmup_steps=50, warmup_ratio=0.01, min_lr=1e-5),
-        run=RunConfig(batch_size=16, workers=0, log_every=25, eval_every=4, keep=2),
+        optim=OptimConfig(lr=2e-3, betas=(0.9, 0.98), weight_decay=0.05, clip_grad=5.0, decay="no_norms"),
+        schedule=ScheduleConfig(epochs=6, warmup_steps=50, warmup_ratio=0.01, min_lr=1e-5),
+        run=RunConfig(batch_size=4, workers=0, log_every=100, eval_every=3, keep=2),
     )

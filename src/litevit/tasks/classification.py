@@ -2,7 +2,6 @@
 
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor, nn
 
 
@@ -63,8 +62,3 @@ class Classifier(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         """Args: images: (B, 3, H, W), normalised, H and W >= 32. Returns: logits (B, num_classes)."""
         return self.head(self.forward_pooled(images))
-
-
-def predictions(logits: Tensor, k: int = 5) -> tuple[Tensor, Tensor]:
-    """Args: logits: (B, K). Returns: probabilities and class indices of the k best, each (B, min(k, K))."""
-    return torch.topk(logits.softmax(-1), min(k, logits.shape[-1]))

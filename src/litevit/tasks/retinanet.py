@@ -109,6 +109,10 @@ class RetinaNet(nn.Module):
             num_convs=config.num_convs,
         )
 
+    def set_grad_checkpointing(self, enable: bool = True) -> None:
+        """Recompute each block of the backbone in the backward pass instead of storing its activations."""
+        self.backbone.set_grad_checkpointing(enable)  # type: ignore[operator]
+
     def forward(
         self, images: Sequence[Tensor], targets: Sequence[Mapping[str, Tensor]] | None = None
     ) -> dict[str, Tensor] | list[dict[str, Tensor]]:

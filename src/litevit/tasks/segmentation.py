@@ -4,9 +4,9 @@ The published chain of sizes: head (stride 4) -> network input -> original image
 """
 
 import math
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from typing import NamedTuple
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, fields
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -31,6 +31,18 @@ class SegmentationTest:
     flip: bool = False  # adds every image's mirror image to the average
     window: tuple[int, int] | None = None  # height and width of sliding windows; None looks at all at once
     stride: tuple[int, int] | None = None  # of the windows; None: two thirds of the window
+
+
+def read_overrides(overrides: Mapping[str, Any]) -> dict[str, Any]:
+    """A recipe's overrides as `create_model` takes them: JSON's lists are tuples, `test` is a `SegmentationTest`."""
+    read = {name: tuple(value) if isinstance(value, list) else value for name, value in overrides.items()}
+    test = overrides.get("test")
+    if isinstance(test, Mapping):
+        known = [field.name for field in fields(SegmentationTest)]
+        if wrong := set(test) - set(known):
+            raise ValueError(f"test has the fields {', '.join(known)}, got {', '.join(sorted(wrong))}")
+        read["test"] = SegmentationTest(**read_overrides(test))
+    return read
 
 
 def resize_bilinear(x: Tensor, size: tuple[int, int]) -> Tensor:
