@@ -10,6 +10,8 @@ from PIL import Image
 
 import litevit
 from litevit import cli
+from litevit.cli.models import PREFACE
+from litevit.cli.train import _as_tyro_spells, _model_overrides
 
 
 def run(capsys, *arguments) -> tuple[int, str, str]:
@@ -61,10 +63,12 @@ def test_unknown_option_is_answered_with_a_near_one(capsys):
 
 
 def test_the_command_line_imports_libraries_only_when_a_verb_needs_them():
-    top = ast.parse(Path(cli.__file__).read_text()).body
-    modules = {node.module for node in top if isinstance(node, ast.ImportFrom)}
-    modules |= {alias.name for node in top if isinstance(node, ast.Import) for alias in node.names}
-    assert not [module for module in modules if module.split(".")[0] in ("litevit", "torch", "timm", "rich")]
+    for file in Path(cli.__file__).parent.glob("*.py"):
+        top = ast.parse(file.read_text()).body
+        modules = {node.module for node in top if isinstance(node, ast.ImportFrom)}
+        modules |= {alias.name for node in top if isinstance(node, ast.Import) for alias in node.names}
+        others = [module for module in modules if not module.startswith("litevit.cli")]
+        assert not [module for module in others if module.split(".")[0] in ("litevit", "torch", "timm", "rich")], file
 
 
 def test_list_and_info(capsys):
@@ -85,7 +89,7 @@ def test_compare_writes_a_table(capsys, tmp_path):
     out = run(capsys, "list", "litv2_s", "--compare")[1]
     assert "| litv2_s | 224x224 | 27.84 | 28 | 3.724 | 3.734 | 3.7 |  |" in out
     run(capsys, "list", "litv2_s", "--compare", "--out", tmp_path / "figures.md")
-    assert (tmp_path / "figures.md").read_text() == cli.PREFACE + out
+    assert (tmp_path / "figures.md").read_text() == PREFACE + out
 
 
 @pytest.fixture
@@ -184,9 +188,49 @@ def test_train_then_evaluate_then_predict(capsys, tmp_path):
     code, out, _ = run(capsys, "eval", "--run", folder, "--device", "cpu", "--workers", 0)
     assert code == 0
     assert "360" in out
+    assert "the data's own" in out
+    code, out, _ = run(capsys, "eval", "--run", folder, "--device", "cpu", "--workers", 0, "--per-class")
+    assert code == 0
+    table = [line.split() for line in out.splitlines() if line.startswith("│")]
+    assert [row[1] for row in table] == [str(i) for i in range(10)]
+    code, out, _ = run(capsys, "eval", "--run", folder, "--device", "cpu", "--workers", 0, "--json")
+    found = json.loads(out)
+    assert (found["labels"], found["images"], len(found["per_class"])) == ("own", 360, 10)
+    assert "1,000 classes, the model has 10" in fails(capsys, "eval", "--run", folder, "--labels", "imagenet")
     code, out, _ = run(capsys, "predict", folder / "curves.png", "--weights", folder, "--device", "cpu", "--json")
     assert code == 0
     assert len(json.loads(out)[0]["guesses"]) == 5
+
+
+def test_options_may_be_spelled_as_fields(capsys, tmp_path):
+    pytest.importorskip("accelerate", reason="training needs accelerate")
+    from litevit import recipes
+
+    recipe = recipes.get_recipe("lit_b")
+    for words, expected in [
+        (["--data", "x", "--optim.lr", "1"], ["--data.path", "x", "--optim.lr", "1"]),
+        (["--data=x"], ["--data.path=x"]),
+        (["--run.compile", "True", "--run.fsdp=true"], ["--run.compile", "--run.fsdp"]),
+        (["--run.grad_checkpointing", "False", "--run.seed", "1"], ["--run.no-grad_checkpointing", "--run.seed", "1"]),
+        (["--run.compile", "--model.name", "True"], ["--run.compile", "--model.name", "True"]),
+    ]:
+        assert _as_tyro_spells(recipe, words) == expected
+    for path in ("--data", "--data.path"):
+        words = ("train", "finetune", path, tmp_path / "gone", "--run.grad_checkpointing", "False")
+        assert "No data at" in fails(capsys, *words)
+    assert "No recipe at" in fails(capsys, "train", tmp_path / "recipe.json")
+
+
+def test_a_recipe_field_that_does_not_exist(capsys, tmp_path):
+    pytest.importorskip("accelerate", reason="training needs accelerate")
+    code, _, err = run(capsys, "train", "quickstart", "--optim.lrr", 1)
+    assert code == 2
+    assert "--optim.lr" in err
+    code, _, err = run(capsys, "train", "quickstart", "--model.overrides.alhpa", 1, "--run.root", tmp_path)
+    assert code == 2  # after the recipe, which is printed first
+    assert err.endswith("litevit: Unknown option of litv2_s: 'alhpa'. Did you mean 'alpha'?\n")
+    (tmp_path / "recipe.json").write_text('{"name": "x", "task": "classification", "optim": {"lrr": 1}}')
+    assert "Did you mean 'lr'" in fails(capsys, "train", tmp_path / "recipe.json")
 
 
 def test_overrides_of_the_model_reach_the_recipe():
@@ -195,7 +239,7 @@ def test_overrides_of_the_model_reach_the_recipe():
 
     recipe = recipes.get_recipe("quickstart")
     words = ["--model.overrides.window-sizes", "0", "0", "2", "2", "--optim.lr", "1e-3", "--model.overrides.alpha=0.3"]
-    recipe, rest = cli._model_overrides(recipe, words)
+    recipe, rest = _model_overrides(recipe, words)
     assert rest == ["--optim.lr", "1e-3"]
     assert list(recipe.model.overrides["window_sizes"]) == [0, 0, 2, 2]
     assert recipe.model.overrides["alpha"] == 0.3

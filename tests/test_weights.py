@@ -348,7 +348,10 @@ def test_a_pickle_that_would_run_something_is_refused(tmp_path, legacy):
     assert read_file(path)["x"] is not torch.Tensor.tolist
 
 
-@pytest.mark.parametrize(("protocol", "message"), [(2, "was refused"), (4, "cannot be read")])
+@pytest.mark.parametrize(
+    ("protocol", "message"),
+    [(2, "was refused: it asks for .*mkdir"), (4, r"was refused: it is a pickle that torch\.save did not write")],
+)
 def test_a_plain_pickle_runs_nothing_either(tmp_path, protocol, message):
     mark = tmp_path / "it ran"
     path = tmp_path / "evil.pkl"
@@ -410,8 +413,22 @@ def test_a_failed_write_keeps_the_old_file(tmp_path, name, monkeypatch):
     monkeypatch.setattr(checkpoints.torch, "save", full)
     with pytest.raises(OSError, match=r"Cannot write .*No space left.*Nothing was kept"):
         write_state_dict({"x": torch.ones(3)}, path)
+    # PyTorch's own words on a full disk ("unexpected pos 64 vs 0") say nothing.
+    monkeypatch.setattr(checkpoints.shutil, "disk_usage", lambda _: types.SimpleNamespace(free=11))
+    with pytest.raises(OSError, match=r"Cannot write .*no space left for 0\.0 MB in .*Nothing was kept"):
+        write_state_dict({"x": torch.ones(3)}, path)
     assert path.read_bytes() == before
     assert [p.name for p in tmp_path.iterdir() if p.is_file()] == [name]
+
+
+def test_devices_and_folders_are_not_written_over(tmp_path):
+    (tmp_path / "folder.pth").mkdir()
+    with pytest.raises(OSError, match="it is a folder"):
+        write_state_dict(STATE, tmp_path / "folder.pth")
+    os.mkfifo(tmp_path / "pipe.pth")
+    with pytest.raises(OSError, match="it is no ordinary file"):
+        write_state_dict(STATE, tmp_path / "pipe.pth")
+    assert (tmp_path / "pipe.pth").is_fifo()
 
 
 def test_write_into_a_folder_that_is_not_there(tmp_path):

@@ -7,6 +7,7 @@ not be installed (yacs, argparse, mmcv, mmengine, numpy scalars): those names ar
 
 import os
 import pickle
+import shutil
 import tempfile
 import warnings
 from collections import OrderedDict
@@ -129,6 +130,11 @@ def _read_pickle(path: Path) -> Any:
             return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         name = _forbidden_name(str(error))
+        if "Unsupported operand" in str(error) and _begins_as_pickle(path):
+            raise ValueError(
+                f"{path} was refused: it is a pickle that torch.save did not write, and reading it may run code. "
+                "Ask its maker for a file of tensors only (torch.save of a plain state dict, or .safetensors)."
+            ) from None
         if name is None:
             raise _unreadable(path) from None
         raise ValueError(
@@ -139,6 +145,11 @@ def _read_pickle(path: Path) -> Any:
         raise
     except Exception:  # a damaged file can fail anywhere in the reader, with any exception
         raise _unreadable(path) from None
+
+
+def _begins_as_pickle(path: Path) -> bool:
+    with path.open("rb") as file:
+        return file.read(1) == pickle.PROTO
 
 
 def _forbidden_name(message: str) -> str | None:
@@ -217,12 +228,20 @@ def write_state_dict(
 
     A PyTorch file holds them below `container`, or flat where that is None. The file appears complete or not at all:
     it is written beside its name and renamed.
+
+    Raises:
+        OSError: no such folder, no permission or no space; a file that was there stays as it was.
     """
     path = Path(path).expanduser()
     if not path.parent.is_dir():
         raise FileNotFoundError(f"Cannot write {path}: the folder {path.parent} does not exist.")
+    if path.exists() and not path.is_file():  # a rename would put the file in the place of a device
+        raise OSError(f"Cannot write {path}: it is {'a folder' if path.is_dir() else 'no ordinary file'}.")
     state = {key: value.detach().cpu().contiguous() for key, value in tensors.items()}
-    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
+    try:
+        handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
+    except OSError as error:
+        raise OSError(f"Cannot write {path}: {error.strerror}.") from None
     os.close(handle)
     temporary = Path(name)
     try:
@@ -235,7 +254,10 @@ def write_state_dict(
         temporary.chmod(0o666 & ~_umask())
         os.replace(temporary, path)
     except (OSError, RuntimeError, SafetensorError) as error:  # torch and safetensors raise their own on a full disk
-        raise OSError(f"Cannot write {path}: {error}. Nothing was kept.") from None
+        size = sum(value.numel() * value.element_size() for value in state.values())
+        full = shutil.disk_usage(path.parent).free < size
+        reason = f"no space left for {size / 1e6:.1f} MB in {path.parent}" if full else str(error)
+        raise OSError(f"Cannot write {path}: {reason}. Nothing was kept.") from None
     finally:
         temporary.unlink(missing_ok=True)
     return path

@@ -63,6 +63,7 @@ class Weights:
 
     @property
     def filename(self) -> str:
+        """Its name in the cache."""
         return self.file or (self.url or "").rsplit("/", 1)[-1]
 
     @property
@@ -330,6 +331,7 @@ def fetch(name: str, *, progress: bool = True) -> Path:
 
 
 def sha256_of(path: Path) -> str:
+    """Hexadecimal digest of a file."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
@@ -454,7 +456,8 @@ def _remove(*paths: Path) -> None:
 def _bar(name: str, *, show: bool) -> Iterator:
     """Yields `advance(done, total)`; draws it on stderr where that is a terminal."""
     console = Console(stderr=True)
+    hidden = not show or not console.is_terminal
     columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
-    with Progress(*columns, TimeRemainingColumn(), console=console, disable=not show) as bar:
+    with Progress(*columns, TimeRemainingColumn(), console=console, disable=hidden) as bar:
         task = bar.add_task(name, total=None)
         yield lambda done, total: bar.update(task, completed=done, total=total)

@@ -130,6 +130,9 @@ class TimmBackbone(nn.Module):
                 self.trunk = timm.create_model(name, features_only=True, pretrained=False)
         except RuntimeError as error:
             raise ValueError(f"timm cannot make feature maps of {name!r}: {error}") from error
+        for module in self.trunk.modules():
+            if isinstance(module, timm.layers.PatchEmbed):
+                module.dynamic_img_pad = True  # type: ignore[misc]  # sides that patches do not divide
         self.channels_last = str(getattr(self.trunk, "output_fmt", "NCHW")).endswith("NHWC")
         strides = list(self.trunk.feature_info.reduction())
         if not {4, 8, 16, 32} <= set(strides):

@@ -1,5 +1,7 @@
 """timm's ways of making, changing, splitting and training a model, on ours."""
 
+import runpy
+import sys
 from pathlib import Path
 
 import pytest
@@ -12,6 +14,7 @@ from timm.optim._param_groups import param_groups_layer_decay
 import litevit
 import litevit.adapters.timm
 from litevit import weights
+from litevit.convert import layouts
 
 SMALL = {
     "lit_s": {"embed_dims": (8, 16, 32, 64), "depths": (1, 1, 1, 1), "num_heads": (1, 1, 1, 2)},
@@ -151,6 +154,8 @@ def test_pretrained_takes_the_published_file(monkeypatch: pytest.MonkeyPatch, tm
 
     from_file = create("litv2_s", pretrained=True, pretrained_cfg_overlay={"file": str(path)})
     assert torch.equal(from_file.head.weight, source.head.weight)
+    whole_cfg = create("litv2_s", pretrained=True, pretrained_cfg={"file": str(path)})
+    assert torch.equal(whole_cfg.head.weight, source.head.weight)
     assert len(fetched) == 4
 
 
@@ -163,11 +168,45 @@ def test_checkpoint_path_of_timm(tmp_path: Path) -> None:
     torch.testing.assert_close(again(x), model(x))
 
 
+@torch.no_grad()
+def test_official_file_as_checkpoint_path(tmp_path: Path) -> None:
+    """Validating the published file with timm's script; a head of another size is refused as timm refuses it."""
+    model = create("litv2_s", num_classes=3)
+    torch.save({"model": layouts.to_official(model.state_dict())}, tmp_path / "litv2_s.pth")
+    again = create("litv2_s", num_classes=3, checkpoint_path=str(tmp_path / "litv2_s.pth"))
+    x = torch.randn(1, 3, 64, 64)
+    torch.testing.assert_close(again(x), model(x))
+    with pytest.raises(RuntimeError, match=r"size mismatch for head\.weight"):
+        create("litv2_s", num_classes=4, checkpoint_path=str(tmp_path / "litv2_s.pth"))
+
+
+def test_dtype_and_device() -> None:
+    model = create("litv2_s", dtype=torch.bfloat16, device="cpu")
+    assert {p.dtype for p in model.parameters()} == {torch.bfloat16}
+
+
 def test_wrong_arguments() -> None:
     with pytest.raises(ValueError, match="option of litv2_s"):
         create("litv2_s", num_headz=3)
     with pytest.raises(ValueError, match="output_stride"):
         create("litv2_s", output_stride=16)
+
+
+def test_scripts_that_use_timm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As timm's train.py and validate.py: names on the command line, a module beside the script."""
+    (tmp_path / "beside.py").write_text("WHAT = 'parameters'")
+    script = "import sys, timm, beside; from pathlib import Path\n"
+    script += "known = timm.is_model(sys.argv[1]) and __name__ == '__main__'\n"
+    script += "Path(sys.argv[2]).write_text(f'{sys.argv[1]} {known} {beside.WHAT}')\n"
+    (tmp_path / "validate.py").write_text(script)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    arguments = ["-m", str(tmp_path / "validate.py"), "litv2_s", str(tmp_path / "out")]
+    monkeypatch.setattr(sys, "argv", arguments)
+    runpy.run_module("litevit.adapters", run_name="__main__")
+    assert (tmp_path / "out").read_text() == "litv2_s True parameters"
+    monkeypatch.setattr(sys, "argv", ["-m", str(tmp_path / "nowhere.py")])
+    with pytest.raises(SystemExit):
+        runpy.run_module("litevit.adapters", run_name="__main__")
 
 
 @pytest.mark.slow  # importing transformers takes longer than all of the above

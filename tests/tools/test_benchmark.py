@@ -4,10 +4,13 @@ import json
 
 import pytest
 import torch
+from torch._inductor.exc import InvalidCxxCompiler
 
 from litevit.cli import main
+from litevit.ops import linear
+from litevit.tools import bench_layers, bench_models, bench_report
 from litevit.tools import bench_timing as timing
-from litevit.tools import benchmark
+from litevit.tools.bench_plots import plot_ops
 from litevit.tools.bench_timing import Timing
 from litevit.zoo import create_backbone, create_model
 
@@ -15,7 +18,7 @@ from litevit.zoo import create_backbone, create_model
 @pytest.fixture
 def small(monkeypatch):
     """LITv2-S with little in it: what is measured does not matter here."""
-    build = benchmark._build
+    build = bench_models._build
 
     def build_small(name, size, features):
         if name != "litv2_s":
@@ -23,7 +26,7 @@ def small(monkeypatch):
         make = create_backbone if features else create_model
         return make(name, embed_dim=32, depths=(1, 1, 1, 1), num_heads=(1, 2, 4, 8))
 
-    monkeypatch.setattr(benchmark, "_build", build_small)
+    monkeypatch.setattr(bench_models, "_build", build_small)
     monkeypatch.setattr(timing, "product_rate", lambda *arguments: 1e9)
 
 
@@ -51,6 +54,15 @@ def test_peak_memory_counts_what_lives():
     assert timing.peak_bytes(run) == 8000
 
 
+@pytest.mark.skipif(not torch.backends.mkldnn.is_available(), reason="PyTorch was built without oneDNN")
+def test_peak_memory_of_weights_in_onednns_order(monkeypatch):
+    monkeypatch.setattr(linear, "ONEDNN_PRODUCTS", True)
+    layer, x = torch.nn.Linear(16, 16).requires_grad_(False), torch.randn(64, 16)
+    linear.pack_when_used(layer.weight)
+    with torch.no_grad():
+        assert timing.peak_bytes(lambda: linear.linear(layer, x)) >= 4 * 64 * 16
+
+
 def test_out_of_memory_halves_the_batch():
     def make(batch):
         def run():
@@ -60,7 +72,7 @@ def test_out_of_memory_halves_the_batch():
         return run
 
     notes = []
-    case = benchmark.prepare(make, 8, "model", notes)
+    case = bench_report.prepare(make, 8, "model", notes)
     assert case.batch == 2
     assert notes == [
         "model: out of memory at batch 8, halved to 4.",
@@ -76,21 +88,21 @@ def test_no_compiler_leaves_the_case_out():
         return run
 
     notes = []
-    assert benchmark.prepare(make, 8, "model", notes) is None
+    assert bench_report.prepare(make, 8, "model", notes) is None
     assert "no compiler" in notes[0]
 
 
 def test_peers():
     notes = []
-    assert benchmark.resolve_peers("convnext_tiny,convnext_tinny,none", notes) == ["convnext_tiny"]
+    assert bench_models.resolve_peers("convnext_tiny,convnext_tinny,none", notes) == ["convnext_tiny"]
     assert "convnext_tinny" in notes[0]
     assert "convnext_tiny" in notes[0].split("Did you mean")[1]
 
 
-@pytest.mark.parametrize("name", [name for name in benchmark.PEERS if name != "none"])
+@pytest.mark.parametrize("name", [name for name in bench_models.PEERS if name != "none"])
 def test_every_named_peer_is_in_timm(name):
     notes = []
-    assert len(benchmark.resolve_peers(name, notes)) == len(benchmark.PEERS[name])
+    assert len(bench_models.resolve_peers(name, notes)) == len(bench_models.PEERS[name])
     assert not notes
 
 
@@ -110,7 +122,7 @@ def test_models_from_the_command_line(small, tmp_path, capsys):
 
 
 def test_training_step_runs(small):
-    report = benchmark.measure_models(
+    report = bench_models.measure_models(
         ["litv2_s"],
         "none",
         size=(64, 64),
@@ -125,7 +137,7 @@ def test_training_step_runs(small):
 
 
 def test_attention_measures_every_kind():
-    report = benchmark.measure_attention(dim=64, num_heads=2, sides=(14,), rounds=1, min_seconds=0, device="cpu")
+    report = bench_layers.measure_attention(dim=64, num_heads=2, sides=(14,), rounds=1, min_seconds=0, device="cpu")
     assert not report.notes
     assert {row["layer"].split()[0] for row in report.rows} == {
         "full",
@@ -138,8 +150,78 @@ def test_attention_measures_every_kind():
     }
 
 
+def test_ops_measures_every_operator(monkeypatch, tmp_path):
+    pytest.importorskip("matplotlib", reason="matplotlib is not installed: no plots")
+    monkeypatch.setattr(torch, "compile", lambda function, **options: function)  # half a minute for nothing here
+    report = bench_layers.measure_ops(batch=1, rounds=1, min_seconds=0, device="cpu")
+    assert not report.notes
+    rows = {(row["op"].split()[0], row["backend"], row["direction"]) for row in report.rows}
+    for op, backend in (
+        ("deformable", "gather"),
+        ("deformable", "taps"),
+        ("window", "bmm"),
+        ("Conv-FFN", "blocked (inference)"),
+        ("MLP", "blocked (inference)"),
+        ("CSA", "strips (inference)"),
+        ("dilated", "torch"),
+    ):
+        assert (op, backend, "forward") in rows
+        assert ((op, backend, "forward + backward") in rows) != ("inference" in backend)
+    assert all(row["x reference"] > 0 for row in report.rows)
+    plot_ops(report, tmp_path / "ops.png")
+    assert (tmp_path / "ops.png").stat().st_size > 10_000
+
+
+def test_no_memory_halves_the_batch_in_the_table(small, monkeypatch):
+    build = bench_models._build
+
+    def build_hungry(name, size, features):
+        model = build(name, size, features)
+        forward = model.forward
+
+        def hungry(images):
+            if len(images) > 2:
+                raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes.")
+            return forward(images)
+
+        model.forward = hungry
+        return model
+
+    monkeypatch.setattr(bench_models, "_build", build_hungry)
+    report = bench_models.measure_models(
+        ["litv2_s"], "resnet10t", size=(64, 64), modes=("eager",), device="cpu", rounds=1, min_seconds=0
+    )
+    assert [row["batch"] for row in report.rows] == [2, 2]
+    assert "litv2_s fp32 eager: out of memory at batch 4, halved to 2." in report.notes
+
+
+def test_no_compiler_leaves_the_eager_rows(small, monkeypatch):
+    def compile_without_compiler(model, **options):
+        def run(images):
+            raise InvalidCxxCompiler
+
+        return run
+
+    monkeypatch.setattr(torch, "compile", compile_without_compiler)
+    report = bench_models.measure_models(
+        ["litv2_s"], "none", size=(64, 64), batch=1, device="cpu", rounds=1, min_seconds=0
+    )
+    assert [row["mode"] for row in report.rows] == ["eager"]
+    assert report.notes == [
+        "litv2_s fp32 compiled: torch.compile found no compiler (set CXX or install g++), left out."
+    ]
+
+
+def test_windows_of_four(small):
+    assert bench_models._build("litv2_s_ws4", (64, 64), True).config.window_sizes == (0, 0, 4, 1)
+    report = bench_models.measure_models(
+        ["litv2_s_ws4"], "none", size=(64, 96), batch=1, modes=("eager",), features=True, device="cpu", rounds=1
+    )
+    assert report.rows[0]["model"] == "litv2_s_ws4"
+
+
 def test_scaling(small):
-    report = benchmark.measure_scaling(["litv2_s"], "none", sizes=(64, 96), rounds=1, device="cpu")
+    report = bench_models.measure_scaling(["litv2_s"], "none", sizes=(64, 96), rounds=1, device="cpu")
     assert [row["size"] for row in report.rows] == [64, 96]
     assert report.title == "scaling_size"
 
@@ -148,7 +230,9 @@ def test_scaling(small):
     ("arguments", "message"),
     [
         (["models", "--models", "litv2_z"], "Unknown model 'litv2_z'"),
+        (["models", "--models", "lit_s_ws4"], "Unknown model 'lit_s_ws4'"),
         (["models", "--device", "tpu"], "device 'tpu' is not here"),
+        (["attention", "--device", "tpu:1"], "device 'tpu:1' is not here"),
         (["models", "--batch", "0", "--device", "cpu"], "batch must be at least 1"),
         (["models", "--no-eager", "--no-compile"], "leave nothing to measure"),
         (["speed"], "Unknown benchmark 'speed'"),

@@ -6,7 +6,8 @@ from safetensors.torch import load_file
 
 import litevit
 from golden import official_state
-from litevit.checkpoints import read_file, read_metadata, read_state_dict
+from litevit.checkpoints import read_file, read_metadata, read_state_dict, write_state_dict
+from litevit.convert import layouts
 from litevit.tools.convert import convert
 
 
@@ -48,6 +49,33 @@ def test_what_litevit_has_no_place_for_is_carried_along(tmp_path):
     report = litevit.load_weights(model.to_empty(device="cpu"), tmp_path / "ours.safetensors")
     assert not report.missing
     assert all(key.startswith("official.decode_head.conv_seg") for key in report.dropped)
+
+
+def test_prefix_of_a_backbone_is_wrapping(tmp_path):
+    state, path = official_file(tmp_path, "lvt/lvt_backbone", None)
+    torch.save({"meta": {}, "state_dict": {f"backbone.{key}": value for key, value in state.items()}}, path)
+    assert convert(path, tmp_path / "ours.safetensors").tensors == len(state)
+    convert(tmp_path / "ours.safetensors", tmp_path / "back.pth")
+    back = read_state_dict(tmp_path / "back.pth").tensors
+    assert back.keys() == state.keys()
+    assert all(torch.equal(back[key], state[key]) for key in state)
+
+
+def test_the_way_back_is_checked_too(tmp_path, monkeypatch):
+    write_state_dict(litevit.create_backbone("lvt").state_dict(), tmp_path / "ours.safetensors")
+    there = layouts.to_official
+    monkeypatch.setattr(layouts, "to_official", lambda state: {k: v + 1 for k, v in there(state).items()})
+    with pytest.raises(ValueError, match=r"does not survive the way there and back\. Nothing was written"):
+        convert(tmp_path / "ours.safetensors", tmp_path / "back.pth")
+    assert not (tmp_path / "back.pth").exists()
+
+
+def test_the_source_is_not_overwritten(tmp_path):
+    _, path = official_file(tmp_path, "lvt/lvt_backbone", None)
+    before = path.read_bytes()
+    with pytest.raises(ValueError, match="is the source itself"):
+        convert(path, path)
+    assert path.read_bytes() == before
 
 
 @pytest.mark.slow

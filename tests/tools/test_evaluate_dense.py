@@ -17,8 +17,8 @@ from litevit.data.coco_panoptic import coco2017_panoptic
 from litevit.data.scenes import ScenesConfig, write_ade, write_coco
 from litevit.metrics.panoptic import panoptic_quality
 from litevit.tasks.segmentation import SegmentationTest
+from litevit.tools.dense_models import DETECTION, INSTANCES, PANOPTIC, SEMANTIC, DenseModel
 from litevit.tools.evaluate_dense import Looks, evaluate
-from litevit.tools.predict_dense import DETECTION, INSTANCES, PANOPTIC, SEMANTIC, DenseModel
 
 LOOK = ScenesConfig(height=64, width=80, empty_rate=0, crowd_rate=0)
 

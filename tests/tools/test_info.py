@@ -6,7 +6,7 @@ import pytest
 import torch
 
 import litevit
-from litevit.cli import PREFACE
+from litevit.cli.models import PREFACE
 from litevit.tools.info import REASONS, figures, markdown, official_macs
 from litevit.weights import ABLATIONS, WEIGHTS
 from litevit.zoo import MODELS, count_macs

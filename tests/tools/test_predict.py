@@ -12,6 +12,7 @@ from litevit.tools.predict import (
     Prediction,
     Prepare,
     class_names,
+    draw,
     draw_all,
     find_images,
     load_classifier,
@@ -123,6 +124,26 @@ def test_damaged_files_are_named_and_stop_nothing(picture, tmp_path):
     results = list(predict(Brightness(), [cut, good, text], PLAIN, batch_size=2))
     assert [bool(r.error) for r in results] == [True, False, True]
     assert results[1].guesses[0].index == 0
+
+
+@pytest.mark.parametrize("wrong", [{"top": 0}, {"batch_size": 0}])
+def test_nothing_at_a_time_is_refused(picture, wrong):
+    path = picture("a.png", Image.new("L", (40, 40)))
+    with pytest.raises(ValueError, match="top and batch_size must be at least 1"):
+        list(predict(Brightness(), [path], PLAIN, **wrong))
+
+
+def test_a_picture_that_cannot_be_written_is_named(picture, tmp_path, monkeypatch):
+    path = picture("a.png", Image.new("RGB", (40, 40)))
+
+    def full(self, file, **options):
+        file.write_bytes(b"half")
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Image.Image, "save", full)
+    with pytest.raises(OSError, match=r"Cannot write .*a\.png: No space left on device"):
+        draw(Prediction(str(path)), tmp_path / "out")
+    assert not list((tmp_path / "out").iterdir())
 
 
 def test_too_many_pixels(picture, monkeypatch):

@@ -15,24 +15,10 @@ from litevit.data.class_names import ADE20K, COCO_STUFF, COCO_THINGS, ClassList,
 from litevit.data.coco import decode_masks
 from litevit.metrics.panoptic import read_panoptic_png
 from litevit.tools import draw
-from litevit.tools.predict_dense import (
-    INSTANCES,
-    PANOPTIC,
-    SEMANTIC,
-    DenseModel,
-    VideoWriter,
-    answer,
-    count_pictures,
-    create_results,
-    find_files,
-    image_id,
-    load_dense,
-    predict,
-    read_video,
-    table,
-    task_of,
-    unique_names,
-)
+from litevit.tools.dense_models import INSTANCES, PANOPTIC, SEMANTIC, DenseModel, load_dense, task_of
+from litevit.tools.dense_results import create_results, image_id
+from litevit.tools.predict_dense import answer, count_pictures, find_files, predict, table, unique_names
+from litevit.tools.videos import VideoWriter, read_video
 
 H, W = 48, 64
 DOGS = ClassList(("cat", "dog"), (17, 18))

@@ -1,10 +1,12 @@
 """litevit's classifiers in timm: `import litevit.adapters.timm`, then `timm.create_model("litv2_s", num_classes=10)`.
 
 The import registers every classification model of `litevit.list_models()` under its name. State-dict keys are those of
-`litevit.create_model`, so a checkpoint of timm's training script loads in litevit and the other way round.
+`litevit.create_model`, so a checkpoint of timm's training script loads in litevit and the other way round; official
+files load too, wherever timm takes a path (`checkpoint_path=`, its scripts' `--checkpoint` and `--pretrained-path`).
 `pretrained=True` takes the published weights (`weights="official"` in litevit).
 """
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +17,7 @@ from timm.models._features import feature_take_indices
 from torch import Tensor, nn
 
 from litevit import weights
+from litevit.convert import layouts
 from litevit.loading import load_weights
 from litevit.tasks.classification import Classifier
 from litevit.tasks.lvt_classifier import LVTClassifier
@@ -56,6 +59,12 @@ class TimmInterface:
         self.to(device)  # type: ignore[attr-defined]
         if global_pool is not None:
             self._set_pooling(global_pool)
+
+    def load_state_dict(self, state_dict: Mapping[str, Tensor], strict: bool = True, assign: bool = False) -> Any:
+        """As torch's; the keys of an official checkpoint are converted first."""
+        if layouts.is_official(state_dict):
+            state_dict = layouts.to_ours(state_dict).state
+        return super().load_state_dict(state_dict, strict=strict, assign=assign)  # type: ignore[misc]
 
     def no_weight_decay(self) -> set[str]:
         """Multi-dimensional parameters that the published recipes do not decay; timm adds vectors and biases."""
@@ -129,6 +138,7 @@ class TimmInterface:
         return self._maps_and_features(x)[1]
 
     def forward_head(self, x: Tensor, pre_logits: bool = False) -> Tensor:
+        """Args: x: of `forward_features`. Returns: logits, or what the head sees. Each classifier has its own."""
         raise NotImplementedError
 
     def forward(self, x: Tensor) -> Tensor:
@@ -199,6 +209,8 @@ def build(
     global_pool: str | None = None,
     in_chans: int = 3,
     output_stride: int = 32,
+    device: torch.device | str | None = None,
+    dtype: torch.dtype | None = None,
     **overrides: Any,
 ) -> nn.Module:
     """A classifier with timm's interface.
@@ -210,6 +222,7 @@ def build(
         global_pool: see `poolings` of the class.
         in_chans: other than 3 with pretrained weights: the first convolution is adapted as timm does.
         output_stride: only 32.
+        device, dtype: where and as what the parameters are made.
         overrides: fields of the model's config (`num_classes`, `drop_path_rate`, `alpha`, ...).
     """
     if output_stride != 32:
@@ -231,7 +244,7 @@ def build(
             stem = f"{_stem(rgb)}.weight"
             state[stem] = timm.models.adapt_input_conv(in_chans, state[stem])
             model.load_state_dict(state)
-    return model
+    return model.to(device=device, dtype=dtype)
 
 
 def _stem(model: nn.Module) -> str:
@@ -265,9 +278,11 @@ def _cfg(name: str) -> dict[str, Any]:
 
 def _entrypoint(name: str) -> Any:
     def create(pretrained: bool = False, **kwargs: Any) -> nn.Module:
-        # A file of the user's comes as timm.create_model(..., pretrained_cfg_overlay={"file": path}).
-        overlay = {**(kwargs.get("pretrained_cfg_overlay") or {})}
-        source = overlay.get("file") or True if pretrained else False
+        # A file of the user's comes as timm.create_model(..., pretrained_cfg_overlay={"file": path}), or whole.
+        given = kwargs.get("pretrained_cfg")
+        file = given.get("file") if isinstance(given, dict) else getattr(given, "file", None)
+        file = (kwargs.get("pretrained_cfg_overlay") or {}).get("file") or file
+        source = file or True if pretrained else False
 
         def model_class(**model_kwargs: Any) -> nn.Module:
             return build(name, pretrained=source, **model_kwargs)

@@ -47,11 +47,17 @@ class Converted(NamedTuple):
     origin: dict[str, str]  # source key -> target key
     dropped: tuple[str, ...]  # source keys the key maps name as not needed
     unexpected: tuple[str, ...]  # source keys the key maps do not know
+    prefix: str = ""  # "backbone." around all keys of a backbone, which is not restored on the way back
 
 
 def is_ours(keys: Mapping[str, object]) -> bool:
     """Whether the keys are litevit's."""
     return any(key.startswith(OURS) for key in keys)
+
+
+def is_official(keys: Mapping[str, object]) -> bool:
+    """Whether the keys are of an official layout, and not litevit's."""
+    return not is_ours(keys) and any(known.mark.search(key) for known in LAYOUTS for key in keys)
 
 
 def _any(keys: Mapping[str, object], prefixes: tuple[str, ...]) -> bool:
@@ -72,18 +78,19 @@ def to_ours(state: Mapping[str, Tensor]) -> Converted:
             f"No known layout has these keys: {first}, ... Known are those of the official LIT, LITv2, PVT and LVT "
             "checkpoints (classifiers, backbones, mmdetection and mmsegmentation models) and litevit's own."
         )
+    prefix = ""
     if _any(state, OFFICIAL_MMSEG):
         result = mmseg.to_ours(state, layout.to_ours)
     elif _any(state, OFFICIAL_MMDET):
         result = mmdet.to_ours(state, layout.to_ours)
     else:
-        result = _classifier(state, layout)
-    return Converted(layout.name, result.state, _origin(state, result), result.dropped, result.unexpected)
+        prefix = "backbone." if _any(state, ("backbone.patch_embed", "backbone.backbone.")) else ""
+        result = _classifier(state, layout, prefix)
+    return Converted(layout.name, result.state, _origin(state, result), result.dropped, result.unexpected, prefix)
 
 
-def _classifier(state: Mapping[str, Tensor], layout: Layout) -> Renamed:
-    """A classifier or a backbone, flat, or below `backbone.` as a detector's file holds it."""
-    prefix = "backbone." if _any(state, ("backbone.patch_embed", "backbone.backbone.")) else ""
+def _classifier(state: Mapping[str, Tensor], layout: Layout, prefix: str) -> Renamed:
+    """A classifier or a backbone, flat, or below the prefix `backbone.` as a detector's file holds it."""
 
     def place(key: str) -> str:
         return key if key.startswith(layout.head) else f"backbone.{key}"

@@ -5,13 +5,15 @@ A rule is `(official, ours)`. `{}` stands for an index and `**` for the rest of 
 """
 
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from typing import NamedTuple, TypeVar
 
 T = TypeVar("T")
 
 
 class Rule(NamedTuple):
+    """One row of a key map; see the top of this file."""
+
     official: str
     ours: str | None
 
@@ -63,13 +65,3 @@ def rename(state: Mapping[str, T], rules: Iterable[Rule], *, reverse: bool = Fal
         else:
             unexpected.append(key)
     return Renamed(out, used, tuple(dropped), tuple(unexpected))
-
-
-def under(prefix_official: str, prefix_ours: str, rules: Iterable[Rule]) -> tuple[Rule, ...]:
-    """The same rules for a module that sits below a prefix on each side (`"backbone."`)."""
-    return tuple(
-        Rule(prefix_official + rule.official, None if rule.ours is None else prefix_ours + rule.ours) for rule in rules
-    )
-
-
-Transform = Callable[[dict], dict]

@@ -3,10 +3,10 @@
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from litevit.zoo import list_models
+from litevit.tools.bench_models import is_ours
 
 if TYPE_CHECKING:
-    from litevit.tools.benchmark import Report
+    from litevit.tools.bench_report import Report
 
 OURS, PEER = "#c8452f", "#8a94a6"
 COLOURS = ("#c8452f", "#2f6db5", "#3d9a5f", "#8d5fb0", "#c99a2e", "#4aa3a8", "#7a7a7a", "#d678a3")
@@ -42,13 +42,12 @@ def plot_models(report: "Report", path: Path) -> None:
     rows = [row for row in report.rows if row["best"]]
     rows.sort(key=lambda r: (dtypes.index(r["dtype"]) * -1, r["images_per_s"]))
     figure, axes = _axes(8, 0.8 + 0.36 * len(rows))
-    ours = set(list_models())
     labels = [row["model"] + (f"  {row['dtype']}" if len(dtypes) > 1 else "") for row in rows]
     bars = axes.barh(
         range(len(rows)),
         [row["images_per_s"] for row in rows],
         xerr=[row["images_per_s"] * row["spread"] for row in rows],
-        color=[OURS if row["model"] in ours else PEER for row in rows],
+        color=[OURS if is_ours(row["model"]) else PEER for row in rows],
         error_kw={"ecolor": "#444", "elinewidth": 0.8},
     )
     axes.bar_label(
@@ -81,15 +80,44 @@ def plot_attention(report: "Report", path: Path) -> None:
     _save(figure, path)
 
 
+def plot_ops(report: "Report", path: Path) -> None:
+    """How many times as fast as its reference every back end is; forward full, with the backward pass pale."""
+    rows = [row for row in report.rows if "x reference" in row]
+    figure, axes = _axes(8.5, 1.2 + 0.24 * len(rows))
+    ticks, labels, y = [], [], 0.0
+    for op in dict.fromkeys(row["op"] for row in rows):
+        axes.text(0, y, op, fontsize=9, fontweight="bold", va="center", transform=axes.get_yaxis_transform())
+        y += 1
+        for backend in dict.fromkeys(row["backend"] for row in rows if row["op"] == op):
+            mine = [row for row in rows if (row["op"], row["backend"]) == (op, backend)]
+            ticks.append(y + 0.5 * (len(mine) - 1) / 2)
+            labels.append(backend)
+            for row in mine:
+                forward = row["direction"] == "forward"
+                colour = PEER if row["x reference"] == 1 else OURS
+                bar = axes.barh(y, row["x reference"], 0.46, color=colour, alpha=1.0 if forward else 0.45)
+                axes.bar_label(bar, [f" {row['x reference']:.2f}x   {row['ms']:.3g} ms"], fontsize=7)
+                y += 0.5
+            y += 0.4
+        y += 0.4
+    axes.axvline(1, color="#444", lw=0.8)
+    axes.set_yticks(ticks, labels, fontsize=8)
+    axes.set_ylim(y, -1)
+    axes.set_xlim(0, 1.3 * max(row["x reference"] for row in rows))
+    axes.set_xlabel(
+        f"times as fast as the reference (full: forward, pale: forward + backward)\n{_caption(report)}", fontsize=9
+    )
+    _save(figure, path)
+
+
 def plot_scaling(report: "Report", path: Path) -> None:
     """Milliseconds per image over what was varied."""
     over = next(key for key in ("size", "threads", "batch") if report.title.endswith(key))
     figure, axes = _axes(7, 4.5)
-    ours = set(list_models())
     for i, name in enumerate(dict.fromkeys(row["model"] for row in report.rows)):
         points = [(r[over], r["ms_per_image"]) for r in report.rows if r["model"] == name]
         axes.plot(
-            *zip(*points), "-" if name in ours else "--", marker="o", ms=4, label=name, color=COLOURS[i % len(COLOURS)]
+            *zip(*points), "-" if is_ours(name) else "--", marker="o", ms=4, label=name, color=COLOURS[i % len(COLOURS)]
         )
     axes.set_xscale("log", base=2)
     axes.set_yscale("log")

@@ -18,7 +18,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeGuard
 
 import torch
 from torch import Tensor
@@ -107,6 +107,11 @@ def interleave(
     return timings
 
 
+def _has_storage(leaf: object) -> TypeGuard[Tensor]:
+    """Whether a leaf is a tensor with memory that can be seen; weights in oneDNN's own order hide theirs."""
+    return isinstance(leaf, Tensor) and not leaf.is_mkldnn
+
+
 class _LiveBytes(TorchDispatchMode):
     """Counts the bytes of storages made inside and still alive."""
 
@@ -120,10 +125,10 @@ class _LiveBytes(TorchDispatchMode):
         self.now -= size
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):  # type: ignore[no-untyped-def]
-        known = {t.untyped_storage()._cdata for t in tree_leaves((args, kwargs)) if isinstance(t, Tensor)}
+        known = {t.untyped_storage()._cdata for t in tree_leaves((args, kwargs)) if _has_storage(t)}
         out = func(*args, **(kwargs or {}))
         for leaf in tree_leaves(out):
-            if isinstance(leaf, Tensor):
+            if _has_storage(leaf):
                 storage = leaf.untyped_storage()
                 key = storage._cdata
                 if key not in self.seen and key not in known:

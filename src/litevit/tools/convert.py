@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 from litevit.checkpoints import Pathlike, read_state_dict, write_state_dict
 from litevit.convert import layouts
@@ -33,11 +34,21 @@ def convert(source: Pathlike, target: Pathlike, *, ema: bool = False) -> Convers
         source: `.pth` or `.safetensors`.
         target: `.safetensors`, or another suffix for a PyTorch file.
         ema: take the moving average where the checkpoint holds both.
+
+    Raises:
+        ValueError: the source is no checkpoint of a known layout, or is the target; nothing is written.
+        OSError: the source cannot be read or the target not written.
     """
     read = read_state_dict(source, ema=ema)
+    if Path(target).exists() and Path(target).samefile(source):
+        raise ValueError(f"{target} is the source itself; give another name for the result")
     if layouts.is_ours(read.tensors):
         official = layouts.to_official(read.tensors)
-        layout = layouts.to_ours(official).layout
+        again = layouts.to_ours(official)
+        for key, value in layouts.to_ours(read.tensors).state.items():
+            if not _same(value, again.state.get(key)):
+                raise ValueError(f"{source}: {key} does not survive the way there and back. Nothing was written.")
+        layout = again.layout
         container = layouts.official_container(official)
         write_state_dict(official, target, container=container, metadata={"layout": layout})
         notice = _notice(layout)
@@ -50,9 +61,11 @@ def convert(source: Pathlike, target: Pathlike, *, ema: bool = False) -> Convers
             f"{', '.join(found.unexpected[:4])}. Nothing was written."
         )
     back = layouts.to_official(found.state)
+    if found.prefix:  # wrapping, like "module."
+        back = {found.prefix + key: value for key, value in back.items()}
     kept = {}
     for key, value in read.tensors.items():
-        if key in back and back[key].dtype == value.dtype and torch.equal(back[key], value):
+        if _same(value, back.get(key)):
             continue
         if key not in found.dropped:
             raise ValueError(f"{source}: {key} does not survive the way there and back. Nothing was written.")
@@ -67,6 +80,10 @@ def convert(source: Pathlike, target: Pathlike, *, ema: bool = False) -> Convers
     return Conversion(
         str(source), Path(target), found.layout, "litevit", len(found.state), dropped, tuple(kept), notice
     )
+
+
+def _same(one: Tensor, other: Tensor | None) -> bool:
+    return other is not None and one.dtype == other.dtype and torch.equal(one, other)
 
 
 def _notice(layout: str) -> str | None:

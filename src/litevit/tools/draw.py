@@ -147,7 +147,7 @@ def beside_legend(
     picture: Image.Image, rows: Sequence[tuple[str, str, Colour]], *, width: int | None = None
 ) -> Image.Image:
     """The picture with a panel at its right: a square of colour, a name and a figure per row, as many as fit."""
-    font = _font(font_size(picture.size))
+    font = text_font(font_size(picture.size))
     height = round(font.size * 1.5)
     pad = height // 3
     width = width or legend_width(picture, [name for name, _, _ in rows])
@@ -173,7 +173,7 @@ def beside_legend(
 
 def legend_width(picture: Image.Image, names: Sequence[str]) -> int:
     """Pixels that a legend of these names needs, up to 45 % of the picture's long side."""
-    font = _font(font_size(picture.size))
+    font = text_font(font_size(picture.size))
     longest = max((font.getlength(name) for name in names), default=0)
     wanted = longest + font.getlength("100 %") + 4 * font.size
     return int(min(max(wanted, 8 * font.size), 0.45 * max(picture.size)))
@@ -188,7 +188,7 @@ def line_width(picture: Image.Image) -> int:
 
 
 @lru_cache(maxsize=32)
-def _font(size: int) -> ImageFont.FreeTypeFont:
+def text_font(size: int) -> ImageFont.FreeTypeFont:
     font = ImageFont.load_default(size)
     if not isinstance(font, ImageFont.FreeTypeFont):
         raise ImportError("Drawing text needs Pillow with FreeType support: pip install --upgrade pillow")
@@ -276,7 +276,7 @@ def _write_label(
     centred: bool = False,
 ) -> None:
     """Text on a filled box where no label is yet: at a corner of `box`, above it if possible, or at its middle."""
-    font = _font(font_size(size))
+    font = text_font(font_size(size))
     pad = max(2, font.size // 6)
     text = _cut(pen, text, font, size[0] - 2 * pad)
     width, height = pen.textlength(text, font=font) + 2 * pad, font.size + 2 * pad

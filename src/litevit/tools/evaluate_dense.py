@@ -25,7 +25,7 @@ from litevit.data.sampling import shard
 from litevit.metrics.coco import COCOAveragePrecision
 from litevit.metrics.panoptic import PanopticQuality, PanopticWriter
 from litevit.metrics.segmentation import MeanIoU, write_index_png
-from litevit.tools.predict_dense import INSTANCES, PANOPTIC, SEMANTIC, DenseModel, look_of_scenes, read_run
+from litevit.tools.dense_models import INSTANCES, PANOPTIC, SEMANTIC, DenseModel, look_of_scenes, read_run
 from litevit.weights import cache_dir
 
 SPLITS = {"val": "validation", "train": "training"}  # COCO's names -> ADE20K's

@@ -96,11 +96,13 @@ class FigureRow:
 
     @property
     def params_match(self) -> bool:
+        """Whether ours rounds to the published figure, as far as that is printed."""
         digits = 1 if isinstance(self.published_params, float) else 0
         return self.published_params is None or round(self.params / 1e6, digits) == self.published_params
 
     @property
     def macs_match(self) -> bool:
+        """Whether ours rounds to the published figure, as far as that is printed."""
         digits = 2 if "_alpha_" in self.name else 1  # LITv2's table of alphas prints two
         return self.published_macs is None or round(self.macs / GIGA, digits) == self.published_macs
 

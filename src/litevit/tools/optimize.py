@@ -8,6 +8,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_weights
 
 from litevit.layers.attention import RelativeAttention
 from litevit.layers.deformable_merging import DeformableTokenMerging
+from litevit.ops.linear import pack_when_used
 
 MAX_BIAS_BYTES = 16 << 20  # the 50 x 50 grid of the detectors would take 300 MB a layer
 
@@ -31,6 +32,8 @@ def optimize_for_inference(model: nn.Module) -> nn.Module:
             _fold_norm(module)
         elif isinstance(module, RelativeAttention):
             _fix_bias(module)
+        elif type(module) is nn.Linear:
+            pack_when_used(module.weight)
         for name, child in module.named_children():
             if type(child).__name__ == "DropPath" or isinstance(child, nn.Dropout):
                 setattr(module, name, nn.Identity())
@@ -44,7 +47,9 @@ def _fold_norm(merging: DeformableTokenMerging) -> None:
     weight, bias = fuse_conv_bn_weights(
         merging.proj.weight, merging.proj.bias, norm.running_mean, norm.running_var, norm.eps, norm.weight, norm.bias
     )
-    merging.proj.weight = nn.Parameter(weight.detach(), requires_grad=False)
+    # The product reads the kernel tap by tap: in this memory format that is a view, else a copy at every call.
+    kernel = weight.detach().contiguous(memory_format=torch.channels_last)
+    merging.proj.weight = nn.Parameter(kernel, requires_grad=False)
     merging.proj.bias = nn.Parameter(bias.detach(), requires_grad=False)
     merging.norm = nn.Identity()  # type: ignore[assignment]
 

@@ -141,7 +141,13 @@ def predict(
         how: preprocessing, such as `litevit.weights.preprocessing("litv2_s")`.
         names: class names; None takes ImageNet's for 1,000 classes.
         top: how many classes per image.
+        batch_size: images at a time.
+
+    Raises:
+        ValueError: `top` or `batch_size` is less than 1.
     """
+    if top < 1 or batch_size < 1:
+        raise ValueError(f"top and batch_size must be at least 1, got top={top}, batch_size={batch_size}")
     model.eval()
     device = next(model.parameters()).device
     prepare = Prepare(how)
@@ -239,6 +245,8 @@ def draw(prediction: Prediction, folder: Pathlike, *, name: str | None = None, w
     try:
         page.save(temporary, format="PNG")
         temporary.replace(target)
+    except OSError as error:
+        raise OSError(f"Cannot write {target}: {error.strerror or error}. The picture was not kept.") from None
     finally:
         temporary.unlink(missing_ok=True)
     return target

@@ -1,0 +1,28 @@
+"""`litevit bench`."""
+
+import sys
+from collections.abc import Sequence
+
+import tyro
+from tyro.conf import FlagCreatePairsOff
+
+
+def bench(arguments: Sequence[str]) -> None:
+    """Measures speed beside today's models: litevit bench {models,attention,ops,scaling} [OPTIONS].
+
+    `litevit bench models --help` lists the options of one.
+    """
+    from litevit.tools.benchmark import COMMANDS
+
+    if not arguments or arguments[0] in ("-h", "--help"):
+        lines = [f"  {name:10} {(run.__doc__ or '').splitlines()[0]}" for name, run in COMMANDS.items()]
+        print(
+            "\n".join(["usage: litevit bench WHAT [OPTIONS]", "", *lines, "", "`litevit bench WHAT --help` says more."])
+        )
+        if not arguments:
+            sys.exit(2)
+        return
+    what, *rest = arguments
+    if what not in COMMANDS:
+        raise ValueError(f"Unknown benchmark '{what}'. Known: {', '.join(COMMANDS)}.")
+    tyro.cli(COMMANDS[what], args=rest, prog=f"litevit bench {what}", config=(FlagCreatePairsOff,))

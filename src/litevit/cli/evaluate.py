@@ -1,0 +1,176 @@
+"""`litevit eval`."""
+
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+from tyro.conf import Positional
+
+from litevit.cli.predict import dense_task
+from litevit.cli.terminal import Device, find_device, progress_bar, show, show_rows
+
+
+def eval_(
+    model: Positional[str | None] = None,
+    *,
+    data: str | None = None,
+    weights: str = "official",
+    run: Path | None = None,
+    split: str | None = None,
+    labels: Literal["own", "imagenet", "real", "v2"] = "own",
+    reader: str = "",
+    annotations: Path | None = None,
+    names: Path | None = None,
+    num_classes: int | None = None,
+    size: int | None = None,
+    crop_pct: float | None = None,
+    limit: int = 0,
+    window: tuple[int, ...] = (),
+    stride: tuple[int, ...] = (),
+    ratios: tuple[float, ...] = (),
+    flip: bool = False,
+    per_class: bool = False,
+    json: bool = False,
+    out: Path | None = None,
+    batch_size: int = 128,
+    workers: int = 4,
+    precision: Literal["fp32", "bf16", "fp16"] = "fp32",
+    device: Device = "auto",
+) -> None:
+    """Measures a model on a data set, as its task is measured: top-1, COCO's AP, mIoU or panoptic quality.
+
+    Exact over several processes: `torchrun --nproc-per-node 8 -m litevit.cli eval ...`, where a training run is given
+    as --weights FOLDER (torchrun takes --run for its own).
+
+    Args:
+        model: name, see `litevit list`; default: what the checkpoint of a training run says.
+        data: class folders, tar or shards; COCO's or ADE20K's layout; with --annotations the folder of the images;
+            default with --run: what the run was evaluated on.
+        weights: 'official' (downloaded once), a checkpoint file, or the folder of a training run.
+        run: the folder of a training run: its best weights, with its own settings.
+        split: part of the data; default: the held-out one ('validation'; COCO's and ADE20K's layout: 'val').
+        labels: 'own': the data's; 'imagenet': the same, of 1,000 classes; 'real': ImageNet-ReaL; 'v2': ImageNet-V2's
+            folders 0..999.
+        reader: how timm reads the data of a classifier: '' (folder or tar), 'wds', 'hfds/NAME'.
+        annotations: COCO-format JSON, or folder of index masks, of data in no published layout.
+        names: class names of a detector or segmenter, as for `litevit predict`.
+        num_classes: of the checkpoint, where it is not the published one's.
+        size: side of a classifier's input, of detectors and segmenters the short side; default: the published one.
+        crop_pct: classifiers: crop side / resized shorter side; default: the published one; 1.0: without a crop.
+        limit: detectors and segmenters: only the first images.
+        window: segmenters: height and width of sliding windows; default: whole images.
+        stride: segmenters: of the windows; default: two thirds of the window.
+        ratios: segmenters: several scales, such as 0.5 1.0 1.5, averaged.
+        flip: segmenters: average with the mirror image.
+        per_class: show the table per class.
+        json: print JSON, the table per class included.
+        out: detectors and segmenters: folder for results in COCO's and ADE20K's formats.
+        batch_size: images at a time, of classifiers.
+        workers: processes that read images.
+        precision: of classifiers.
+        device: where to run.
+    """
+    source = str(run) if run is not None else weights
+    if source == "none":
+        raise ValueError("Random weights have nothing to measure: give --weights official, a file or --run FOLDER")
+    if run is not None and not run.is_dir():
+        raise FileNotFoundError(f"{run} is not the folder of a training run")
+    accelerator = _several_processes(device)
+    where = accelerator.device if accelerator is not None else find_device(device)
+    quiet = accelerator is not None and not accelerator.is_main_process
+    if dense_task(model, source) is None:
+        common = {"labels": labels, "batch_size": batch_size, "workers": workers, "precision": precision}
+        protocol = {"reader": reader, "crop_pct": crop_pct, "image_size": size}
+        if split is not None:
+            protocol["split"] = split
+        if num_classes is not None:
+            protocol["num_classes"] = num_classes
+        result = _evaluate_classifier(
+            model, data, source, protocol, quiet=quiet, device=where, accelerator=accelerator, **common
+        )
+    else:
+        from litevit.tools import evaluate_dense as tool
+        from litevit.tools.dense_models import load_dense
+
+        looks = tool.Looks(window=_pair(window), stride=_pair(stride), ratios=tuple(ratios) or None, flip=flip)
+        dense = load_dense(model, source, num_classes=num_classes, names=names, size=size)
+        dense.model.to(where)
+        with progress_bar("images", quiet=quiet) as advance:
+            result = tool.evaluate(
+                dense,
+                data or tool.data_of_run(source, dense.task),
+                annotations=annotations,
+                split=split or "val",
+                limit=limit,
+                looks=looks,
+                workers=workers,
+                folder=out,
+                accelerator=accelerator,
+                on_progress=advance,
+            )
+    if quiet:
+        return
+    if json:
+        print(result.to_json())
+    else:
+        _show_evaluation(result, per_class=per_class)
+    if out is not None:
+        print(f"Wrote results to {out}", file=sys.stderr)
+
+
+def _pair(values: Sequence[int]) -> tuple[int, int] | None:
+    if len(values) > 2:
+        raise ValueError(f"one side, or height and width, got {' '.join(map(str, values))}")
+    return (values[0], values[-1]) if values else None
+
+
+def _several_processes(device: Device) -> Any:
+    """accelerate's Accelerator where torchrun has started more than one process, else None."""
+    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+        return None
+    try:
+        from accelerate import Accelerator
+    except ImportError as error:
+        raise ImportError("Evaluation by several processes needs accelerate: pip install 'litevit[train]'") from error
+    return Accelerator(cpu=device == "cpu")
+
+
+def _evaluate_classifier(
+    model: str | None, data: str | None, source: str, protocol: dict[str, Any], *, quiet: bool, **options: Any
+) -> Any:
+    from litevit.recipes import evaluation as tool
+
+    with progress_bar("images", quiet=quiet) as advance:
+        if Path(source).is_dir():  # a run has its own protocol
+            return tool.evaluate_run(source, data=data, on_progress=advance, **options)
+        if model is None or data is None:
+            raise ValueError(
+                "What to evaluate is missing: litevit eval MODEL --data PATH, or litevit eval --run FOLDER"
+            )
+        return tool.evaluate(model, data, weights=source, on_progress=advance, **protocol, **options)
+
+
+LABELS = {"own": "the data's own", "imagenet": "ImageNet-1K", "real": "ImageNet-ReaL", "v2": "ImageNet-V2"}
+
+
+def _show_evaluation(result: Any, *, per_class: bool) -> None:
+    from dataclasses import asdict
+
+    facts = asdict(result)
+    table = facts.pop("per_class")
+    class_names = facts.pop("class_names", ())
+    metrics = facts.pop("metrics", {})
+    if "labels" in facts:
+        facts["labels"] = LABELS[facts["labels"]]
+    for name, value in (facts | metrics).items():
+        if value is not None:
+            show(f"  {name:14} {value:.4f}" if isinstance(value, float) else f"  {name:14} {value}", highlight=False)
+    if per_class and table:
+        if isinstance(table, dict):
+            rows = [{"class": name, **row} for name, row in table.items()]
+        else:
+            rows = [{"class": class_names[row["index"]]} | row if class_names else row for row in table]
+        cells = [[f"{v:.4f}" if isinstance(v, float) else str(v) for v in row.values()] for row in rows]
+        show_rows(list(rows[0]), cells)

@@ -1,0 +1,134 @@
+"""`litevit list` and `litevit info`."""
+
+import sys
+from contextlib import nullcontext
+from pathlib import Path
+
+from tyro.conf import Positional
+
+from litevit.cli.terminal import parse_size, show
+
+
+def list_(
+    pattern: Positional[str] = "*",
+    *,
+    task: str | None = None,
+    size: tuple[int, ...] = (),
+    names: bool = False,
+    compare: bool = False,
+    out: Path | None = None,
+) -> None:
+    """Shows the models: parameters, multiply-adds, published figures, licence and source.
+
+    Args:
+        pattern: shell-style pattern, such as 'litv2*'.
+        task: only this task: 'classification', 'detection', 'instance segmentation', 'semantic segmentation',
+            'panoptic segmentation'.
+        size: side, or H W, to count multiply-adds at; default: the size of the published figure.
+        names: print nothing but names, one per line.
+        compare: a Markdown table of ours beside the published classification figures, with the reason for each
+            difference.
+        out: with --compare: write the table to this file.
+    """
+    from litevit.zoo import list_models
+
+    found = list_models(pattern, task=task)
+    if not found:
+        raise ValueError(f"No model matches '{pattern}'. `litevit list --names` shows all.")
+    if names:
+        print("\n".join(found))
+        return
+    if compare:
+        from litevit.tools.info import figures, markdown
+        from litevit.weights import ABLATIONS, WEIGHTS
+
+        classifiers = set(list_models(pattern, task="classification"))
+        text = markdown(figures([name for name in (*WEIGHTS, *ABLATIONS) if name in classifiers]))
+        if out is None:
+            print(text, end="")
+        else:
+            out.write_text(PREFACE + text)
+            print(f"Wrote {out}")
+        return
+    _table(found, parse_size(size))
+
+
+PREFACE = """# Figures beside the published ones
+
+Written by `litevit list --compare --out docs/figures.md`. Parameters and multiply-adds (convolutions, linear layers,
+matrix products; one addition and one multiplication count once) are counted on the models of this package; bold is what
+does not round to the published figure, and the last column says why.
+
+"""
+
+
+def _table(names: list[str], size: tuple[int, int] | None) -> None:
+    from rich.console import Console
+    from rich.live import Live
+    from rich.table import Table
+
+    from litevit.zoo import info
+
+    console = Console() if sys.stdout.isatty() else Console(width=160)
+    table = Table(box=None, header_style="bold")
+    for header, right in (("model", False), ("parameters", True), ("multiply-adds", True), ("at", True)):
+        table.add_column(header, justify="right" if right else "left", no_wrap=True)
+    for header in ("task", "published", "weights"):
+        table.add_column(header)
+    shown = Live(table, console=console, vertical_overflow="visible") if console.is_terminal else nullcontext()
+    with shown:  # row by row, as they are counted
+        for name in names:
+            facts = info(name, size)
+            published = [f"{short} {facts.published[key]}" for key, short in METRICS.items() if key in facts.published]
+            source = (facts.source or "").partition(" ")[0]
+            table.add_row(
+                name,
+                f"{facts.params / 1e6:.2f} M",
+                f"{facts.macs / 1e9:.2f} G",
+                "x".join(map(str, facts.image_size)),
+                facts.task,
+                ", ".join(published),
+                f"{source}, {(facts.licence or '').partition(':')[0]}" if source else "",
+            )
+    if not console.is_terminal:
+        console.print(table)
+
+
+METRICS = {"top1": "top-1", "box_ap": "box AP", "mask_ap": "mask AP", "miou": "mIoU", "pq": "PQ"}
+
+
+def info(model: Positional[str], *, size: tuple[int, ...] = (), json: bool = False) -> None:
+    """Shows everything known about one model.
+
+    Args:
+        model: name, see `litevit list`.
+        size: side, or H W, to count multiply-adds at; default: the size of the published figure.
+        json: print JSON.
+    """
+    from dataclasses import asdict
+
+    from litevit import zoo
+    from litevit.tools.info import REASONS
+    from litevit.weights import WEIGHTS
+
+    facts = zoo.info(model, parse_size(size))
+    if json:
+        from json import dumps
+
+        print(dumps(asdict(facts), indent=1))
+        return
+    rows = {
+        "task": facts.task,
+        "parameters": f"{facts.params:,}",
+        "multiply-adds": f"{facts.macs:,} at {facts.image_size[0]} x {facts.image_size[1]}",
+        "published": ", ".join(f"{key} {value}" for key, value in facts.published.items()) or "nothing",
+        "differs": REASONS.get(model, ""),
+        "weights": facts.weights or "none published",
+        "preprocessing": str(WEIGHTS[model].preprocessing) if model in WEIGHTS else "",
+        "licence": facts.licence or "",
+        "source": facts.source or "",
+    }
+    show(f"[bold]{model}[/bold]")
+    for key, value in rows.items():
+        if value:
+            show(f"  {key:14} {value}", highlight=False, markup=False)

@@ -1,0 +1,147 @@
+"""`litevit predict`."""
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from tyro.conf import Positional
+
+from litevit.cli.terminal import Device, find_device, progress, show, show_rows
+
+
+def predict(
+    images: Positional[tuple[Path, ...]],
+    *,
+    model: str | None = None,
+    weights: str = "official",
+    top: int = 5,
+    json: bool = False,
+    out: Path | None = None,
+    size: int | None = None,
+    num_classes: int | None = None,
+    names: Path | None = None,
+    score_threshold: float | None = None,
+    device: Device = "auto",
+    batch_size: int = 16,
+) -> None:
+    """Predicts on images, folders and videos: what the model's task is, with the preprocessing of its weights.
+
+    Args:
+        images: image files, or folders to search; detectors and segmenters take videos too.
+        model: name of a model; default: litv2_s, or what the checkpoint of a training run says.
+        weights: 'official' (downloaded once), a checkpoint file, the folder of a training run, or 'none' (random).
+        top: how many classes to show.
+        json: print JSON instead of a table.
+        out: folder for pictures with the predictions, and for the result files of COCO's and ADE20K's formats.
+        size: side of the square input, of detectors and segmenters the short side; default: the published one.
+        num_classes: of the checkpoint, where it is not the published one's.
+        names: text file with one class name per line; for detectors and segmenters also COCO's annotation file.
+        score_threshold: least score of objects; default: 0.3, panoptic models: their own.
+        device: where to run.
+        batch_size: images at a time, of classifiers.
+    """
+    from dataclasses import replace
+
+    from litevit.tools import predict as tool
+
+    dense = dense_task(model, weights)
+    if dense is not None:
+        options = {"num_classes": num_classes, "names": names, "score_threshold": score_threshold, "size": size}
+        _predict_dense(images, model, weights, options, json=json, out=out, device=device)
+        return
+    if score_threshold is not None:
+        raise ValueError("--score-threshold is for detectors; a classifier shows its --top classes")
+    paths = tool.find_images(images)
+    labels = names.read_text().splitlines() if names else None
+    classes = num_classes or (len(labels) if labels else None)
+    if weights in ("none", "official"):
+        model = model or "litv2_s"
+    network, how = tool.load_classifier(model, None if weights == "none" else weights, num_classes=classes)
+    if labels is not None and len(labels) != classes:
+        raise ValueError(f"{names} has {len(labels)} names, the model {classes} classes")
+    if size is not None:
+        if size < 32:
+            raise ValueError(f"--size must be at least 32, got {size}")
+        how = replace(how, size=size)
+    network = network.to(find_device(device))
+    if weights == "none":
+        print("Random weights: these predictions mean nothing.", file=sys.stderr)
+    stream = tool.predict(network, paths, how, names=labels, top=top, batch_size=batch_size)
+    results = list(progress(stream, len(paths), "images"))
+    if json:
+        print(tool.to_json(results))
+    else:
+        _show_predictions(results)
+    if out is not None:
+        written = tool.draw_all(results, out)
+        print(f"Wrote {len(written)} pictures to {out}", file=sys.stderr)
+    failed = [result for result in results if result.error]
+    if failed:
+        more = f" ({len(failed)} of {len(results)} files failed)" if len(results) > 1 else ""
+        raise ValueError(f"{failed[0].error}{more}")
+
+
+def dense_task(model: str | None, weights: str) -> str | None:
+    """The task of a detector, segmenter or panoptic model; None: a classifier."""
+    from litevit.tools.dense_models import task_of
+
+    task = task_of(model, None if weights == "none" else weights)
+    return None if task == "classification" else task
+
+
+def _predict_dense(
+    images: Sequence[Path],
+    model: str | None,
+    weights: str,
+    options: dict[str, Any],
+    *,
+    json: bool,
+    out: Path | None,
+    device: Device,
+) -> None:
+    from json import dumps
+
+    from litevit.tools import predict_dense as tool
+    from litevit.tools.dense_models import DETECTION, INSTANCES, load_dense
+    from litevit.tools.dense_results import create_results
+
+    files = tool.find_files(images)
+    total = tool.count_pictures(files)
+    if options["score_threshold"] is None and dense_task(model, weights) in (DETECTION, INSTANCES):
+        options["score_threshold"] = tool.SHOWN
+    dense = load_dense(model, None if weights == "none" else weights, **options)
+    dense.model.to(find_device(device))
+    if weights == "none":
+        print("Random weights: these predictions mean nothing.", file=sys.stderr)
+    results = create_results(dense, out, keep=json or out is not None)
+    found = list(progress(tool.predict(dense, files, results), total, "pictures"))
+    results.save()
+    if json:
+        print(dumps(results.content(), indent=1, ensure_ascii=False))
+    else:
+        show_rows(("file", "found", "score", ""), tool.table(found))
+    if out is not None:
+        print(f"Wrote pictures and results to {out}", file=sys.stderr)
+    failed = [one for one in found if one.error]
+    if failed:
+        more = f" ({len(failed)} of {len(files)} files failed)" if len(files) > 1 else ""
+        raise ValueError(f"{failed[0].error}{more}")
+
+
+def _show_predictions(results: Sequence[Any]) -> None:
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table("image", "class", "probability")
+    for result in results:
+        for i, guess in enumerate(result.guesses):
+            table.add_row(
+                Text(result.path if i == 0 else ""),
+                Text(guess.name),
+                f"{100 * guess.probability:.1f} %",
+                end_section=i + 1 == len(result.guesses),
+            )
+        if result.error:
+            table.add_row(Text(result.path), Text(result.error, style="red"), "", end_section=True)
+    show(table)

@@ -1,0 +1,66 @@
+"""Devices, sizes, tables and progress bars, as several verbs read and show them."""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, Literal
+
+Device = Literal["auto", "cpu", "cuda", "mps"]
+
+
+def show(*items: Any, **options: Any) -> None:
+    from rich.console import Console
+
+    Console(soft_wrap=True).print(*items, **options)
+
+
+def find_device(name: Device) -> Any:
+    import torch
+
+    if name != "auto":
+        available = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+        if not available[name]:
+            raise ValueError(f"Device '{name}' is not available here. Use --device cpu or auto.")
+        return torch.device(name)
+    if torch.cuda.is_available():
+        return torch.device("cuda")
+    return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+
+
+def parse_size(size: Sequence[int] | None) -> tuple[int, int] | None:
+    if not size:
+        return None
+    if len(size) > 2 or min(size) < 32:
+        raise ValueError(f"--size takes one side or H W, each at least 32, got {' '.join(map(str, size))}")
+    return (size[0], size[-1])
+
+
+def show_rows(headers: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    from rich.table import Table
+    from rich.text import Text
+
+    used = [k for k in range(len(headers)) if any(row[k] for row in rows)]
+    table = Table(*(headers[k] for k in used))
+    for row in rows:
+        table.add_row(*(Text(row[k]) for k in used))
+    show(table)
+
+
+def progress(stream: Any, total: int, what: str) -> Any:
+    from rich.console import Console
+    from rich.progress import track
+
+    console = Console(stderr=True)
+    hidden = total < 3 or not console.is_terminal
+    return track(stream, description=what, total=total, console=console, transient=True, disable=hidden)
+
+
+@contextmanager
+def progress_bar(what: str, *, quiet: bool) -> Iterator[Callable[[int, int], None]]:
+    """Yields `advance(done, total)`, drawn on stderr."""
+    from rich.console import Console
+    from rich.progress import Progress
+
+    console = Console(stderr=True)
+    with Progress(console=console, transient=True, disable=quiet or not console.is_terminal) as progress:
+        task = progress.add_task(what, total=None)
+        yield lambda done, total: progress.update(task, completed=done, total=total)

@@ -1,0 +1,63 @@
+"""`litevit token-labels`."""
+
+from pathlib import Path
+
+from tyro.conf import Positional
+
+from litevit.cli.terminal import Device, find_device
+
+
+def token_labels(
+    model: Positional[str],
+    data: Positional[str],
+    out: Positional[Path],
+    *,
+    weights: str | None = None,
+    reader: str = "",
+    split: str = "train",
+    size: int = 576,
+    grid: int = 18,
+    k: int = 5,
+    batch_size: int = 16,
+    workers: int = 4,
+    device: Device = "auto",
+) -> None:
+    """Writes label maps for token labelling, made by any classifier; an interrupted run is continued.
+
+    Args:
+        model: name of ours, or timm's as timm/NAME.
+        data: images to label: folder, tar or shards, as for training.
+        out: folder for the maps.
+        weights: of our model: 'official' or a checkpoint file; timm's models bring their own.
+        reader: how timm reads the data: '' (folder or tar), 'wds', 'hfds/NAME'.
+        split: of the data.
+        size: side the images are resized to; 576 gives 18 x 18 positions at stride 32.
+        grid: cells per side of a map.
+        k: classes kept per cell.
+        batch_size: images at a time.
+        workers: processes that read images.
+        device: where to run.
+    """
+    from rich.console import Console
+    from rich.progress import Progress
+
+    from litevit.tools.token_labels import make_token_labels
+
+    with Progress(console=Console(stderr=True)) as bar:
+        task = bar.add_task("images", total=None)
+        written = make_token_labels(
+            model,
+            data,
+            out,
+            weights=weights,
+            reader=reader,
+            split=split,
+            image_size=size,
+            grid=grid,
+            k=k,
+            batch_size=batch_size,
+            workers=workers,
+            device=find_device(device),
+            on_progress=lambda done, total: bar.update(task, completed=done, total=total),
+        )
+    print(f"Wrote {written} label maps to {out}")
