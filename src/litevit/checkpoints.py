@@ -86,7 +86,8 @@ def read_file(path: Pathlike) -> Any:
     path = Path(path).expanduser()
     if not path.is_file():
         what = "is a folder" if path.is_dir() else "does not exist"
-        raise FileNotFoundError(f"Checkpoint {path} {what}.")
+        hint = "" if path.suffix else ' Weights are a .pth or .safetensors file, or "official" for the published ones.'
+        raise FileNotFoundError(f"Checkpoint {path} {what}.{hint}")
     with path.open("rb") as file:
         start = file.read(512)
     if start.lstrip()[:1] == b"<":

@@ -126,5 +126,9 @@ def test_export_with_dynamic_sizes() -> None:
 def test_wrong_arguments() -> None:
     with pytest.raises(ValueError, match="multiple of num_heads"):
         ConvolutionalSelfAttention(10, 3)
+    with pytest.raises(ValueError, match="num_heads=0"):
+        ConvolutionalSelfAttention(8, 0)
+    with pytest.raises(ValueError, match="dim=0"):
+        ConvolutionalSelfAttention(0, 1)
     with pytest.raises(ValueError, match="kernel_size must be 3"):
         ConvolutionalSelfAttention(8, 2, kernel_size=5)

@@ -59,6 +59,8 @@ class SegmentationData:
     ratios: tuple[float, float] = (0.5, 2.0)  # random scale on top of both
     crop: int = 512
     category_cap: float = 0.75  # no class may cover more of a crop
+    flip: float = 0.5
+    distortion: bool = True  # photometric
     limit: int = 0  # train on the first images only; 0: all
     eval_split: Split = "val"
     eval_limit: int = 0
@@ -141,7 +143,15 @@ class SegmentationSets:
 
     def __init__(self, data: SegmentationData, *, cache: Path):
         root = scenes_folder(data.scenes, cache, "ade") if data.path == EMBEDDED else Path(data.path)
-        transforms = segmentation_train(data.long_side, data.short_side, data.crop, data.ratios, data.category_cap)
+        transforms = segmentation_train(
+            data.long_side,
+            data.short_side,
+            data.crop,
+            data.ratios,
+            data.category_cap,
+            data.flip,
+            distortion=data.distortion,
+        )
         self.root, self.data = root, data
         self.train_source = ade20k(root, "training", transforms=transforms)
         self.train = Selected(self.train_source, _limited(len(self.train_source), data.limit))

@@ -300,13 +300,20 @@ def segmentation_train(
     crop: int = 512,
     ratios: tuple[float, float] = (0.5, 2.0),
     category_cap: float = 0.75,
+    flip: float = 0.5,
+    *,
+    distortion: bool = True,
 ) -> Compose:
-    """Published ADE20K training: random scale, crop with category cap, flip, photometric distortion, normalise, pad."""
+    """Published ADE20K training: random scale, crop with category cap, flip, photometric distortion, normalise, pad.
+
+    Args:
+        distortion: photometric.
+    """
     return Compose(
         RandomScale(long_side, short_side, ratios),
         RandomCrop(crop, category_cap),
-        RandomHorizontalFlip(0.5),
-        PhotometricDistortion(),
+        RandomHorizontalFlip(flip),
+        *([PhotometricDistortion()] if distortion else []),
         Normalize(),
         Pad(crop),
     )

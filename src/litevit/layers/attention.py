@@ -23,7 +23,7 @@ class Attention(nn.Module):
 
     def __init__(self, dim: int, *, num_heads: int, qkv_bias: bool = True, sr_ratio: int = 1):
         super().__init__()
-        if dim % num_heads:
+        if num_heads < 1 or dim < 1 or dim % num_heads:
             raise ValueError(f"Attention: dim must be a multiple of num_heads, got dim={dim}, num_heads={num_heads}")
         self.num_heads = num_heads
         self.sr_ratio = sr_ratio

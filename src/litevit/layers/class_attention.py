@@ -20,7 +20,7 @@ class ClassAttention(nn.Module):
 
     def __init__(self, dim: int, num_heads: int):
         super().__init__()
-        if dim % num_heads:
+        if num_heads < 1 or dim < 1 or dim % num_heads:
             raise ValueError(
                 f"ClassAttention: dim must be a multiple of num_heads, got dim={dim}, num_heads={num_heads}"
             )

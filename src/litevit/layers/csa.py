@@ -37,7 +37,7 @@ class ConvolutionalSelfAttention(nn.Module):
 
     def __init__(self, dim: int, num_heads: int = 2, kernel_size: int = 3, stride: int = 2):
         super().__init__()
-        if dim % num_heads:
+        if num_heads < 1 or dim < 1 or dim % num_heads:
             raise ValueError(
                 f"ConvolutionalSelfAttention: dim must be a multiple of num_heads, got dim={dim}, num_heads={num_heads}"
             )

@@ -51,7 +51,7 @@ class HiLo(nn.Module):
         pad_windows: bool = True,
     ):
         super().__init__()
-        if num_heads < 1 or dim % num_heads:
+        if num_heads < 1 or dim < 1 or dim % num_heads:
             raise ValueError(f"HiLo: dim must be a multiple of num_heads, got dim={dim}, num_heads={num_heads}")
         if window_size < 1:
             raise ValueError(f"HiLo: window_size must be at least 1, got {window_size}")

@@ -43,7 +43,7 @@ class RecursiveAtrousSelfAttention(nn.Module):
         num_recursions: int = 2,
     ):
         super().__init__()
-        if dim % num_heads:
+        if num_heads < 1 or dim < 1 or dim % num_heads:
             raise ValueError(
                 "RecursiveAtrousSelfAttention: dim must be a multiple of num_heads, "
                 f"got dim={dim}, num_heads={num_heads}"

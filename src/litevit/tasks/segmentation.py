@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from litevit.ops.resized_cross_entropy import resized_cross_entropy
 from litevit.tasks.detection import IMAGENET_MEAN, IMAGENET_STD, resized_size
 
 IGNORE = 255  # label of pixels that teach nothing
@@ -79,8 +80,7 @@ def segmentation_loss(logits: Tensor, masks: Tensor, *, ignore_index: int = IGNO
         logits: (B, K, h, w).
         masks: (B, H, W) integers.
     """
-    logits = resize_bilinear(logits, (masks.shape[-2], masks.shape[-1])).float()
-    return F.cross_entropy(logits, masks.long(), ignore_index=ignore_index, reduction="sum") / max(masks.numel(), 1)
+    return resized_cross_entropy(logits, masks, ignore_index=ignore_index) / max(masks.numel(), 1)
 
 
 def window_logits(predict: Predict, image: Tensor, *, window: tuple[int, int], stride: tuple[int, int]) -> Tensor:
