@@ -164,6 +164,7 @@ def test_ops_measures_every_operator(monkeypatch, tmp_path):
         ("MLP", "blocked (inference)"),
         ("CSA", "strips (inference)"),
         ("dilated", "torch"),
+        ("segmentation", "strips"),
     ):
         assert (op, backend, "forward") in rows
         assert ((op, backend, "forward + backward") in rows) != ("inference" in backend)

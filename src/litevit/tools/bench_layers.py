@@ -22,6 +22,7 @@ from litevit.ops.deformable_merging import deformable_merging
 from litevit.ops.dilated import dilated_silu_sum
 from litevit.ops.kernels import HAS_TRITON
 from litevit.ops.linear import product
+from litevit.ops.resized_cross_entropy import resized_cross_entropy
 from litevit.ops.window_attention import window_attention
 from litevit.tools import bench_timing as timing
 from litevit.tools.bench_report import DTYPES, Case, Dtype, Mode, Report, inference, prepare, training_step
@@ -203,6 +204,7 @@ def _op_cases(batch: int, dtype: torch.dtype, where: torch.device) -> list[tuple
     out.append(("CSA 56x56x64", "whole", partial(_csa, batch, 56, 64)))
     out.append(("CSA mix 56x56x64", "torch", partial(_csa_mix, batch, 56, 64)))
     out.append(("dilated sum 28x28x64", "PyTorch's padding", partial(_dilated, batch, 28, 64)))
+    out.append(("segmentation loss, 2 images, 150x128x128 to 512x512", "whole", _segmentation_loss))
     return [(name, reference, partial(make, dtype, where)) for name, reference, make in out]
 
 
@@ -284,3 +286,15 @@ def _dilated(batch: int, side: int, C: int, dtype: torch.dtype, where: torch.dev
     backends: list[Any] = ["torch", *(["triton"] if where.type == "cuda" and HAS_TRITON else [])]
     cases: Cases = [(b, partial(dilated_silu_sum, rates=(1, 3, 5), backend=b), inputs) for b in backends]
     return [("PyTorch's padding", plain, inputs), *cases]
+
+
+def _segmentation_loss(dtype: torch.dtype, where: torch.device) -> Cases:
+    logits = _random(dtype, where, 2, 150, 128, 128).contiguous(memory_format=torch.channels_last)
+    masks = torch.randint(150, (2, 512, 512), device=where)
+
+    def whole(logits: Tensor) -> Tensor:
+        resized = F.interpolate(logits.float(), size=(512, 512), mode="bilinear", align_corners=False)
+        return F.cross_entropy(resized, masks, ignore_index=255, reduction="sum")
+
+    strips = partial(resized_cross_entropy, masks=masks, ignore_index=255)
+    return [("whole", whole, [logits]), ("strips", strips, [logits])]
