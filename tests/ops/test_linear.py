@@ -92,3 +92,70 @@ def test_packed_weights_follow_the_weight(monkeypatch):
     before = len(ops._PACKED)
     del layer
     assert len(ops._PACKED) == before - 1  # the copy goes with the weight
+
+
+def gradients(x, weight, shift, factor, **options):
+    leaves = [t for t in (x, weight, shift) if t is not None]
+    return torch.autograd.grad((ops.product(x, weight, shift) * factor).sum(), leaves, **options)
+
+
+@pytest.mark.parametrize("bias", [False, True])
+@pytest.mark.parametrize("features", [(24, 40), (40, 24)])
+@pytest.mark.parametrize("shape", [(64,), (2, 7, 9), (3,), (0,)])
+def test_gradients(library, shape, features, bias):
+    x, weight = torch.randn(*shape, features[0]), torch.randn(features[1], features[0])
+    shift = torch.randn(features[1]) if bias else None
+    factor = torch.randn(*shape, features[1])
+    leaves = [None if t is None else t.requires_grad_() for t in (x, weight, shift)]
+    doubles = [None if t is None else t.detach().double().requires_grad_() for t in leaves]
+    for found, expected in zip(gradients(*leaves, factor), gradients(*doubles, factor.double()), strict=True):
+        torch.testing.assert_close(found, expected.float(), rtol=1e-4, atol=1e-4)
+    for found, expected in zip(gradients(*leaves, 1.0), gradients(*doubles, 1.0), strict=True):  # an expanded gradient
+        torch.testing.assert_close(found, expected.float(), rtol=1e-4, atol=1e-4)
+
+
+def test_only_the_gradients_that_are_wanted(library):
+    x, weight, shift = torch.randn(64, 8), torch.randn(5, 8), torch.randn(5, requires_grad=True)
+    out = ops.product(x, weight, shift)
+    out.sum().backward()
+    assert shift.grad is not None
+    assert torch.equal(shift.grad, torch.full((5,), 64.0))
+    assert x.grad is None
+    assert weight.grad is None
+    assert not ops.product(x, weight, None).requires_grad
+
+
+def test_second_derivatives(library):
+    x, weight = torch.randn(64, 8, requires_grad=True), torch.randn(5, 8, requires_grad=True)
+    (first,) = torch.autograd.grad(ops.product(x, weight, None).pow(2).sum(), x, create_graph=True)
+    (second,) = torch.autograd.grad(first.pow(2).sum(), weight)
+    (expected,) = torch.autograd.grad((2 * x @ weight.t() @ weight).pow(2).sum(), weight)
+    torch.testing.assert_close(second, expected, rtol=1e-4, atol=1e-3)
+
+
+def test_function_transforms(library):
+    x, weight = torch.randn(4, 64, 8), torch.randn(5, 8)
+
+    def loss(weight, x):
+        return ops.product(x, weight, None).sum()
+
+    each = torch.func.vmap(torch.func.grad(loss), in_dims=(None, 0))(weight, x)
+    torch.testing.assert_close(each, x.sum(1, keepdim=True).expand(4, 5, 8))
+
+
+@onednn
+def test_training_takes_onednn(monkeypatch):
+    monkeypatch.setattr(ops, "ONEDNN_PRODUCTS", True)
+    x, weight = torch.randn(64, 8), nn.Parameter(torch.randn(8, 8))
+    out = ops.product(x, weight, None)
+    assert out.grad_fn is not None
+    assert "OneDNNLinear" in out.grad_fn.name()
+    with FlopCounterMode(display=False) as counter:
+        ops.product(x.requires_grad_(), weight, None).sum().backward()
+    assert counter.get_total_flops() == 3 * 2 * 64 * 8 * 8
+    assert not ops.trains_on_onednn(x.double(), weight.double())
+    assert not ops.trains_on_onednn(x.bfloat16(), weight.bfloat16())
+    with torch.no_grad():
+        assert not ops.trains_on_onednn(x, weight)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert not ops.trains_on_onednn(x, weight)

@@ -7,12 +7,11 @@ D head channels, C = N * D.
 import math
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from litevit.ops import csa_strips
 from litevit.ops.csa import mix_windows, window_means, window_values
-from litevit.ops.linear import is_emulated, linear, widened
+from litevit.ops.linear import is_emulated, linear, product, widened
 
 
 class ConvolutionalSelfAttention(nn.Module):
@@ -73,7 +72,7 @@ class ConvolutionalSelfAttention(nn.Module):
         means = window_means(x)
         if weight.dtype == means.dtype:
             means, weight, bias = widened(means, weight, bias)  # type: ignore[assignment]
-        logits = F.linear(means, weight, bias)
+        logits = product(means, weight, bias)
         return logits.view(*logits.shape[:3], N, 9, 9)
 
     def attention_probabilities(self, x: Tensor) -> Tensor:

@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from litevit.ops.kernels import takes_triton
+from litevit.ops.linear import product
 
 Backend = Literal["auto", "torch", "triton"]
 BACKENDS: tuple[Backend, ...] = ("auto", "torch", "triton")
@@ -36,7 +37,7 @@ def window_values(x: Tensor, weight: Tensor, num_heads: int) -> Tensor:
     for ky in range(3):
         for kx in range(3):
             pixels = padded[:, ky : ky + 2 * h : 2, kx : kx + 2 * w : 2]  # B h w C
-            values.append(F.linear(pixels, weight[3 * ky + kx]).view(B, h, w, num_heads, -1))
+            values.append(product(pixels, weight[3 * ky + kx], None).view(B, h, w, num_heads, -1))
     return torch.stack(values, 4)
 
 

@@ -2,8 +2,8 @@
 
 oneDNN: `F.linear` in float32 goes to MKL on a CPU. On AMD processors with AVX-512 oneDNN's products are 8 to 30 %
 faster on the shapes of these models, and its GELU costs less inside the product than after it (docs/performance.md);
-with AVX2 the two libraries were within 5 %. So oneDNN is called where there is AVX-512, for inference (its operator has
-no gradient).
+on Zen 5 twice as fast; with AVX2 the two libraries were within 5 %. So oneDNN is called where there is AVX-512. Its
+operator has no gradient: training goes through `linear_gradients.py`.
 
 Emulation: PyTorch runs bfloat16 and float16 products on a CPU without units for them (x86 before AVX512-BF16, say) in
 plain loops: 9 GFLOP/s where float32 reaches 80 on the same core. Casting both operands to float32, multiplying there
@@ -19,6 +19,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.flop_counter import register_flop_formula
 from torch.utils.weak import WeakIdKeyDictionary
+
+from litevit.ops.linear_gradients import OneDNNLinear
 
 
 def _cpu_units() -> dict[torch.dtype, bool]:
@@ -64,13 +66,27 @@ def _hooked(module: nn.Module) -> bool:
 
 def prefers_onednn(x: Tensor, weight: Tensor) -> bool:
     """Whether to call oneDNN's operators for a product or a convolution: inference on a CPU that is faster there."""
+    return not torch.is_grad_enabled() and x.dtype in (torch.float32, torch.bfloat16) and _onednn_serves(x, weight)
+
+
+def trains_on_onednn(x: Tensor, weight: Tensor) -> bool:
+    """Whether a product that may need a gradient runs by oneDNN, forward and backward: float32, as above."""
+    return (
+        torch.is_grad_enabled()
+        and x.dtype == torch.float32
+        and type(weight) in (Tensor, nn.Parameter)  # neither sharded nor fake
+        and type(x) is Tensor
+        and not torch._C._are_functorch_transforms_active()
+        and _onednn_serves(x, weight)
+    )
+
+
+def _onednn_serves(x: Tensor, weight: Tensor) -> bool:
     return bool(
         ONEDNN_PRODUCTS
         and torch.backends.mkldnn.enabled
         and x.device.type == "cpu"
-        and not torch.is_grad_enabled()
         and x.dtype == weight.dtype
-        and x.dtype in (torch.float32, torch.bfloat16)
         and CPU_UNITS.get(x.dtype, True)
         and not torch.is_autocast_enabled("cpu")
         and not torch.compiler.is_compiling()  # dynamic shapes, and a compiler has plans of its own
@@ -113,16 +129,19 @@ def product(
         (..., C_out), dtype of x.
     """
     # The sizes last: a compiler, which never gets that far, would make them conditions of its graph.
-    onednn = prefers_onednn(x, weight)
-    if onednn and x.shape[-1] == weight.shape[1] and x.numel() >= _MIN_ROWS * x.shape[-1]:
+    onednn, training = prefers_onednn(x, weight), trains_on_onednn(x, weight)
+    if (onednn or training) and x.shape[-1] == weight.shape[1] and x.numel() >= _MIN_ROWS * x.shape[-1]:
+        if training:
+            out: Tensor = OneDNNLinear.apply(x, weight, bias)
+            return _finished(out, gelu, residual)
         if residual is not None:
             binary = torch.ops.mkldnn._linear_pointwise.binary
             return binary(x, residual.contiguous(), _packed(weight), bias, "add")
         name, form = ("gelu", "none") if gelu else ("none", "")
         return torch.ops.mkldnn._linear_pointwise(x, _packed(weight), bias, name, [], form)
     if is_emulated(x) and weight.dtype == x.dtype:
-        out = F.linear(*widened(x, weight, bias))  # type: ignore[arg-type]
-        return _finished(out, gelu, residual).to(x.dtype)
+        wide = F.linear(*widened(x, weight, bias))  # type: ignore[arg-type]
+        return _finished(wide, gelu, residual).to(x.dtype)
     return _finished(F.linear(x, weight, bias), gelu, residual)
 
 
