@@ -373,8 +373,8 @@ def test_truncated_files_are_named(tmp_path, suffix, keep):
 def test_things_that_are_no_checkpoint(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"nowhere.pth does not exist"):
         read_file(tmp_path / "nowhere.pth")
-    with pytest.raises(FileNotFoundError, match=r'offical does not exist.*or "official"'):
-        read_file("offical")
+    with pytest.raises(FileNotFoundError, match=r'imagenet does not exist.*or "official"'):
+        read_file("imagenet")
     with pytest.raises(FileNotFoundError, match="is a folder"):
         read_file(tmp_path)
     page = tmp_path / "share.pth"

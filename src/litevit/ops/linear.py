@@ -150,7 +150,7 @@ def _finished(out: Tensor, gelu: bool, residual: Tensor | None) -> Tensor:
     return out if residual is None else residual + out
 
 
-def linear(module: nn.Linear, x: Tensor, *, gelu: bool = False, residual: Tensor | None = None) -> Tensor:
+def linear(module: nn.Module, x: Tensor, *, gelu: bool = False, residual: Tensor | None = None) -> Tensor:
     """module(x), then GELU or + residual if wanted. Args: as `product`. Returns: (..., C_out), dtype of x."""
     if type(module) is nn.Linear and not _hooked(module):
         return product(x, module.weight, module.bias, gelu=gelu, residual=residual)
