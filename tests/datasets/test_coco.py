@@ -1,6 +1,8 @@
 """COCO instances: labels, masks of every kind, what training leaves out, and clear words about wrong files."""
 
 import json
+import math
+import re
 
 import numpy as np
 import pytest
@@ -116,6 +118,13 @@ def test_polygons_without_an_inside_are_an_empty_mask() -> None:
         ({"size": [20, 21], "counts": [420]}, r"\[20, 21\] \(height, width\), its image \[20, 20\]"),
         ({"size": [20, 20], "counts": [300]}, "add up to 300"),
         ("polygon", "list of polygons or a run length"),
+        ([1, 1, 5, 5, 5, 1], "a polygon is a list of numbers x1, y1, x2, y2, ..., got 1"),
+        ([["1", "1", "5", "5", "5", "1"]], "a polygon is a list of numbers"),
+        ([[math.nan, 1, 5, 5, 5, 1]], "must be finite"),  # the codec would run for ever
+        ([[1e9, 1, 5, 5, 5, 1]], "at most 1,000,000"),
+        ({"size": None, "counts": [400]}, "a run-length mask is None"),
+        ({"size": [20, 20], "counts": None}, "run lengths are a list of whole numbers, or compressed a string"),
+        ({"size": [20, 20], "counts": [0.5, 399.5]}, "list of whole numbers"),
     ],
 )
 def test_wrong_segmentations(segmentation, message) -> None:
@@ -128,6 +137,39 @@ def test_a_wrong_mask_names_its_annotation(coco_content, write_coco_set) -> None
     dataset = CocoInstances(*write_coco_set(coco_content))
     with pytest.raises(ValueError, match=r"instances_train2017.json: annotation 3: the run lengths"):
         dataset[0]
+
+
+@pytest.mark.parametrize("counts", ["garbage!!", "52"])
+def test_compressed_run_lengths_that_do_not_decode(counts, coco_content, write_coco_set) -> None:
+    coco_content["annotations"][0]["segmentation"] = {"size": [40, 60], "counts": counts}
+    with pytest.raises(ValueError, match=r"annotation 1: a compressed run-length mask cannot be decoded"):
+        CocoInstances(*write_coco_set(coco_content))[0]
+
+
+def test_null_is_as_good_as_nothing(coco_content, write_coco_set) -> None:
+    coco_content["annotations"][0] |= {"area": None, "segmentation": None, "iscrowd": None}
+    target = CocoInstances(*write_coco_set(coco_content), train=True)[0][1]
+    assert target["area"][0] == 20 * 10, "the box's"
+    assert not target["masks"][0].any()
+
+
+@pytest.mark.parametrize(
+    ("key", "field", "value"),
+    [
+        ("images", "height", "40"),
+        ("images", "id", [5]),
+        ("images", "file_name", 5),
+        ("annotations", "category_id", None),
+        ("annotations", "area", "200"),
+        ("categories", "id", "90"),
+    ],
+)
+def test_fields_of_another_type(key, field, value, coco_content, write_coco_set) -> None:
+    images, file = write_coco_set(coco_content)
+    coco_content[key][0][field] = value
+    file.write_text(json.dumps(coco_content))
+    with pytest.raises(ValueError, match=rf"not in COCO's format: an entry has {re.escape(repr(value))} for '{field}'"):
+        CocoInstances(images, file)
 
 
 def test_missing_annotation_file(tmp_path) -> None:

@@ -87,6 +87,41 @@ def test_other_wrong_input(panoptic_content, write_panoptic_set, tmp_path) -> No
         CocoPanoptic(*write_panoptic_set(content, {}))
 
 
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"id": None}, "an entry has None for 'id'"),
+        ({"category_id": [3]}, r"an entry has \[3\] for 'category_id'"),
+        ({"area": "7"}, "an entry has '7' for 'area'"),
+    ],
+)
+def test_segments_of_another_type(change, message, panoptic_content, write_panoptic_set) -> None:
+    content, maps = panoptic_content
+    content["annotations"][0]["segments_info"][2] |= change
+    with pytest.raises(ValueError, match=message):
+        CocoPanoptic(*write_panoptic_set(content, maps))
+
+
+def test_things_need_a_box_but_no_area(panoptic_content, write_panoptic_set) -> None:
+    content, maps = panoptic_content
+    thing = content["annotations"][0]["segments_info"][2]
+    del thing["area"]
+    assert CocoPanoptic(*write_panoptic_set(content, maps))[0][1]["area"].tolist() == [200]
+    del thing["bbox"]
+    with pytest.raises(ValueError, match="segment 300 of image 5 needs a bbox of four numbers, got None"):
+        CocoPanoptic(*write_panoptic_set(content, maps))
+
+
+def test_training_does_not_see_segments_narrower_than_a_pixel(panoptic_content, write_panoptic_set) -> None:
+    content, maps = panoptic_content
+    stuff = content["annotations"][0]["segments_info"][1]
+    stuff["bbox"] = [0, 20, 60, 0]
+    paths = write_panoptic_set(content, maps)
+    where = torch.from_numpy(maps["a.png"] == stuff["id"])
+    assert (CocoPanoptic(*paths, train=True)[0][1]["semantic"][where] == 255).all()
+    assert (CocoPanoptic(*paths)[0][1]["semantic"][where] != 255).all()
+
+
 def test_png_round_trip_and_index_mask_named(tmp_path) -> None:
     from PIL import Image
 

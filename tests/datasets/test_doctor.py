@@ -112,6 +112,33 @@ def test_damaged_annotations(healthy, coco_content, write_coco_set) -> None:
     }
 
 
+@pytest.mark.parametrize(
+    ("key", "change", "problem"),
+    [
+        ("images", {"height": "40"}, "images without id, file_name, height or width"),
+        ("images", {"id": [5]}, "images without id, file_name, height or width"),
+        ("categories", {"id": "90"}, "categories without id, name"),
+        ("annotations", {"category_id": [90]}, "annotations without image_id, category_id or bbox"),
+        ("annotations", {"segmentation": [[float("nan"), 5, 30, 5, 30, 15]]}, "masks that cannot be read"),
+        ("annotations", {"segmentation": [[None] * 6]}, "masks that cannot be read"),
+        ("annotations", {"segmentation": {"size": [40, 60], "counts": "garbage!!"}}, "masks that cannot be read"),
+    ],
+)
+def test_values_of_another_type(key, change, problem, healthy, coco_content) -> None:
+    coco_content[key][0] |= change
+    file = healthy / "annotations" / "instances_train2017.json"
+    file.write_text(json.dumps(coco_content))
+    report = examine(file)
+    assert report.exit_code == 1
+    assert found(report)[problem] == 1
+
+
+def test_null_area_is_no_problem(healthy, coco_content, write_coco_set) -> None:
+    coco_content["annotations"][0]["area"] = None
+    write_coco_set(coco_content)
+    assert found(examine(healthy)) == {}
+
+
 def test_categories_that_differ_and_ids_that_repeat(healthy, coco_content, write_coco_set) -> None:
     coco_content["categories"] += [{"id": 91, "name": "zebra"}, {"id": 2, "name": "ant"}]
     coco_content["images"].append(dict(coco_content["images"][0]))
@@ -168,6 +195,15 @@ def test_panoptic_damage(panoptic_content, write_panoptic_set, tmp_path) -> None
     assert problems["missing panoptic maps"] == 1
     assert problems["images without a panoptic annotation"] == 1
     assert examine(tmp_path).exit_code == 1
+    content["annotations"][0]["segments_info"] = [3, {"category_id": 3}]
+    content["annotations"][1]["segments_info"] = None
+    write_panoptic_set(content, maps)
+    problems = found(examine(tmp_path))
+    assert problems["segments without id or category_id"] == 2
+    assert problems["annotations without image_id, file_name or segments_info"] == 1
+    content["annotations"] = []
+    write_panoptic_set(content, maps)
+    assert found(examine(tmp_path))["images without a panoptic annotation"] == 3
 
 
 def test_segmentation_layout(ade_root) -> None:

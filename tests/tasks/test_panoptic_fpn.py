@@ -198,6 +198,16 @@ def test_output_is_consistent_at_any_size():
 
 
 @torch.no_grad()
+@torch.no_grad()
+def test_not_a_number_is_void():
+    model = small(min_stuff_area=0).eval()
+    for parameter in model.backbone.parameters():
+        parameter.fill_(math.nan)
+    (result,) = model([torch.rand(3, 70, 90)])
+    assert result["segments_info"] == []
+    assert not result["panoptic"].any()
+
+
 def test_an_image_alone_and_in_a_batch_of_its_size_agree():
     model = small(score_threshold=0.26).eval()
     images = [torch.rand(3, 64, 96), torch.rand(3, 64, 96)]

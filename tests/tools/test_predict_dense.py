@@ -202,6 +202,8 @@ def test_wrong_files(folder, tmp_path):
 def test_names_of_results(tmp_path):
     paths = [tmp_path / "a" / "1.jpg", tmp_path / "b" / "1.jpg", tmp_path / "1-2.png"]
     assert [name for name, _ in unique_names(paths)] == ["1", "1-2", "1-2-2"]
+    numbers = [tmp_path / "000139.jpg", tmp_path / "139.jpg"]
+    assert [name for name, _ in unique_names(numbers)] == ["000139", "139-2"], "one image_id must be one image"
     assert (image_id("000000000139"), image_id("b")) == (139, "b")
 
 

@@ -26,7 +26,7 @@ from torch.utils.data import Dataset
 from litevit.data.embedded import Digits
 from litevit.data.images import ClassificationImages, Policy, class_names
 from litevit.data.posterize import with_posterize_to_black
-from litevit.data.shards import WebDatasetReader
+from litevit.data.shards import WebDatasetReader, expand_shards, split_names
 from litevit.data.streaming import NO_DATASETS, StreamedImages, create_source, epoch_samples
 
 ANY = 10**9  # as a number of classes: not compared with the data
@@ -59,6 +59,7 @@ class Augment:
 @dataclass(frozen=True, kw_only=True)
 class ClassificationData:
     path: str = ""
+    eval_path: str | None = None  # where the evaluation data are, if not under path
     reader: str = ""  # timm's prefix: "" (folder or tar), "wds", "hfds/NAME"
     stream: bool = False  # read shards front to back: for data that are not on a local disk
     num_samples: int | None = None  # an epoch of a stream; None: what the shards hold, where that is known
@@ -88,15 +89,13 @@ def create_dataset(data: ClassificationData, split: Literal["train", "eval"]) ->
     policy: Policy = data.unreadable if split == "train" else "raise"
     if data.stream:
         return _create_stream(data, split, transform, policy)
-    reader = create_reader(data, data.train_split if split == "train" else data.eval_split)
-    if data.hold_out and _one_folder_for_both(data):
-        held_out = set(held_out_indices([sample[1] for sample in reader.samples], data.hold_out))
-        keep = [i for i in range(len(reader)) if (i in held_out) == (split == "eval")]
-        reader.samples = [reader.samples[i] for i in keep]
-    elif split == "train" and _one_folder_for_both(data):
+    reader = create_reader(*_source(data, split))
+    if data.hold_out and same_for_both(data):
+        _take_share(reader, data.hold_out, held_out=split == "eval")
+    elif split == "train" and same_for_both(data):
         raise ValueError(
-            f"{data.path} has no '{data.eval_split}' folder, so it would be evaluated on its training images. "
-            "Make one, or hold out a share of each class with --data.hold_out 0.1."
+            f"{data.path} has no '{data.eval_split}' part, so it would be evaluated on its training images. Make one, "
+            "give it with --data.eval_path, or hold out a share of each class with --data.hold_out 0.1."
         )
     return ClassificationImages(reader, num_classes=data.num_classes, transform=transform, unreadable=policy)
 
@@ -105,13 +104,19 @@ def _create_stream(data: ClassificationData, split: str, transform: Any, policy:
     if not data.path and data.reader.lower() == "wds":
         raise ValueError(NO_PATH)
     for name, used in {
-        "hold_out": data.hold_out > 0,
+        "hold_out": data.hold_out > 0 and same_for_both(data),
         "augment.repeats": split == "train" and data.augment.repeats > 1,
         "token_labels": split == "train" and data.token_labels is not None,
     }.items():
         if used:
             raise ValueError(f"data.{name} needs data read by index: set --data.stream False, or do without it.")
-    source = create_source(data.path, data.reader, data.train_split if split == "train" else data.eval_split)
+    if split == "train" and same_for_both(data):
+        raise ValueError(
+            f"{data.path} has no '{data.eval_split}' part, so it would be evaluated on its training images. Give "
+            "other shards with --data.eval_path, or set data.eval_split to data.train_split if that is meant."
+        )
+    part, name = _source(data, split)
+    source = create_source(part.path, part.reader, name)
     if source.classes:
         _compare_classes(Path(source.where), len(source.classes), data.num_classes)
     return StreamedImages(
@@ -127,11 +132,32 @@ def _create_stream(data: ClassificationData, split: str, transform: Any, policy:
 NO_PATH = "This recipe needs data: give --data PATH, a folder with one folder per class."
 
 
-def _one_folder_for_both(data: ClassificationData) -> bool:
-    if data.reader or data.train_split == data.eval_split:
+def _source(data: ClassificationData, split: str) -> tuple[ClassificationData, str]:
+    """The data with the path that is read, and the name of the split there."""
+    if split == "train":
+        return data, data.train_split
+    return replace(data, path=data.eval_path or data.path), data.eval_split
+
+
+def same_for_both(data: ClassificationData) -> bool:
+    """Whether training and evaluation would read the same files, and nobody asked for it."""
+    path, reader = data.path, data.reader.lower()
+    if data.train_split == data.eval_split or data.eval_path not in (None, path) or not path:
         return False
-    root = Path(data.path)
-    return root.is_dir() and find_split(root, data.train_split) == find_split(root, data.eval_split) == root
+    if reader == "wds":
+        return expand_shards(path, data.train_split) == expand_shards(path, data.eval_split)
+    return not reader and find_split(Path(path), data.train_split) == find_split(Path(path), data.eval_split)
+
+
+def _take_share(reader: Any, share: float, *, held_out: bool) -> None:
+    """Leaves a reader the held-out part of every class, or the rest."""
+    has_targets = hasattr(reader, "targets")
+    labels = list(reader.targets) if has_targets else [sample[1] for sample in reader.samples]
+    chosen = set(held_out_indices(labels, share))
+    keep = [i for i in range(len(labels)) if (i in chosen) == held_out]
+    reader.samples = [reader.samples[i] for i in keep]
+    if has_targets:
+        reader.targets = [labels[i] for i in keep]
 
 
 def held_out_indices(labels: Sequence[int], share: float) -> list[int]:
@@ -227,23 +253,20 @@ def create_reader(data: ClassificationData, split: str) -> Any:
         reader = _folder_reader(root, data.num_classes)
         check_classes(root, reader, data.num_classes)
         return reader
-    from timm.data.readers import create_reader as timm_reader
+    if root.is_file() and root.suffix.lower() != ".tar":
+        raise ValueError(f"{root} is one file; data are a folder with one folder per class, or a .tar.")
+    from litevit.data.class_tars import ClassTarReader
 
-    reader = timm_reader("", root=str(root))
-    _compare_classes(root, len(reader.class_name_to_idx), data.num_classes)
-    return reader
+    tars = ClassTarReader(root)
+    _compare_classes(root, len(tars.class_name_to_idx), data.num_classes)
+    return tars
 
 
 def find_split(root: Path, split: str) -> Path:
     """The folder of a split: `root/split` (or its usual other names), else `root` itself."""
     if not root.exists():
         raise FileNotFoundError(f"No data at {root}: the path does not exist.")
-    others = {
-        "train": ("training",),
-        "validation": ("val", "valid", "eval", "test"),
-        "val": ("validation", "valid", "test"),
-    }.get(split, ())
-    for name in (split, *others):
+    for name in split_names(split):
         for candidate in (root / name, root / f"{name}.tar"):
             if candidate.exists():
                 return candidate

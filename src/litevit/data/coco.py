@@ -14,7 +14,7 @@ Polygons and run lengths are rasterised by faster-coco-eval's mask code, bit for
 
 import json
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,38 @@ from torch.utils.data import Dataset
 from torchvision import tv_tensors
 
 MIN_TRAIN_SIDE = 32  # images with a shorter side are left out of training (mmdet 2.x and 3.x)
+MAX_COORDINATE = 1_000_000  # of polygons: the codec walks along their edges pixel by pixel
+
+Fields = Mapping[str, type | tuple[type, ...]]
+IMAGE: Fields = {"id": (int, str), "file_name": str, "height": int, "width": int}
+CATEGORY: Fields = {"id": int, "name": str}
+ANNOTATION: Fields = {"image_id": (int, str), "category_id": (int, str), "bbox": object}
+
+
+def field_problem(entry: Any, fields: Fields) -> str | None:
+    """What is wrong with an entry of an annotation file: a field that it lacks or that has another type; or None."""
+    if not isinstance(entry, dict):
+        return f"{entry!r} in place of an object"
+    for name, kind in fields.items():
+        if name not in entry:
+            return f"no {name!r}"
+        if not isinstance(entry[name], kind):
+            return f"{entry[name]!r} for {name!r}"
+    if not isinstance(entry.get("area"), int | float | None):
+        return f"{entry['area']!r} for 'area'"
+    return None
+
+
+def check_entries(file: Path, entries: Sequence[Any], fields: Fields) -> None:
+    for entry in entries:
+        if problem := field_problem(entry, fields):
+            raise ValueError(f"{file} is not in COCO's format: an entry has {problem}")
+
+
+def object_area(entry: Mapping[str, Any]) -> float:
+    """The entry's own area, else its box's."""
+    area = entry.get("area")
+    return entry["bbox"][2] * entry["bbox"][3] if area is None else area
 
 
 def read_json(path: str | Path, *, needs: Sequence[str]) -> dict[str, Any]:
@@ -85,33 +117,48 @@ def segmentation_to_rle(segmentation: Any, height: int, width: int) -> dict[str,
     """
     codec = mask_codec()
     if isinstance(segmentation, list):
+        for polygon in segmentation:
+            _check_polygon(polygon)
         # Six numbers at least: the codec would read four as a box.
-        polygons = [polygon for polygon in segmentation if isinstance(polygon, list) and len(polygon) >= 6]
-        if any(len(polygon) % 2 for polygon in polygons):
-            raise ValueError("a polygon has an odd number of coordinates; x1, y1, x2, y2, ... are needed")
+        polygons = [polygon for polygon in segmentation if len(polygon) >= 6]
         return codec.merge(codec.frPyObjects(polygons, height, width)) if polygons else None
     if isinstance(segmentation, dict) and {"size", "counts"} <= segmentation.keys():
-        if list(segmentation["size"]) != [height, width]:
-            raise ValueError(
-                f"a run-length mask is {segmentation['size']} (height, width), its image {[height, width]}"
-            )
-        if not isinstance(segmentation["counts"], list):
+        size, counts = segmentation["size"], segmentation["counts"]
+        if size not in ([height, width], (height, width)):
+            raise ValueError(f"a run-length mask is {size} (height, width), its image {[height, width]}")
+        if isinstance(counts, str | bytes):
             return segmentation
-        if sum(segmentation["counts"]) != height * width or min(segmentation["counts"], default=0) < 0:
+        if not isinstance(counts, list) or not all(isinstance(n, int) for n in counts):
+            raise ValueError(f"run lengths are a list of whole numbers, or compressed a string, got {counts!r:.60}")
+        if sum(counts) != height * width or min(counts, default=0) < 0:
             raise ValueError(
-                f"the run lengths of a mask add up to {sum(segmentation['counts'])}, "
+                f"the run lengths of a mask add up to {sum(counts)}, "
                 f"its image has {height} x {width} = {height * width} pixels"
             )
         return codec.frPyObjects(segmentation, height, width)
     raise ValueError(f"a segmentation is a list of polygons or a run length with size and counts, got {segmentation!r}")
 
 
+def _check_polygon(polygon: Any) -> None:
+    if not isinstance(polygon, list) or not all(isinstance(v, int | float) for v in polygon):
+        raise ValueError(f"a polygon is a list of numbers x1, y1, x2, y2, ..., got {polygon!r:.60}")
+    if len(polygon) % 2:
+        raise ValueError("a polygon has an odd number of coordinates; x1, y1, x2, y2, ... are needed")
+    if not all(abs(v) <= MAX_COORDINATE for v in polygon):  # nan is not
+        raise ValueError(f"the coordinates of a polygon must be finite and at most {MAX_COORDINATE:,}, got {polygon}")
+
+
 def decode_masks(rles: Sequence[dict[str, Any] | None], height: int, width: int) -> Tensor:
     """Returns: (N, H, W) bool; an entry None is an empty mask."""
     masks = torch.zeros((len(rles), height, width), dtype=torch.bool)
     for mask, rle in zip(masks, rles):
-        if rle is not None:
-            mask.copy_(torch.from_numpy(mask_codec().decode(rle)))
+        if rle is None:
+            continue
+        try:
+            decoded = mask_codec().decode(rle)
+        except (RuntimeError, ValueError) as error:
+            raise ValueError(f"a compressed run-length mask cannot be decoded: {error}") from None
+        mask.copy_(torch.from_numpy(decoded))
     return masks
 
 
@@ -146,6 +193,11 @@ def box_problem(box: Any, height: int, width: int) -> str | None:
     return None
 
 
+def image_order(image: dict[str, Any]) -> tuple[bool, Any]:
+    """Images by ascending id, numbers before names."""
+    return isinstance(image["id"], str), image["id"]
+
+
 class CocoInstances(Dataset):
     """Images with instance annotations.
 
@@ -177,10 +229,9 @@ class CocoInstances(Dataset):
         content = read_json(self.file, needs=("images", "annotations", "categories"))
         if not content["images"]:
             raise ValueError(f"{self.file} lists no images")
-        try:
-            self._read(content, train=train, keep_empty=keep_empty, classes=classes)
-        except KeyError as missing:
-            raise ValueError(f"{self.file} is not in COCO's format: an entry has no {missing}") from None
+        for key, fields in (("images", IMAGE), ("categories", CATEGORY), ("annotations", ANNOTATION)):
+            check_entries(self.file, content[key], fields)
+        self._read(content, train=train, keep_empty=keep_empty, classes=classes)
         if not self.images:
             raise ValueError(f"{self.file}: none of its {len(content['images'])} images has an object to train on")
 
@@ -204,16 +255,16 @@ class CocoInstances(Dataset):
             image_id, category_id = annotation["image_id"], annotation["category_id"]
             if category_id not in by_id:
                 raise ValueError(
-                    f"{self.file}: annotation {annotation.get('id')} has category {category_id}, not listed"
+                    f"{self.file}: annotation {annotation.get('id')} has category {category_id!r}, not listed"
                 )
             if image_id not in sizes:
                 raise ValueError(
-                    f"{self.file}: annotation {annotation.get('id')} belongs to image {image_id}, not listed"
+                    f"{self.file}: annotation {annotation.get('id')} belongs to image {image_id!r}, not listed"
                 )
             if category_id not in label_of or (train and annotation.get("iscrowd", 0)):
                 continue
             problem = box_problem(annotation["bbox"], *sizes[image_id])
-            if problem is None and train and annotation.get("area", 1) <= 0:
+            if problem is None and train and object_area(annotation) <= 0:
                 problem = "no area"
             # Evaluation counts thin and outside boxes as COCO's own evaluator does; no evaluator can use the others.
             if problem and (train or problem in ("negative size", "not four numbers", "not finite")):
@@ -229,7 +280,7 @@ class CocoInstances(Dataset):
             )
         self.images: list[dict[str, Any]] = [
             image
-            for image in sorted(content["images"], key=lambda image: image["id"])
+            for image in sorted(content["images"], key=image_order)
             if not train
             or (min(image["height"], image["width"]) >= MIN_TRAIN_SIDE and (keep_empty or objects[image["id"]]))
         ]
@@ -254,16 +305,17 @@ class CocoInstances(Dataset):
             "boxes": tv_tensors.BoundingBoxes(boxes, format="XYXY", canvas_size=(height, width)),  # type: ignore[call-overload]
             "labels": torch.tensor([o["label"] for o in objects], dtype=torch.int64),
             "iscrowd": torch.tensor([bool(o.get("iscrowd", 0)) for o in objects], dtype=torch.bool),
-            "area": torch.tensor([o.get("area", o["bbox"][2] * o["bbox"][3]) for o in objects], dtype=torch.float64),
+            "area": torch.tensor([object_area(o) for o in objects], dtype=torch.float64),
         }
         if self.masks:
-            rles = []
-            for o in objects:
+            masks = torch.zeros((len(objects), height, width), dtype=torch.bool)
+            for mask, o in zip(masks, objects):
                 try:
-                    rles.append(segmentation_to_rle(o.get("segmentation", []), height, width))
+                    rle = segmentation_to_rle(o.get("segmentation") or [], height, width)
+                    mask.copy_(decode_masks([rle], height, width)[0])
                 except ValueError as error:
                     raise ValueError(f"{self.file}: annotation {o.get('id')}: {error}") from None
-            target["masks"] = tv_tensors.Mask(decode_masks(rles, height, width))
+            target["masks"] = tv_tensors.Mask(masks)
         return (image, target) if self.transforms is None else self.transforms(image, target)
 
 

@@ -21,10 +21,25 @@ from torch import Tensor
 from torch.utils.data import Dataset
 from torchvision import tv_tensors
 
-from litevit.data.coco import MIN_TRAIN_SIDE, box_problem, read_image, read_json
+from litevit.data.coco import (
+    CATEGORY,
+    IMAGE,
+    MIN_TRAIN_SIDE,
+    Fields,
+    box_problem,
+    check_entries,
+    image_order,
+    object_area,
+    read_image,
+    read_json,
+)
 from litevit.ops.panoptic_ids import ids_to_rgb, rgb_to_ids
 
 VOID = 255  # semantic label that no loss counts
+
+PANOPTIC_CATEGORY: Fields = {**CATEGORY, "isthing": int}
+PANOPTIC_ANNOTATION: Fields = {"image_id": (int, str), "file_name": str, "segments_info": list}
+SEGMENT: Fields = {"id": int, "category_id": (int, str)}
 
 
 def read_panoptic_png(path: str | Path) -> np.ndarray:
@@ -54,8 +69,8 @@ class CocoPanoptic(Dataset):
         images: folder of the images.
         annotations: `panoptic_*.json`.
         maps: folder of the PNGs; the default is the JSON's name without its suffix, as COCO does it.
-        train: leave out things narrower than a pixel, images without a thing (crowds do not count) and images shorter
-            than 32 pixels on a side.
+        train: leave out segments narrower than a pixel, images without a thing (crowds do not count) and images
+            shorter than 32 pixels on a side.
         keep_empty: keep images without things in training.
         transforms: called as `transforms(image, target)`.
     """
@@ -76,10 +91,11 @@ class CocoPanoptic(Dataset):
         content = read_json(self.file, needs=("images", "annotations", "categories"))
         if not content["images"]:
             raise ValueError(f"{self.file} lists no images")
-        try:
-            self._read(content, keep_empty=keep_empty)
-        except KeyError as missing:
-            raise ValueError(f"{self.file} is not in COCO's panoptic format: an entry has no {missing}") from None
+        for key, fields in (
+            ("images", IMAGE), ("categories", PANOPTIC_CATEGORY), ("annotations", PANOPTIC_ANNOTATION),
+        ):  # fmt: skip
+            check_entries(self.file, content[key], fields)
+        self._read(content, keep_empty=keep_empty)
         if not self.images:
             raise ValueError(f"{self.file}: none of its {len(content['images'])} images has a thing to train on")
 
@@ -98,16 +114,18 @@ class CocoPanoptic(Dataset):
         by_image = {annotation["image_id"]: annotation for annotation in content["annotations"]}
         self.images: list[dict[str, Any]] = []
         self.annotations: list[dict[str, Any]] = []
-        for image in sorted(content["images"], key=lambda image: image["id"]):
+        for image in sorted(content["images"], key=image_order):
             annotation = by_image.get(image["id"])
             if annotation is None:
                 raise ValueError(f"{self.file}: image {image['id']} ({image['file_name']}) has no annotation")
+            check_entries(self.file, annotation["segments_info"], SEGMENT)
             for segment in annotation["segments_info"]:
+                where = f"{self.file}: segment {segment['id']} of image {image['id']}"
                 if segment["category_id"] not in self.label_of:
-                    raise ValueError(
-                        f"{self.file}: segment {segment['id']} of image {image['id']} has category "
-                        f"{segment['category_id']}, not listed"
-                    )
+                    raise ValueError(f"{where} has category {segment['category_id']!r}, not listed")
+                boxed = self.train or self._is_thing(segment)
+                if boxed and box_problem(segment.get("bbox"), 1, 1) == "not four numbers":
+                    raise ValueError(f"{where} needs a bbox of four numbers, got {segment.get('bbox')!r}")
             if self.train:
                 has_things = any(self._is_object(segment, image) for segment in annotation["segments_info"])
                 if min(image["height"], image["width"]) < MIN_TRAIN_SIDE or not (keep_empty or has_things):
@@ -115,10 +133,20 @@ class CocoPanoptic(Dataset):
             self.images.append(image)
             self.annotations.append(annotation)
 
+    def _is_thing(self, segment: dict[str, Any]) -> bool:
+        return self.label_of[segment["category_id"]] < self.num_things
+
     def _is_object(self, segment: dict[str, Any], image: dict[str, Any]) -> bool:
-        if self.label_of[segment["category_id"]] >= self.num_things or segment.get("iscrowd", 0):
+        if not self._is_thing(segment) or segment.get("iscrowd", 0):
             return False
-        return not self.train or box_problem(segment["bbox"], image["height"], image["width"]) is None
+        if not self.train:
+            return True
+        return not self._is_speck(segment) and box_problem(segment["bbox"], image["height"], image["width"]) is None
+
+    @staticmethod
+    def _is_speck(segment: dict[str, Any]) -> bool:
+        """Narrower than a pixel: the published training does not see it, stuff or thing."""
+        return object_area(segment) <= 0 or min(segment["bbox"][2:]) < 1
 
     def __len__(self) -> int:
         return len(self.images)
@@ -158,6 +186,8 @@ class CocoPanoptic(Dataset):
 
         semantic = torch.full((height, width), VOID, dtype=torch.int64)
         for segment in segments:
+            if self.train and self._is_speck(segment):
+                continue
             label = self.label_of[segment["category_id"]]
             semantic[ids == segment["id"]] = self.num_stuff if label < self.num_things else label - self.num_things
 
@@ -170,7 +200,7 @@ class CocoPanoptic(Dataset):
             "boxes": tv_tensors.BoundingBoxes(boxes, format="XYXY", canvas_size=(height, width)),  # type: ignore[call-overload]
             "labels": torch.tensor([self.label_of[o["category_id"]] for o in objects], dtype=torch.int64),
             "iscrowd": torch.zeros(len(objects), dtype=torch.bool),
-            "area": torch.tensor([o["area"] for o in objects], dtype=torch.float64),
+            "area": torch.tensor([object_area(o) for o in objects], dtype=torch.float64),
             "masks": tv_tensors.Mask(ids == object_ids[:, None, None]),
             "semantic": tv_tensors.Mask(semantic),
         }

@@ -18,8 +18,18 @@ import numpy as np
 from PIL import Image as PILImage
 
 from litevit.data.ade20k import IGNORE, IMAGE_SUFFIXES, read_classes, read_index_mask
-from litevit.data.coco import box_problem, read_json, segmentation_to_rle
-from litevit.data.coco_panoptic import read_panoptic_png
+from litevit.data.coco import (
+    ANNOTATION,
+    CATEGORY,
+    IMAGE,
+    box_problem,
+    decode_masks,
+    field_problem,
+    object_area,
+    read_json,
+    segmentation_to_rle,
+)
+from litevit.data.coco_panoptic import PANOPTIC_ANNOTATION, PANOPTIC_CATEGORY, SEGMENT, read_panoptic_png
 
 Severity = Literal["error", "warning"]
 MISSING = "missing"
@@ -198,10 +208,11 @@ def _examine_coco(path: Path, files: list[Path], examples: int) -> Report:
         kind, _, split = file.stem.rpartition("_")
         # What other datasets' annotation files describe is told by their content, not by their name.
         panoptic = any("segments_info" in annotation for annotation in content["annotations"])
+        panoptic = panoptic or (kind == "panoptic" and not content["annotations"])
         folder = _image_folder(file, split)
         if split not in pictures:
             pictures[split] = _examine_coco_images(notes, file, folder, content)
-        usable = {i["id"]: i for i in content["images"] if _has(i, "id", "file_name", "height", "width")}
+        usable = {i["id"]: i for i in content["images"] if field_problem(i, IMAGE) is None}
         known = _examine_categories(notes, file, content["categories"], need_isthing=panoptic)
         if panoptic:
             _examine_panoptic(notes, file, content["annotations"], usable, known)
@@ -247,17 +258,13 @@ def _image_folder(file: Path, split: str) -> Path:
     return file.parent
 
 
-def _has(entry: dict[str, Any], *keys: str) -> bool:
-    return all(key in entry for key in keys)
-
-
 def _examine_coco_images(notes: _Notes, file: Path, folder: Path, content: dict[str, Any]) -> list[_Picture]:
     records = []
     for record in content["images"]:
-        if _has(record, "id", "file_name", "height", "width"):
-            records.append(record)
+        if problem := field_problem(record, IMAGE):
+            notes.error("images without id, file_name, height or width", f"{file}: {problem} in {record}")
         else:
-            notes.error("images without id, file_name, height or width", f"{file}: {record}")
+            records.append(record)
     if not content["images"]:
         notes.error("annotation files without images", file)
     _note_repeated(notes, "image ids used twice", file, (record["id"] for record in records), "error")
@@ -284,11 +291,13 @@ def _note_repeated(notes: _Notes, problem: str, file: Path, values: Iterable[Any
 def _examine_categories(
     notes: _Notes, file: Path, categories: list[dict[str, Any]], *, need_isthing: bool
 ) -> dict[Any, dict[str, Any]]:
-    needed = ("id", "name", "isthing") if need_isthing else ("id", "name")
+    needed = PANOPTIC_CATEGORY if need_isthing else CATEGORY
+    known = []
     for category in categories:
-        if not _has(category, *needed):
-            notes.error(f"categories without {', '.join(needed)}", f"{file}: {category}")
-    known = [category for category in categories if _has(category, *needed)]
+        if problem := field_problem(category, needed):
+            notes.error(f"categories without {', '.join(needed)}", f"{file}: {problem} in {category}")
+        else:
+            known.append(category)
     if not known:
         notes.error("annotation files without categories", file)
     _note_repeated(notes, "category ids used twice", file, (category["id"] for category in known), "error")
@@ -309,8 +318,8 @@ def _examine_instances(
     seen: dict[tuple[Any, ...], Any] = {}
     for annotation in annotations:
         where = f"{file.name}: annotation {annotation.get('id')}"
-        if not _has(annotation, "image_id", "category_id", "bbox"):
-            notes.error("annotations without image_id, category_id or bbox", where)
+        if unusable := field_problem(annotation, ANNOTATION):
+            notes.error("annotations without image_id, category_id or bbox", f"{where}: {unusable}")
             continue
         image = images.get(annotation["image_id"])
         if annotation["category_id"] not in categories:
@@ -331,7 +340,7 @@ def _examine_instances(
         elif box[0] < -1 or box[1] < -1 or box[0] + box[2] > width + 1 or box[1] + box[3] > height + 1:
             notes.warning("boxes: partly outside the image (clipped)", f"{where}: {box} in {width} x {height}")
         if problem is None and not annotation.get("iscrowd", 0):
-            if annotation.get("area", 1) <= 0:
+            if object_area(annotation) <= 0:
                 notes.warning("annotations without area (left out of training)", where)
             key = (annotation["image_id"], annotation["category_id"], *box)
             if key in seen:
@@ -361,6 +370,8 @@ def _examine_mask(notes: _Notes, where: str, annotation: dict[str, Any], height:
                 notes.warning("polygons of fewer than three points (left out)", f"{where}: {polygon}")
     try:
         rle = segmentation_to_rle(segmentation, height, width)
+        if isinstance(segmentation, dict):
+            decode_masks([rle], height, width)  # compressed run lengths are read by nothing else
     except ValueError as error:
         notes.error("masks that cannot be read", f"{where}: {error}")
         return
@@ -398,7 +409,7 @@ def _examine_panoptic(
             )  # fmt: skip
         painted = dict(zip(*(v.tolist() for v in np.unique(ids, return_counts=True))))
         painted.pop(0, None)
-        listed = {segment["id"]: segment for segment in annotation["segments_info"] if "id" in segment}
+        listed = {segment["id"]: segment for segment in annotation["segments_info"]}
         for segment_id in sorted(painted.keys() - listed.keys()):
             found.append(("error", "PNG ids that the JSON does not list", f"{path}: {segment_id}"))
         for segment_id in sorted(listed.keys() - painted.keys()):
@@ -413,8 +424,8 @@ def _examine_panoptic(
 
     usable = []
     for annotation in annotations:
-        if not _has(annotation, "image_id", "file_name", "segments_info"):
-            notes.error("annotations without image_id, file_name or segments_info", f"{file}: {annotation}")
+        if unusable := field_problem(annotation, PANOPTIC_ANNOTATION):
+            notes.error("annotations without image_id, file_name or segments_info", f"{file}: {unusable}")
             continue
         where = f"{file.name}: {annotation['file_name']}"
         if annotation["image_id"] not in images:
@@ -423,14 +434,18 @@ def _examine_panoptic(
         if annotation["image_id"] in described:
             notes.error("images annotated twice", where)
         described.add(annotation["image_id"])
-        usable.append(annotation)
-        image = images[annotation["image_id"]]
-        _note_repeated(
-            notes, "segment ids used twice in an image", Path(where),
-            (segment.get("id") for segment in annotation["segments_info"]), "error",
-        )  # fmt: skip
+        segments = []
         for segment in annotation["segments_info"]:
-            category_id = segment.get("category_id")
+            if unusable := field_problem(segment, SEGMENT):
+                notes.error("segments without id or category_id", f"{where}: {unusable}")
+            else:
+                segments.append(segment)
+        usable.append(annotation | {"segments_info": segments})
+        image = images[annotation["image_id"]]
+        ids = (segment["id"] for segment in segments)
+        _note_repeated(notes, "segment ids used twice in an image", Path(where), ids, "error")
+        for segment in segments:
+            category_id = segment["category_id"]
             used[category_id] += 1
             if category_id not in categories:
                 notes.error("segments of a category that is not listed", f"{where}: {category_id}")

@@ -10,6 +10,11 @@ from typing import Literal
 
 IMAGES = ("jpg", "jpeg", "png", "webp", "ppm")
 LABELS = ("cls", "json")  # a number, or {"label": number}
+OTHER_NAMES = {
+    "train": ("training",),
+    "validation": ("val", "valid", "eval", "test"),
+    "val": ("validation", "valid", "test"),
+}
 
 
 class WebDatasetReader:
@@ -19,8 +24,8 @@ class WebDatasetReader:
     sample i is the same for any number of workers and an interrupted run can be continued exactly.
 
     Args:
-        path: a folder (all `*.tar`, or those called `<split>-*.tar` or `<split>_*.tar` where there are any), or a
-            pattern with `*` and `{0000..0009}`.
+        path: a folder (the `*.tar` of its folder `<split>`, else those with the split in their name, as
+            `train-0000.tar` or `imagenet1k-train-0000.tar`, else all), or a pattern with `*` and `{0000..0009}`.
     """
 
     def __init__(self, path: str, split: str):
@@ -75,9 +80,7 @@ class WebDatasetReader:
 def expand_shards(path: str, split: str) -> list[str]:
     """The files of a folder or pattern; addresses (`https://...`, `pipe:...`) are not looked at."""
     if os.path.isdir(path):
-        every = sorted(glob.glob(os.path.join(path, "*.tar")))
-        named = [file for file in every if re.match(rf"{re.escape(split)}[-_]", os.path.basename(file))]
-        files = named or every
+        files = _shards_of_folder(path, split)
     else:
         match = re.search(r"\{(\d+)\.\.(\d+)\}", path)
         patterns = [path]
@@ -93,6 +96,30 @@ def expand_shards(path: str, split: str) -> list[str]:
     if missing := [file for file in files if not os.path.exists(file)]:
         raise FileNotFoundError(f"No shard {missing[0]} ({len(missing)} of {len(files)} missing).")
     return files
+
+
+def split_names(split: str) -> tuple[str, ...]:
+    """What a split may be called on a disk, the name itself first."""
+    return (split, *OTHER_NAMES.get(split, ()))
+
+
+def _shards_of_folder(path: str, split: str) -> list[str]:
+    for name in split_names(split):
+        if inside := sorted(glob.glob(os.path.join(glob.escape(path), name, "*.tar"))):
+            return inside
+    every = sorted(glob.glob(os.path.join(glob.escape(path), "*.tar")))
+    for name in split_names(split):
+        if named := [file for file in every if _says(file, name)]:
+            return named
+    others = {name for known in OTHER_NAMES for name in split_names(known)}
+    if there := sorted(name for name in others if any(_says(file, name) for file in every)):
+        raise FileNotFoundError(f"No '{split}' shards in {path}; it has {', '.join(there)}.")
+    return every
+
+
+def _says(file: str, split: str) -> bool:
+    """Whether a file's name has a split's name as one of its words."""
+    return split in re.split(r"[-_.\d]+", os.path.basename(file).lower())
 
 
 def member_kind(name: str) -> tuple[str, Literal["image", "label", ""]]:

@@ -106,7 +106,7 @@ class Recipe(Generic[D]):
 # Fields a run may be continued with although they differ from the checkpoint's.
 FREE_TO_CHANGE = {
     "run.device", "run.workers", "run.checkpoint_every", "run.keep", "run.log_every", "run.trackers", "run.root",
-    "run.dir", "run.max_steps", "data.path",
+    "run.dir", "run.max_steps", "data.path", "data.eval_path",
 }  # fmt: skip
 
 

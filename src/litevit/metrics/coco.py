@@ -180,7 +180,11 @@ class COCOAveragePrecision:
         return [{"image_id": i, **entry} for i in self._ids() for entry in self._images[i]["found"]]
 
     def save_results(self, path: str | Path) -> None:
-        """Writes `results()` as JSON: what COCO's evaluation server takes."""
+        """Writes `results()` as JSON, which pycocotools and COCO's server read.
+
+        Take "bbox" out of the entries before masks are evaluated by pycocotools: it would put them among small, medium
+        and large by their boxes' area. The other nine numbers do not depend on it.
+        """
         path = Path(path)
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")

@@ -80,7 +80,8 @@ class PanopticQuality:
         true_area = overlap.sum(1)
         for row, segment_id in enumerate(true_ids.tolist()):  # COCO's evaluator believes the file's area
             if segment_id:
-                true_area[row] = by_id[segment_id].get("area", true_area[row])
+                stated = by_id[segment_id].get("area")
+                true_area[row] = true_area[row] if stated is None else stated
 
         same = (true_category[:, None] == pred_category[None, :]) & ~crowd[:, None]
         same[0], same[:, 0] = False, False  # row and column 0 are void

@@ -88,7 +88,7 @@ def evaluate(
         device = accelerator.device
     name = model if isinstance(model, str) else type(model).__name__
     settings = settings or _settings(name, num_classes, image_size, crop_pct)
-    settings = replace(settings, path=data or settings.path, reader=reader, eval_split=split)
+    settings = replace(settings, path=data or settings.path, eval_path=None, reader=reader, eval_split=split)
     network = _load(model, weights, settings.num_classes).eval().to(device)
 
     dataset = create_dataset(replace(settings, num_classes=ANY) if labels == "v2" else settings, "eval")
@@ -145,7 +145,7 @@ def evaluate_run(
     model.load_state_dict(load_file(weights))
     found = evaluate(
         model,
-        data or settings.path,
+        data or settings.eval_path or settings.path,
         settings=settings,
         reader=settings.reader,
         split=settings.eval_split,

@@ -190,7 +190,7 @@ class PanopticFPN(nn.Module):
         proposals = [boxes for boxes, _ in self.rpn.proposals(objectness, deltas, batch.sizes)]
         detections = self.roi_heads.detect(maps, proposals, batch.sizes)
         probabilities = self.roi_heads.predict_masks(maps, detections)
-        logits = self.semantic_head(maps[:4])
+        logits = _void_where_nan(self.semantic_head(maps[:4]))
         padded = (batch.images.shape[-2], batch.images.shape[-1])
         results = []
         with torch.no_grad():
@@ -321,6 +321,16 @@ def fuse(
         category = num_things + stuff
         segments.append({"id": category, "category_id": category, "isthing": False, "score": 1.0})
     return panoptic, segments
+
+
+def _void_where_nan(logits: Tensor) -> Tensor:
+    """(B, S + 1, h, w) with cells of NaN turned to "any thing", which is void where no instance is."""
+    broken = logits.isnan().any(dim=1)
+    if not broken.any():
+        return logits
+    logits = logits.masked_fill(broken[:, None], 0.0)
+    logits[:, -1].masked_fill_(broken, 100.0)
+    return logits
 
 
 def _stuff_scores(logits: Tensor, size: tuple[int, int]) -> list[float]:

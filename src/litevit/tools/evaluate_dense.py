@@ -4,6 +4,7 @@ Every image is looked at by exactly one process and counts once; the truth is co
 """
 
 import json
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -23,7 +24,7 @@ from litevit.data.dense import EMBEDDED, ScenesData, Selected, scenes_folder
 from litevit.data.dense_transforms import ToFloat
 from litevit.data.sampling import shard
 from litevit.metrics.coco import COCOAveragePrecision
-from litevit.metrics.panoptic import PanopticQuality, PanopticWriter
+from litevit.metrics.panoptic import TP, PanopticQuality, PanopticWriter
 from litevit.metrics.segmentation import MeanIoU, write_index_png
 from litevit.tools.dense_models import INSTANCES, PANOPTIC, SEMANTIC, DenseModel, look_of_scenes, read_run
 from litevit.weights import cache_dir
@@ -38,6 +39,7 @@ class DenseEvaluation:
     model: str
     task: str
     data: str
+    split: str | None  # None: all of the images that were given with annotations
     images: int
     protocol: str
     metrics: dict[str, float]
@@ -133,6 +135,7 @@ def evaluate(
         model=dense.name,
         task=dense.task,
         data=str(data),
+        split=split if annotations is None else None,
         images=len(chosen),
         protocol=protocol,
         metrics=metrics,
@@ -285,7 +288,11 @@ def _panoptic(
     result = metric.compute()
     groups = {"": result["All"], "_things": result["Things"], "_stuff": result["Stuff"]}
     metrics = {f"{name}{suffix}": values[name] for suffix, values in groups.items() for name in ("pq", "sq", "rq")}
-    per_class = {name: result["per_class"][label] for label, name in enumerate(source.classes)}
+    occurs = (metric.counts[:, TP:].sum(1) > 0).tolist()
+    absent = dict.fromkeys(("pq", "sq", "rq"), math.nan)  # neither in the truth nor found
+    per_class = {
+        name: result["per_class"][label] if occurs[label] else absent for label, name in enumerate(source.classes)
+    }
     return f"COCO panoptic, {_input_size(dense)}", metrics, per_class
 
 

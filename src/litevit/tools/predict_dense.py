@@ -24,7 +24,7 @@ from torchvision.transforms.v2.functional import to_dtype, to_image
 from litevit.checkpoints import Pathlike
 from litevit.tools import draw
 from litevit.tools.dense_models import SEMANTIC, DenseModel
-from litevit.tools.dense_results import Found, Results
+from litevit.tools.dense_results import Found, Results, image_id
 from litevit.tools.predict import IMAGE_SUFFIXES, load_image
 from litevit.tools.videos import VideoWriter, is_video, open_video, read_video
 
@@ -52,15 +52,15 @@ def find_files(inputs: Iterable[Pathlike]) -> list[Path]:
 
 
 def unique_names(paths: Iterable[Path]) -> list[tuple[str, Path]]:
-    """Every file with its name without suffix; the second of one name gets a -2, and so on."""
-    used: set[str] = set()
+    """Every file with its name without suffix; the second of one name, or of one COCO number, gets a -2, and so on."""
+    used: set[int | str] = set()
     named = []
     for path in paths:
         name, n = path.stem, 1
-        while name in used:
+        while image_id(name) in used:
             n += 1
             name = f"{path.stem}-{n}"
-        used.add(name)
+        used.add(image_id(name))
         named.append((name, path))
     return named
 
