@@ -171,6 +171,11 @@ def test_processes_add_up():
         whole.merge(PanopticQuality(CATEGORIES[:1]))
 
 
+def test_an_area_of_null_is_counted():
+    true = [segment(5, 1, area=None)]
+    assert score(row((1, 4)), [segment(1, 1)], row((5, 4)), true)["All"]["pq"] == 1
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

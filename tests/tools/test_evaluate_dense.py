@@ -1,6 +1,7 @@
 """`litevit eval` of dense models: figures on tiny scenes, result files, options and wrong input."""
 
 import json
+import math
 
 import numpy as np
 import pytest
@@ -120,6 +121,23 @@ def test_panoptic(scenes, tmp_path):
         for name in ("pq", "sq", "rq"):
             assert again[group][name] == pytest.approx(result.metrics[name + suffix], abs=1e-12)
     assert result.per_class["disc"]["pq"] == again["per_class"][1]["pq"]
+    assert result.split == "val"
+
+
+def test_absent_classes_are_not_zero_in_the_panoptic_table(scenes):
+    data = coco2017_panoptic(scenes / "coco", "val", train=False)
+
+    def nothing(target):
+        return {"panoptic": torch.zeros_like(target["panoptic"].as_subclass(torch.Tensor)), "segments_info": []}
+
+    dense = DenseModel(
+        Knows(data, nothing), "panoptic_fpn", PANOPTIC, ClassList(data.classes, data.category_ids, data.num_things)
+    )
+    table = evaluate(dense, scenes / "coco", limit=1).per_class
+    present = {segment["category_id"] for segment in data[0][1]["segments_info"]}
+    assert 0 < len(present) < len(data.classes)
+    for label, name in enumerate(data.classes):
+        assert table[name]["pq"] == 0 if label in present else math.isnan(table[name]["pq"])
 
 
 def test_semantic(scenes, tmp_path):
