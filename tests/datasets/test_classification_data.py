@@ -31,6 +31,7 @@ from litevit.data.classification import (
 from litevit.data.embedded import Digits, digits_split
 from litevit.data.sampling import BatchStream, SampleKey, SeededDataset, Unreadable, epoch_order, epoch_size, shard
 from litevit.data.shards import WebDatasetReader, expand_shards
+from litevit.data.token_labels import label_map_path
 
 
 def picture(seed: int, mode: str = "RGB", size: tuple[int, int] = (20, 16)) -> Image.Image:
@@ -251,6 +252,87 @@ def test_holding_out_a_share(folder):
         create_dataset(settings(root), "train")
     assert held_out_indices([0] * 10 + [1], 0.2) == held_out_indices([0] * 10 + [1], 0.2)
     assert 10 not in held_out_indices([0] * 10 + [1], 0.2)  # a single image is for training
+
+
+def pack(folder: Path, target: Path, kind: str) -> ClassificationData:
+    """The training images of a folder as one tar, as one tar per class, or as shards."""
+    if kind == "tar":
+        with tarfile.open(target / "photos.tar", "w") as archive:
+            archive.add(folder / "train", arcname=".")
+        return settings(target / "photos.tar")
+    if kind == "tars":
+        for name in ("cow", "bee"):
+            with tarfile.open(target / f"{name}.tar", "w") as archive:
+                for file in (folder / "train" / name).iterdir():
+                    archive.add(file, arcname=file.name)
+        return settings(target)
+    write_shards(target / "shards")
+    return settings(target / "shards/*.tar", reader="wds")
+
+
+@pytest.mark.parametrize("kind", ["tar", "tars", "wds"])
+def test_packed_images_are_never_evaluated_on_what_they_train_on(folder, tmp_path, kind):
+    (tmp_path / "packed").mkdir()
+    data = pack(folder, tmp_path / "packed", kind)
+    with pytest.raises(ValueError, match=r"evaluated on its training images.*--data.eval_path.*hold_out"):
+        create_dataset(data, "train")
+    parts = [create_dataset(replace(data, hold_out=0.34), split) for split in ("train", "eval")]
+    assert [len(part) for part in parts] == [4, 2]
+    images = {part[i][0].numpy().tobytes() for part in parts for i in range(len(part))}
+    whole = create_dataset(replace(data, hold_out=0, eval_split="train"), "eval")
+    held = create_dataset(replace(data, hold_out=0.34), "eval")
+    assert sorted(held[i][1] for i in range(2)) == [0, 1]
+    assert {held[i][0].numpy().tobytes() for i in range(2)} < {whole[i][0].numpy().tobytes() for i in range(6)}
+    assert len(images) == 6
+    elsewhere = replace(data, eval_path=str(folder / "val"), reader="")
+    if kind != "wds":
+        assert len(create_dataset(elsewhere, "train")) == len(create_dataset(elsewhere, "eval")) == 6
+
+
+def test_tars_of_classes_have_the_order_and_the_names_of_the_folders(folder, tmp_path):
+    unpacked = create_dataset(settings(folder / "train", eval_split="train"), "eval")
+    for kind in ("tar", "tars"):
+        (tmp_path / kind).mkdir()
+        data = replace(pack(folder, tmp_path / kind, kind), eval_split="train")
+        packed = create_dataset(data, "eval")
+        assert packed.classes == unpacked.classes == ("bee", "cow")
+        for i in range(6):
+            assert torch.equal(packed[i][0], unpacked[i][0])
+            assert packed[i][1] == unpacked[i][1]
+            assert label_map_path(Path("maps"), packed.name(i)) == label_map_path(Path("maps"), unpacked.name(i))
+
+
+@pytest.mark.parametrize(
+    ("train", "held"),
+    [
+        ("train-0.tar", "val-0.tar"),
+        ("imagenet1k-train-0000.tar", "imagenet1k-validation-00.tar"),
+        ("train/0.tar", "test/0.tar"),
+    ],
+)
+def test_shards_are_told_by_their_split(tmp_path, train, held):
+    for name in (train, held):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    assert expand_shards(str(tmp_path), "train") == [str(tmp_path / train)]
+    assert expand_shards(str(tmp_path), "validation") == [str(tmp_path / held)]
+    (tmp_path / held).unlink()
+    if "/" not in held:
+        with pytest.raises(FileNotFoundError, match=r"No 'validation' shards in .*it has train"):
+            expand_shards(str(tmp_path), "validation")
+
+
+def test_files_that_are_no_data(tmp_path):
+    picture(0).save(tmp_path / "one.png")
+    with pytest.raises(ValueError, match=r"one\.png is one file"):
+        create_dataset(settings(tmp_path / "one.png"), "train")
+    with tarfile.open(tmp_path / "empty.tar", "w") as archive:
+        archive.add(tmp_path / "one.png", arcname="notes.txt")
+    with pytest.raises(ValueError, match=r"No images in .*empty\.tar"):
+        create_dataset(settings(tmp_path / "empty.tar", eval_split="train"), "eval")
+    (tmp_path / "junk.tar").write_bytes(b"no tar" * 200)
+    with pytest.raises(ValueError, match="damaged or truncated"):
+        create_dataset(settings(tmp_path / "junk.tar", eval_split="train"), "eval")
 
 
 # ------------------------------------------------------------- transforms

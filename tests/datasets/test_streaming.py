@@ -154,11 +154,12 @@ def test_what_the_shards_know_is_filled_in(shards):
 def test_a_pipe_is_opened_by_webdataset(shards, monkeypatch):
     pytest.importorskip("webdataset", reason="webdataset is not installed")
     pattern = f"pipe:cat {shards}/train-{{00..03}}.tar"
-    images = create_dataset(settings(pattern, num_samples=24), "train")
+    elsewhere = f"{shards}/validation-*.tar"
+    images = create_dataset(settings(pattern, eval_path=elsewhere, num_samples=24), "train")
     assert isinstance(images.source, TarShards)
     assert [label for _, _, label in images.source.read(1)] == [0, 1, 0, 1, 0, 1]
     with pytest.raises(ValueError, match=r"not known before it is read.*--data.num_samples"):
-        StreamedBatches(create_dataset(settings(pattern), "train"), batch_size=4)
+        StreamedBatches(create_dataset(settings(pattern, eval_path=elsewhere), "train"), batch_size=4)
     monkeypatch.setitem(sys.modules, "webdataset", None)
     with pytest.raises(ImportError, match=r"litevit\[data\]"):
         next(images.source.read(0))
@@ -218,13 +219,14 @@ def test_wrong_shards_and_settings(shards, tmp_path):
     with pytest.raises(ValueError, match="--data PATH"):
         create_dataset(settings(""), "train")
     for change, words in [
-        ({"hold_out": 0.1}, "hold_out needs data read by index"),
+        ({"path": f"{shards}/train-*.tar", "hold_out": 0.1}, "hold_out needs data read by index"),
+        ({"path": f"{shards}/train-*.tar"}, "evaluated on its training images.*--data.eval_path"),
         ({"augment": Augment(repeats=3)}, "augment.repeats needs"),
         ({"token_labels": "maps"}, "token_labels needs"),
         ({"reader": ""}, "reads shards: set data.reader"),
     ]:
         with pytest.raises(ValueError, match=words):
-            create_dataset(settings(shards, **change), "train")
+            create_dataset(replace(settings(shards), **change), "train")
     (shards / "train-00.tar").write_bytes((shards / "train-01.tar").read_bytes()[:5000])
     with pytest.raises(ValueError, match=r"train-00\.tar is not a readable tar"):
         list(TarShards(str(shards), "train").read(0))

@@ -103,6 +103,8 @@ def create_dataset(data: ClassificationData, split: Literal["train", "eval"]) ->
 def _create_stream(data: ClassificationData, split: str, transform: Any, policy: Policy) -> StreamedImages:
     if not data.path and data.reader.lower() == "wds":
         raise ValueError(NO_PATH)
+    part, part_split = _source(data, split)
+    source = create_source(part.path, part.reader, part_split)
     for name, used in {
         "hold_out": data.hold_out > 0 and same_for_both(data),
         "augment.repeats": split == "train" and data.augment.repeats > 1,
@@ -115,8 +117,6 @@ def _create_stream(data: ClassificationData, split: str, transform: Any, policy:
             f"{data.path} has no '{data.eval_split}' part, so it would be evaluated on its training images. Give "
             "other shards with --data.eval_path, or set data.eval_split to data.train_split if that is meant."
         )
-    part, name = _source(data, split)
-    source = create_source(part.path, part.reader, name)
     if source.classes:
         _compare_classes(Path(source.where), len(source.classes), data.num_classes)
     return StreamedImages(
