@@ -1,6 +1,7 @@
 """The doctor: each kind of damage is found, counted and named, and a healthy set passes."""
 
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -179,7 +180,7 @@ def test_panoptic_damage(panoptic_content, write_panoptic_set, tmp_path) -> None
     write_panoptic_set(content, maps)
     clean = examine(tmp_path)
     assert clean.exit_code == 0
-    assert found(clean) == {"categories without an object in a split": 1}
+    assert found(clean) == {"categories without an object in a split": 1, "missing splits": 1}
     maps["a.png"][maps["a.png"] == 9] = 8
     maps["a.png"][0, 0] = 7
     content["annotations"][0]["segments_info"][0]["category_id"] = 6
@@ -238,6 +239,21 @@ def test_segmentation_without_classes_or_masks(ade_root) -> None:
     (ade_root / "annotations" / "validation" / "z.png").unlink()
     Image.new("RGB", (40, 24)).save(ade_root / "annotations" / "training" / "x.png")
     assert found(examine(ade_root)) == {"class list": 1, "broken masks": 1, "missing masks": 1}
+
+
+@pytest.mark.parametrize("names", [[], ["x"] * 256])
+def test_segmentation_with_too_few_or_too_many_classes(names, ade_root) -> None:
+    (ade_root / "classes.json").write_text(json.dumps(names))
+    report = examine(ade_root)
+    assert report.exit_code == 1
+    assert f"{len(names)} names, 1 to 255 are possible" in report.render()
+
+
+def test_one_split_alone_is_a_warning(ade_root) -> None:
+    shutil.rmtree(ade_root / "images" / "validation")
+    report = examine(ade_root)
+    assert report.exit_code == 0
+    assert found(report) == {"missing splits": 1}
 
 
 def test_class_folders(tmp_path) -> None:

@@ -350,6 +350,8 @@ def test_names_of_wrong_length(training_run, tmp_path):
 def test_wrong_models_and_weights(training_run, tmp_path):
     with pytest.raises(FileNotFoundError, match="not the folder of a finished training run"):
         load_dense("segformer_lvt", tmp_path)
+    with pytest.raises(FileNotFoundError, match=r"nothing\.pth does not exist"):
+        task_of(None, tmp_path / "nothing.pth")
     training_run("segformer")
     with pytest.raises(ValueError, match="no score threshold"):
         load_dense(None, tmp_path, score_threshold=0.5)

@@ -245,6 +245,13 @@ def _note_missing_files(notes: _Notes, path: Path, files: list[Path]) -> None:
             wanted = path / "annotations" / f"{kind}_{split}.json"
             if (path / split).is_dir() and wanted not in files:
                 notes.error("missing annotation files", wanted)
+    _note_missing_splits(notes, path / "train2017", path / "val2017")
+
+
+def _note_missing_splits(notes: _Notes, train: Path, val: Path) -> None:
+    """A recipe trains on one and evaluates on the other."""
+    if train.is_dir() != val.is_dir():
+        notes.warning("missing splits", val if train.is_dir() else train)
 
 
 def _image_folder(file: Path, split: str) -> Path:
@@ -473,9 +480,13 @@ def _examine_segmentation(path: Path, examples: int) -> Report:
     try:
         if not lists:
             raise FileNotFoundError(f"no class list in {path}: put classes.json or objectInfo150.txt there")
-        classes = read_classes(lists[0])
+        names = read_classes(lists[0])
+        if not 1 <= len(names) <= IGNORE:
+            raise ValueError(f"{lists[0]} has {len(names)} names, 1 to {IGNORE} are possible")
+        classes = names
     except (ValueError, OSError) as error:
         notes.error("class list", error)
+    _note_missing_splits(notes, path / "images" / "training", path / "images" / "validation")
     splits: dict[str, list[_Picture]] = {}
     for split in _folders(path / "images") or [path / "images"]:
         folder = path / "annotations" / split.relative_to(path / "images")

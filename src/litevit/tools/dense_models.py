@@ -49,6 +49,8 @@ def read_run(weights: Pathlike | None) -> tuple[Path | None, dict[str, Any]]:
         path = path / "best.safetensors"
         if not path.is_file():
             raise FileNotFoundError(f"{path.parent} is not the folder of a finished training run: no {path.name}")
+    elif not path.is_file():
+        raise FileNotFoundError(f"Checkpoint {path} does not exist.")
     return path, json.loads(read_metadata(path).get("recipe", "{}"))
 
 
