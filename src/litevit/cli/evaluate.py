@@ -47,7 +47,7 @@ def eval_(
     Args:
         model: name, see `litevit list`; default: what the checkpoint of a training run says.
         data: class folders, tar or shards; COCO's or ADE20K's layout; with --annotations the folder of the images;
-            default with --run: what the run was evaluated on.
+            default with --run: the data of the run, whose held-out part is measured unless --split says otherwise.
         weights: 'official' (downloaded once), a checkpoint file, or the folder of a training run.
         run: the folder of a training run: its best weights, with its own settings.
         split: part of the data; default: the held-out one ('validation'; COCO's and ADE20K's layout: 'val').
