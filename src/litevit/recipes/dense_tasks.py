@@ -215,7 +215,8 @@ class PanopticTask(_DenseTask):
         assert self.result is not None
         assert self.eval_dataset is not None
         per_class = self.result.compute()["per_class"]
-        table = {name: per_class[label] for label, name in enumerate(self.sets.classes)}
+        occurs = self.result.counts.sum(1).tolist()  # absent from truth and answers: null
+        table = {name: per_class[label] if occurs[label] else None for label, name in enumerate(self.sets.classes)}
         (folder / "per_class.json").write_text(json.dumps(table, indent=1))
         from litevit.recipes.dense_pictures import draw_panoptic
 
