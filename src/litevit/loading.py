@@ -235,8 +235,8 @@ def _explain(name: str, found: Converted, target: Mapping[str, Tensor], fit: _Fi
         key, (theirs, ours) = next(iter(heads.items()))
         return (
             f"{name}: the head is for another number of classes ({key} is {theirs} in the file, {ours} in the model). "
-            "Create the model with the file's num_classes, or keep a fresh head: create it without weights and call "
-            "litevit.load_weights(model, source, drop_head=True)."
+            f"Create the model with num_classes={theirs[0]} (--num-classes), or keep a fresh head: create it "
+            "without weights and call litevit.load_weights(model, source, drop_head=True)."
         )
     parts = []
     if misfits:

@@ -127,6 +127,7 @@ def test_half_written_files_of_a_killed_process_are_ignored(reference, tmp_path)
         file.write('{"kind": "train", "ep')
     fit(recipe, ToyTask(recipe), console=quiet())
     assert_same_run(reference, tmp_path)
+    assert not list((tmp_path / "checkpoints").glob(".*"))
 
 
 def test_sigterm_saves_and_returns(reference, tmp_path):

@@ -178,9 +178,38 @@ def test_unreadable_samples_are_named_counted_and_capped(tmp_path, capsys):
     shown = capsys.readouterr().err
     assert "point 3: it is a hole" in shown
     assert "point 50: it is a hole (2 so far)" in shown or "point 3: it is a hole (2 so far)" in shown
-    recipe = toy_recipe(tmp_path / "three", epochs=2)
-    with pytest.raises(ValueError, match=r"3 unreadable images, more than data.max_unreadable = 2"):
+    recipe = toy_recipe(tmp_path / "again", epochs=3)  # the same two in every epoch
+    assert fit(recipe, Holes(recipe), console=quiet()).step == 18
+    Holes.max_unreadable = 1
+    recipe = toy_recipe(tmp_path / "fewer", epochs=2)
+    with pytest.raises(ValueError, match=r"2 unreadable images, more than data.max_unreadable = 1"):
         fit(recipe, Holes(recipe), console=quiet())
+
+
+def test_when_no_checkpoint_is_whole_nothing_begins_anew(tmp_path):
+    recipe = toy_recipe(tmp_path)
+    fit(recipe, ToyTask(recipe), console=quiet())
+    for path in list_checkpoints(tmp_path / "checkpoints"):
+        path.write_bytes(path.read_bytes()[:100])
+    before = {file: file.read_bytes() for file in tmp_path.rglob("*") if file.is_file()}
+    with pytest.raises(ValueError, match=r"is damaged.*Nothing was changed.*--run.dir"):
+        fit(recipe, ToyTask(recipe), console=quiet())
+    assert before == {file: file.read_bytes() for file in tmp_path.rglob("*") if file.is_file()}
+
+
+def test_broken_weights_are_never_evaluated(tmp_path):
+    class Breaks(ToyTask):
+        def loss(self, model, batch):
+            losses = super().loss(model, batch)
+            if self.calls == 6:  # the first evaluation follows
+                with torch.no_grad():
+                    model.head.bias[0] = float("nan")
+            return losses
+
+    recipe = toy_recipe(tmp_path, checkpoint_every=None)
+    with pytest.raises(ValueError, match="weights are not finite at step 6"):
+        fit(recipe, Breaks(recipe), console=quiet())
+    assert not (tmp_path / "best.safetensors").exists()
 
 
 def test_settings_that_cannot_work_say_what_to_do(tmp_path):

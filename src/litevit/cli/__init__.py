@@ -7,6 +7,7 @@ verb runs.
 import difflib
 import importlib.util
 import os
+import re
 import sys
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
@@ -91,5 +92,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _fail(message: str) -> int:
+    if " in DataLoader worker process " in message:  # a traceback; its last line that is not indented has the error
+        last = [line for line in message.splitlines() if re.match(r"[\w.]+: ", line)][-1:]
+        message = last[0].partition(": ")[2] if last else message
     print("litevit: " + " ".join(message.split()), file=sys.stderr)
     return 2

@@ -55,10 +55,12 @@ def predict(
     paths = tool.find_images(images)
     labels = names.read_text().splitlines() if names else None
     classes = num_classes or (len(labels) if labels else None)
+    if labels is None and weights not in ("none", "official"):
+        labels = tool.recorded_classes(weights)
     if weights in ("none", "official"):
         model = model or "litv2_s"
     network, how = tool.load_classifier(model, None if weights == "none" else weights, num_classes=classes)
-    if labels is not None and len(labels) != classes:
+    if names is not None and labels is not None and len(labels) != classes:
         raise ValueError(f"{names} has {len(labels)} names, the model {classes} classes")
     if size is not None:
         if size < 32:

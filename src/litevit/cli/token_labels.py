@@ -4,7 +4,7 @@ from pathlib import Path
 
 from tyro.conf import Positional
 
-from litevit.cli.terminal import Device, find_device
+from litevit.cli.terminal import Device, find_device, progress_bar
 
 
 def token_labels(
@@ -28,7 +28,7 @@ def token_labels(
         model: name of ours, or timm's as timm/NAME.
         data: images to label: folder, tar or shards, as for training.
         out: folder for the maps.
-        weights: of our model: 'official' or a checkpoint file; timm's models bring their own.
+        weights: of our model: 'official', a checkpoint file or a training run's folder; timm's models bring their own.
         reader: how timm reads the data: '' (folder or tar), 'wds', 'hfds/NAME'.
         split: of the data.
         size: side the images are resized to; 576 gives 18 x 18 positions at stride 32.
@@ -38,13 +38,9 @@ def token_labels(
         workers: processes that read images.
         device: where to run.
     """
-    from rich.console import Console
-    from rich.progress import Progress
-
     from litevit.tools.token_labels import make_token_labels
 
-    with Progress(console=Console(stderr=True)) as bar:
-        task = bar.add_task("images", total=None)
+    with progress_bar("images", quiet=False) as advance:
         written = make_token_labels(
             model,
             data,
@@ -58,6 +54,6 @@ def token_labels(
             batch_size=batch_size,
             workers=workers,
             device=find_device(device),
-            on_progress=lambda done, total: bar.update(task, completed=done, total=total),
+            on_progress=advance,
         )
     print(f"Wrote {written} label maps to {out}")

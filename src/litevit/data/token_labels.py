@@ -60,7 +60,13 @@ class TokenLabelImages(Dataset):
         if isinstance(item, Unreadable):
             return item
         image, label = item
-        maps = load_label_map(label_map_path(self.root, self.images.name(index)))
+        path = label_map_path(self.root, self.images.name(index))
+        maps = load_label_map(path)
+        if (largest := int(maps[1].max())) >= self.images.num_classes:
+            raise ValueError(
+                f"{path} has class {largest}, the head has {self.images.num_classes} classes: label maps have to be "
+                "made by a classifier of the same classes."
+            )
         return self.transform(image, maps, label)
 
 

@@ -66,6 +66,8 @@ def save_checkpoint(folder: Path, step: int, state: dict[str, Any], *, keep: int
     older = [other for other in list_checkpoints(folder) if other != path]
     for other in older[max(keep - 1, 0) :]:
         other.unlink(missing_ok=True)
+    for half_written in folder.glob(".step-*.tmp"):  # by a process that was killed
+        half_written.unlink(missing_ok=True)
     return path
 
 
@@ -76,11 +78,21 @@ def list_checkpoints(folder: Path) -> list[Path]:
 
 
 def load_latest(folder: Path, warn: Callable[[str], None]) -> tuple[Path, dict[str, Any]] | None:
-    """The newest whole checkpoint of a folder, or None. Damaged ones are named through `warn` and passed over."""
-    for path in list_checkpoints(folder):
+    """The newest whole checkpoint of a folder, or None. Damaged ones are named through `warn` and passed over.
+
+    Raises:
+        ValueError: there are checkpoints, but none is whole: beginning anew would overwrite what the run has kept.
+    """
+    found = list_checkpoints(folder)
+    for path in found:
         try:
             return path, load_checkpoint(path)
         except (ValueError, OSError) as error:
+            if path == found[-1]:
+                raise ValueError(
+                    f"{error} No checkpoint of {folder} is whole. Nothing was changed: to begin anew, give --run.dir "
+                    "another folder or delete the damaged files."
+                ) from error
             warn(f"{error} The checkpoint before it is used.")
     return None
 

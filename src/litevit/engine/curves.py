@@ -26,6 +26,7 @@ def draw_curves(folder: Path) -> Path | None:
             axis.plot(steps, values, marker=".", color="C1", label="held out")
         axis.set(title=name, xlabel="optimizer step")
         axis.grid(alpha=0.3)
+        axis.xaxis.get_major_locator().set_params(integer=True)
         if name == "loss":
             axis.legend()
     path = folder / "curves.png"

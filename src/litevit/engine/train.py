@@ -8,6 +8,7 @@ states, and a run killed anywhere continues bit for bit, with any number of load
 
 import contextlib
 import json
+import math
 import os
 import signal
 import sys
@@ -42,8 +43,8 @@ class Task(Protocol):
     """What the loop has to be told about classification, detection, ...
 
     Optional: `param_groups(model, optim, lr)` instead of the published grouping, `repeats` (of repeated augmentation),
-    `batch_stream(dataset, **options)` instead of `BatchStream`,
-    `max_unreadable` (images a run may skip), `report(model, folder)` (process 0, after the last evaluation).
+    `batch_stream(dataset, **options)` instead of `BatchStream`, `max_unreadable` (images a run may skip),
+    `class_names` (kept with the best weights), `report(model, folder)` (process 0, after the last evaluation).
     """
 
     metric: str  # the entry of `evaluate`'s result that says which checkpoint is best; higher is better
@@ -162,19 +163,18 @@ def fit(recipe: Recipe, task: Task, *, console: Console | None = None) -> FitRes
         display.line(f"evaluated after step {state.step}: {shown}")
         if task.metric not in metrics:
             raise ValueError(f"The task's metric '{task.metric}' is not in what it evaluates: {', '.join(metrics)}")
-        if not state.best or metrics[task.metric] > state.best[task.metric]:
+        if not state.best or metrics[task.metric] > state.best[task.metric] or math.isnan(state.best[task.metric]):
             state.best, state.best_step = metrics, state.step
             weights = parallel.model_state(judged, fsdp=run.fsdp)
             if main:
                 save_weights(
                     folder / "best.safetensors",
                     weights,
-                    {"recipe": to_dict(recipe), "step": state.step, "metrics": metrics},
+                    {"recipe": to_dict(recipe), "step": state.step, "metrics": metrics}
+                    | ({"classes": list(names)} if (names := getattr(task, "class_names", ())) else {}),
                 )
 
     def save() -> None:
-        if not all_finite(model):
-            raise ValueError(_not_finite("the weights are not finite", state.step, base_rates, folder))
         state.share_sums(accelerator)
         entry = {
             "recipe": to_dict(recipe),
@@ -256,6 +256,8 @@ def fit(recipe: Recipe, task: Task, *, console: Console | None = None) -> FitRes
                         f"{shown}  lr {row['lr']:.3g}  {row['images_per_s']:.0f} images/s",
                         left_s=left,
                     )
+                if (saves or stopped) and not all_finite(model):
+                    raise ValueError(_not_finite("the weights are not finite", state.step, rates, folder))
                 if evaluates:
                     evaluate()
                 if saves or stopped:
@@ -307,7 +309,7 @@ class _Progress:
     step: int = 0
     best: dict[str, float] = field(default_factory=dict)
     best_step: int = 0
-    unreadable: int = 0
+    skipped: list[str] = field(default_factory=list)  # names of unreadable images, each once
     sums: dict[str, Tensor] = field(default_factory=dict)  # of the losses since the last log line
     added: int = 0
 
@@ -328,11 +330,13 @@ class _Progress:
 
     def count(self, unreadable: list[Unreadable], allowed: int, display: Display) -> None:
         for item in unreadable:
-            self.unreadable += 1
-            display.line(f"warning: skipped unreadable {item.name}: {item.reason} ({self.unreadable} so far)")
-        if self.unreadable > allowed:
+            if item.name in self.skipped:  # in an earlier epoch
+                continue
+            self.skipped.append(item.name)
+            display.line(f"warning: skipped unreadable {item.name}: {item.reason} ({len(self.skipped)} so far)")
+        if len(self.skipped) > allowed:
             raise ValueError(
-                f"{self.unreadable} unreadable images, more than data.max_unreadable = {allowed} allows; the last: "
+                f"{len(self.skipped)} unreadable images, more than data.max_unreadable = {allowed} allows; the last: "
                 f"{unreadable[-1].name}: {unreadable[-1].reason}. `litevit doctor` lists them all."
             )
 
@@ -345,13 +349,17 @@ class _Progress:
 
     def entry(self) -> dict[str, Any]:
         return {"sums": {k: v.cpu() for k, v in self.sums.items()}} | {
-            name: getattr(self, name) for name in ("step", "best", "best_step", "unreadable", "added")
+            name: getattr(self, name) for name in ("step", "best", "best_step", "skipped", "added")
         }
 
     @classmethod
     def load(cls, saved: dict[str, Any], device: torch.device) -> "_Progress":
-        values = {name: saved[name] for name in ("step", "best", "best_step", "unreadable", "added")}
-        return cls(**values, sums={name: value.to(device) for name, value in saved["sums"].items()})
+        values = {name: saved[name] for name in ("step", "best", "best_step", "added")}
+        return cls(
+            **values,
+            skipped=list(saved.get("skipped", ())),
+            sums={name: value.to(device) for name, value in saved["sums"].items()},
+        )
 
 
 def _groups(recipe: Recipe, task: Task, model: nn.Module, lr: float) -> list[dict[str, Any]]:

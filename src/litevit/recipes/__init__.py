@@ -166,6 +166,6 @@ def train(recipe: Recipe, *, console: Console | None = None) -> FitResult:
         console.print(f"\nResults in {result.folder}/", soft_wrap=True)
         for name, what in RESULTS.items():
             if (result.folder / name).exists():
-                console.print(f"  {name:18} {what}", highlight=False)
+                console.print(f"  {name:18} {what}", highlight=False, soft_wrap=True)
         console.print(f"Next: litevit eval --run {result.folder}", highlight=False, soft_wrap=True)
     return result

@@ -1,5 +1,7 @@
 """The classification task: what the training loop has to know about models, batches, losses and evaluation."""
 
+import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,8 +31,28 @@ class ClassificationTask:
     def build_model(self) -> nn.Module:
         return build_classifier(self.recipe.model, self.data.num_classes)
 
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """Of the data's folders; none for WordNet ids, which have better names."""
+        names = tuple(getattr(self.eval_dataset, "classes", ()))
+        return () if all(re.fullmatch(r"n\d{8}", name) for name in names) else names
+
     def train_dataset(self) -> Dataset:
-        return create_dataset(self.data, "train")
+        dataset = create_dataset(self.data, "train")
+        self.open_evaluation(getattr(dataset, "classes", ()))
+        return dataset
+
+    def open_evaluation(self, classes: Sequence[str]) -> None:
+        """Opens the evaluation data before hours are spent, and compares their classes with those of training."""
+        self.eval_dataset = create_dataset(self.data, "eval")
+        held_out = getattr(self.eval_dataset, "classes", ())
+        if classes and held_out and tuple(classes) != tuple(held_out):
+            only = [f"{where} has no {name}" for name in sorted({*classes} ^ {*held_out}, key=str)[:5]
+                    for where in (["evaluation"] if name in classes else ["training"])]  # fmt: skip
+            raise ValueError(
+                f"The classes of the training and the evaluation data of {self.data.path} differ: {', '.join(only)}. "
+                "Labels would mean different things."
+            )
 
     def collate(self, samples: list[tuple[Tensor, int]]) -> tuple[Tensor, Tensor]:
         if self.mix is not None and len(samples) % 2:  # mixing pairs images: an odd one (after a skip) is left out
@@ -101,22 +123,31 @@ def create_mix(data: ClassificationData) -> Any:
 
 
 def build_classifier(config: ModelConfig, num_classes: int) -> nn.Module:
-    """Our model, or timm's as `timm/NAME`. Weights with another number of classes keep all but their head."""
+    """Our model, or timm's as `timm/NAME`. Weights with another number of classes keep all but their head.
+
+    Args:
+        config: its weights may also be the folder of a training run.
+    """
     overrides: dict[str, Any] = {  # lists come from JSON
         name: tuple(value) if isinstance(value, list) else value for name, value in config.overrides.items()
     }
+    weights = config.weights
+    if weights is not None and (Path(weights) / "best.safetensors").is_file():
+        weights = str(Path(weights) / "best.safetensors")
     if config.name.startswith("timm/"):
         import timm
 
-        return timm.create_model(config.name.removeprefix("timm/"), num_classes=num_classes, **overrides)
+        if weights not in (None, "official"):
+            if not Path(weights).is_file():
+                raise FileNotFoundError(f"Checkpoint {weights} does not exist.")
+            overrides["pretrained_cfg_overlay"] = {"file": weights}
+        name = config.name.removeprefix("timm/")
+        return timm.create_model(name, pretrained=weights is not None, num_classes=num_classes, **overrides)
+    from litevit.loading import load_weights
+    from litevit.weights import fetch
     from litevit.zoo import create_model
 
-    if config.weights is None:
-        return create_model(config.name, num_classes=num_classes, **overrides)
-    try:
-        return create_model(config.name, weights=config.weights, num_classes=num_classes, **overrides)
-    except ValueError:  # a head of another size: load it as it is, then replace it
-        model = create_model(config.name, weights=config.weights, **overrides)
-        if num_classes != model.num_classes:
-            model.reset_classifier(num_classes)  # type: ignore[operator]
-        return model
+    model = create_model(config.name, num_classes=num_classes, **overrides)
+    if weights is not None:
+        load_weights(model, fetch(config.name) if weights == "official" else weights, drop_head=True)
+    return model

@@ -2,7 +2,7 @@
 
 import dataclasses
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -12,6 +12,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
+from litevit.checkpoints import read_metadata
 from litevit.data.classification import (
     ANY,
     ClassificationData,
@@ -20,6 +21,7 @@ from litevit.data.classification import (
     multi_hot,
     numeric_class_order,
     real_label_sets,
+    same_for_both,
 )
 from litevit.engine.config import ModelConfig, from_dict
 from litevit.engine.evaluate import evaluate_classifier, evaluation_loader
@@ -66,6 +68,7 @@ def evaluate(
     precision: Literal["fp32", "bf16", "fp16"] = "fp32",
     device: str | torch.device = "cpu",
     settings: ClassificationData | None = None,
+    classes: Sequence[str] = (),
     accelerator: Any = None,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> Evaluation:
@@ -81,6 +84,7 @@ def evaluate(
         image_size: None: the model's published size, with its crop.
         crop_pct: 1.0 resizes without a crop.
         settings: the data settings of a recipe, instead of image_size, crop_pct and num_classes.
+        classes: names the model was trained with; data with other ones raise ValueError.
         accelerator: of accelerate, when several processes share the work.
         on_progress: called with the images this process has done and has to do.
     """
@@ -92,6 +96,12 @@ def evaluate(
     network = _load(model, weights, settings.num_classes).eval().to(device)
 
     dataset = create_dataset(replace(settings, num_classes=ANY) if labels == "v2" else settings, "eval")
+    theirs = tuple(getattr(dataset, "classes", ()))
+    if classes and theirs and theirs != tuple(classes):
+        raise ValueError(
+            f"{settings.path} has the classes {', '.join(theirs[:8])}, the model was trained with "
+            f"{', '.join(classes[:8])}: labels would mean different things."
+        )
     targets = _label_sets(dataset, labels, settings.num_classes)
     loader = evaluation_loader(dataset, batch_size=batch_size, workers=workers, accelerator=accelerator)
     mine = None if settings.stream else loader.sampler
@@ -117,7 +127,7 @@ def evaluate(
         top1=result["top1"],
         top5=result["top5"],
         loss=result.get("loss"),
-        protocol=_protocol(settings, precision),
+        protocol=_protocol(settings, precision) + _share(settings),
         per_class=tuple(metric.per_class()),
         class_names=tuple(getattr(dataset, "classes", ())) if labels in ("own", "imagenet") else (),
     )
@@ -146,6 +156,7 @@ def evaluate_run(
     found = evaluate(
         model,
         data or settings.eval_path or settings.path,
+        classes=json.loads(read_metadata(weights).get("classes", "[]")),
         settings=settings,
         reader=settings.reader,
         split=settings.eval_split,
@@ -203,6 +214,11 @@ def _label_sets(dataset: Dataset, labels: Labels, num_classes: int) -> Callable[
     if int(table.max()) >= num_classes:
         raise ValueError(f"ImageNet-V2 has folders 0..{num_classes - 1}, got one called {int(table.max())}.")
     return lambda _, own: table[own]
+
+
+def _share(settings: ClassificationData) -> str:
+    held_out = bool(settings.hold_out) and same_for_both(settings)
+    return f", the held-out {settings.hold_out:.0%} of each class" if held_out else ""
 
 
 def _protocol(settings: ClassificationData, precision: str) -> str:

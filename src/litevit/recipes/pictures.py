@@ -42,14 +42,14 @@ def draw_predictions(
     from matplotlib.figure import Figure
 
     device = next(model.parameters()).device
-    mistakes: list[tuple[Tensor, int, int, float]] = []
-    right: list[tuple[Tensor, int, int, float]] = []
+    mistakes: list[tuple[int, int, float]] = []  # number of the image, guess, how sure
+    right: list[tuple[int, int, float]] = []
     for first in range(0, len(dataset), data.eval_batch_size):  # type: ignore[arg-type]
         samples = [dataset[i] for i in range(first, min(first + data.eval_batch_size, len(dataset)))]  # type: ignore[arg-type]
         images = torch.stack([image for image, _ in samples])
         best, predicted = model(images.to(device)).float().softmax(1).cpu().max(1)
-        for image, (_, label), guess, sure in zip(images, samples, predicted.tolist(), best.tolist()):
-            (right if guess == label else mistakes).append((image, label, guess, sure))
+        for i, ((_, label), guess, sure) in enumerate(zip(samples, predicted.tolist(), best.tolist()), first):
+            (right if guess == label else mistakes).append((i, guess, sure))
     shown = mistakes[:SHOWN]
     spare = SHOWN - len(shown)
     shown += right[:: max(1, len(right) // spare)][:spare] if spare else []
@@ -63,7 +63,8 @@ def draw_predictions(
         if item is None:
             axis.set_visible(False)
             continue
-        image, label, guess, sure = item
+        number, guess, sure = item
+        image, label = dataset[number]
         axis.imshow((image * std + mean).clamp(0, 1).permute(1, 2, 0).numpy())
         wrong = guess != label
         text = f"{names[guess]} {sure:.0%}" + (f"\nis {names[label]}" if wrong else "")

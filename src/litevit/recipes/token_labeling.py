@@ -30,6 +30,10 @@ class TokenLabelTask:
         self.max_unreadable = self.plain.max_unreadable
         self.stride = 32
 
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        return self.plain.class_names
+
     def build_model(self) -> nn.Module:
         model = self.plain.build_model()
         if not hasattr(model, "aux_head"):
@@ -42,7 +46,11 @@ class TokenLabelTask:
         return model
 
     def train_dataset(self) -> Dataset:
-        return self.plain.train_dataset() if self.data.token_labels is None else TokenLabelImages(self.data)
+        if self.data.token_labels is None:
+            return self.plain.train_dataset()
+        dataset = TokenLabelImages(self.data)
+        self.plain.open_evaluation(dataset.images.classes)
+        return dataset
 
     def collate(self, samples: list[Any]) -> Any:
         return self.plain.collate(samples)

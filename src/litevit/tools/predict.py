@@ -184,10 +184,8 @@ def load_classifier(
         weights: None (random), `"official"`, a checkpoint file, or the folder of a training run.
         num_classes: where it is not the model's own.
     """
-    if weights is not None and Path(weights).is_dir():
-        weights = Path(weights) / "best.safetensors"
-        if not weights.is_file():
-            raise FileNotFoundError(f"{weights.parent} is not the folder of a finished training run: no {weights.name}")
+    if weights is not None:
+        weights = _weights_file(weights)
     recipe = {} if weights is None else json.loads(read_metadata(weights).get("recipe", "{}"))
     overrides: dict[str, Any] = {}
     how = None
@@ -210,6 +208,20 @@ def load_classifier(
         overrides["num_classes"] = num_classes
     model = create_model(name, weights=None if weights is None else str(weights), **overrides).eval()
     return model, how or preprocessing(name)
+
+
+def recorded_classes(weights: Pathlike) -> list[str] | None:
+    """Class names that a training run has kept with its best weights (file or folder); None: there are none."""
+    return json.loads(read_metadata(_weights_file(weights)).get("classes", "null"))
+
+
+def _weights_file(weights: Pathlike) -> Pathlike:
+    if not Path(weights).is_dir():
+        return weights
+    file = Path(weights) / "best.safetensors"
+    if not file.is_file():
+        raise FileNotFoundError(f"{weights} is not the folder of a finished training run: no {file.name}")
+    return file
 
 
 def to_json(predictions: Iterable[Prediction]) -> str:

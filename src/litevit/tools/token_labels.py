@@ -1,6 +1,7 @@
 """Makes label maps for token labelling with any classifier, so that nobody depends on a download."""
 
 import os
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from litevit.data.classification import ClassificationData, ClassificationImages, create_dataset, resolve_classes
 from litevit.data.token_labels import label_map_path
-from litevit.zoo import create_model
+from litevit.tools.predict import load_classifier
 
 
 def make_token_labels(
@@ -38,7 +39,7 @@ def make_token_labels(
 
     Args:
         model: a name of ours, timm's as `timm/NAME` (with timm's weights unless `weights` says otherwise), or a module.
-        weights: of our model: "official" or a file.
+        weights: of our model: "official", a file, or the folder of a training run.
         data: a folder, tar or shards of images, as for training.
         image_size: 576 gives an 18 x 18 map at stride 32.
         on_progress: called with images done and images to do.
@@ -53,14 +54,19 @@ def make_token_labels(
     if not isinstance(images, ClassificationImages):
         raise ValueError(f"Token labels need image files, not {data}.")
     out = Path(out)
-    missing = [i for i in range(len(images)) if not label_map_path(out, images.name(i)).exists()]
+    files = [label_map_path(out, images.name(i)) for i in range(len(images))]
+    if doubled := [file for file, count in Counter(files).items() if count > 1]:
+        raise ValueError(
+            f"{len(doubled)} label maps would be shared by several images, such as {doubled[0]}: rename them."
+        )
+    missing = [i for i, file in enumerate(files) if not file.exists()]
     loader = DataLoader(_Named(images, missing), batch_size=batch_size, num_workers=workers)
     done = 0
     for batch, indices in loader:
         with torch.no_grad():
             maps = label_maps(network, batch.to(device), grid=grid, k=k).cpu()
         for label_map, index in zip(maps, indices.tolist()):
-            _write(label_map_path(out, images.name(index)), label_map)
+            _write(files[index], label_map)
         done += len(indices)
         if on_progress:
             on_progress(done, len(missing))
@@ -138,7 +144,8 @@ def _network(model: str | nn.Module, weights: str | None) -> tuple[nn.Module, An
         return network, config["mean"], config["std"]
     if weights is None:
         raise ValueError(f"{model} without weights would label at random: give --weights official, or a file.")
-    return create_model(model, weights=weights), default.mean, default.std
+    network, prepared = load_classifier(model, weights)
+    return network, prepared.mean, prepared.std
 
 
 def _squashed(source: ClassificationData, image_size: int, mean: Any, std: Any, split: str) -> ClassificationData:
