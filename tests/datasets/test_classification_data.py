@@ -163,6 +163,12 @@ def test_a_folder_without_images(tmp_path):
         create_dataset(settings(tmp_path), "eval")
 
 
+def test_compressed_archives_are_to_be_unpacked(tmp_path):
+    (tmp_path / "train.tar.gz").write_bytes(b"")
+    with pytest.raises(ValueError, match=r"It has train\.tar\.gz: unpack first"):
+        create_dataset(settings(tmp_path, eval_split="train"), "eval")
+
+
 def test_an_empty_class_folder_is_named(folder):
     (folder / "train" / "ant").mkdir()
     with pytest.raises(ValueError, match=r"Class folder without images: .*ant"):
