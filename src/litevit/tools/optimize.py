@@ -7,6 +7,8 @@ from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 
 from litevit.layers.attention import RelativeAttention
+from litevit.layers.compiled_norm import CompiledLayerNorm
+from litevit.layers.csa import ConvolutionalSelfAttention
 from litevit.layers.deformable_merging import DeformableTokenMerging
 from litevit.ops.linear import pack_when_used
 
@@ -34,6 +36,10 @@ def optimize_for_inference(model: nn.Module) -> nn.Module:
             _fix_bias(module)
         elif type(module) is nn.Linear:
             pack_when_used(module.weight)
+        elif type(module) is nn.LayerNorm and len(module.normalized_shape) == 1 and module.bias is not None:
+            module.__class__ = CompiledLayerNorm
+        elif isinstance(module, ConvolutionalSelfAttention):
+            module.compiled = True
         for name, child in module.named_children():
             if type(child).__name__ == "DropPath" or isinstance(child, nn.Dropout):
                 setattr(module, name, nn.Identity())
