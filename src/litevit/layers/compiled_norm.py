@@ -10,6 +10,6 @@ class CompiledLayerNorm(nn.LayerNorm):
 
     def forward(self, x: Tensor) -> Tensor:
         """Args: x: (..., C). Returns: as x."""
-        if fragments.pays(x) and self.weight.dtype == x.dtype:
+        if x.shape[-1] <= fragments.MAX_NORM_CHANNELS and fragments.pays(x) and self.weight.dtype == x.dtype:
             return fragments.layer_norm(x, self.weight, self.bias, self.eps)
         return super().forward(x)

@@ -2,7 +2,7 @@
 
 As `csa_strips`, pixels are split by the parity of row and column, so that the values of all windows are four products
 and position (ky, kx) of a window is a shift. Softmax and mixing are one compiled loop each, vectorised over channels:
-nothing is turned around and nothing but the values is written. A third of the time of the strips (docs/performance.md).
+nothing is turned around and nothing but the values is written. Half the time of the strips (docs/performance.md).
 
 Shapes: B batch, H x W grid, h x w = ceil(H/2) x ceil(W/2) windows, N heads, D head channels, C = N * D.
 """
@@ -62,11 +62,11 @@ def _softmax(logits: Tensor) -> Tensor:
     top = rows[0]
     for row in rows[1:]:
         top = torch.maximum(top, row)
-    rows = [torch.exp(row - top) for row in rows]
-    total = rows[0]
-    for row in rows[1:]:
-        total = total + row
-    return F.pad(torch.stack([row / total for row in rows], 4), (0, 0, 0, 0, 0, 0, 0, 1, 0, 1))
+    powers = [torch.exp(row - top) for row in rows]
+    total = powers[0]
+    for power in powers[1:]:
+        total = total + power
+    return F.pad(torch.stack([power / total for power in powers], 4), (0, 0, 0, 0, 0, 0, 0, 1, 0, 1))
 
 
 def _mix(mixing: Tensor, *planes: Tensor) -> list[Tensor]:
