@@ -92,12 +92,13 @@ def test_gradients_equal_those_of_loops() -> None:
         torch.testing.assert_close(got, want, rtol=1e-8, atol=1e-8)
 
 
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
 @pytest.mark.parametrize("rates", [(1,), (4, 5), (1, 3, 5), (7,)])
 @torch.no_grad()
-def test_dilations(rates: tuple[int, ...]) -> None:
+def test_dilations(rates: tuple[int, ...], dtype: torch.dtype) -> None:
     """Also those larger than the map, and those the CPU path pads in two steps."""
     torch.manual_seed(0)
-    x, weight = torch.randn(2, 6, 9, 4, dtype=torch.float64), torch.randn(4, 1, 3, 3, dtype=torch.float64)
+    x, weight = torch.randn(2, 6, 9, 4, dtype=dtype), torch.randn(4, 1, 3, 3, dtype=dtype)
     torch.testing.assert_close(dilated_silu_sum(x, weight, rates), atrous_loops(x, weight, rates))
 
 

@@ -17,17 +17,18 @@ def library(request, monkeypatch):
     monkeypatch.setattr(ops, "ONEDNN_PRODUCTS", request.param)
 
 
-@pytest.mark.parametrize("gelu", [False, True])
+@pytest.mark.parametrize("then", ["", "gelu", "silu"])
 @pytest.mark.parametrize("bias", [False, True])
 @pytest.mark.parametrize("shape", [(64, 24), (2, 7, 9, 24), (3, 24), (0, 24)])
 @torch.no_grad()
-def test_product(library, shape, bias, gelu):
+def test_product(library, shape, bias, then):
     x, weight, shift = torch.randn(shape), torch.randn(40, 24), torch.randn(40) if bias else None
     expected = F.linear(x.double(), weight.double(), None if shift is None else shift.double())
-    expected = F.gelu(expected) if gelu else expected
-    torch.testing.assert_close(ops.product(x, weight, shift, gelu=gelu), expected.float(), rtol=1e-5, atol=1e-5)
+    expected = getattr(F, then)(expected) if then else expected
+    act = {then: True} if then else {}
+    torch.testing.assert_close(ops.product(x, weight, shift, **act), expected.float(), rtol=1e-5, atol=1e-5)
     strided = x.new_zeros(*shape[:-1], 48)[..., 7:31].copy_(x)
-    torch.testing.assert_close(ops.product(strided, weight, shift, gelu=gelu), expected.float(), rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(ops.product(strided, weight, shift, **act), expected.float(), rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])

@@ -282,7 +282,9 @@ def _folder_reader(root: Path, num_classes: int) -> Any:
     try:
         return timm_reader("", root=str(root), class_map=_imagenet_classes(root, num_classes))
     except (RuntimeError, ValueError) as error:
-        archives = sorted(path.name for ending in ("gz", "tgz", "zip", "bz2", "xz") for path in root.glob(f"*.{ending}"))
+        archives = sorted(
+            path.name for ending in ("gz", "tgz", "zip", "bz2", "xz") for path in root.glob(f"*.{ending}")
+        )
         unpack = f" It has {', '.join(archives[:3])}: unpack first." if archives else ""
         raise ValueError(
             f"No images under {root}: it must hold one folder of images per class ({error}).{unpack}"

@@ -92,16 +92,16 @@ class RecursiveAtrousSelfAttention(nn.Module):
         k_BNMD, v_BNMD = linear(self.kv, x).view(B, -1, 2, N, C // N).permute(2, 0, 3, 1, 4)
         return q.reshape(B, H * W, N, C // N).transpose(1, 2), k_BNMD, v_BNMD
 
-    def attend(self, x: Tensor) -> Tensor:
-        """One pass A(x), without SiLU. Args: x: (B, H, W, C). Returns: (B, H, W, C)."""
+    def attend(self, x: Tensor, *, silu: bool = False) -> Tensor:
+        """One pass A(x), through SiLU if wanted. Args: x: (B, H, W, C). Returns: (B, H, W, C)."""
         q_BNLD, k_BNMD, v_BNMD = self._project(x)
         out_BNLD = F.scaled_dot_product_attention(q_BNLD, k_BNMD, v_BNMD)
-        return linear(self.proj, out_BNLD.transpose(1, 2).reshape(x.shape))
+        return linear(self.proj, out_BNLD.transpose(1, 2).reshape(x.shape), silu=silu)
 
     def attention_probabilities(self, x: Tensor) -> Tensor:
         """Softmax weights of the last pass, for looking inside. Args: x: as `forward`. Returns: (B, N, L, M)."""
         for _ in range(self.num_recursions - 1):
-            x = x + F.silu(self.attend(x))
+            x = x + self.attend(x, silu=True)
         q_BNLD, k_BNMD, _ = self._project(x)
         return ((q_BNLD * q_BNLD.shape[-1] ** -0.5) @ k_BNMD.transpose(-2, -1)).softmax(-1)
 
@@ -112,11 +112,9 @@ class RecursiveAtrousSelfAttention(nn.Module):
                 f"RecursiveAtrousSelfAttention: the grid must be at least sr_ratio={self.sr_ratio} on both sides, "
                 f"got {x.shape[1]} x {x.shape[2]}"
             )
-        out = self.attend(x)
         if self.num_recursions == 1:
-            return out
+            return self.attend(x)
         # Nothing moves out of the recursion: every projection reads the new x.
         for _ in range(self.num_recursions - 1):
-            x = x + F.silu(out)
-            out = self.attend(x)
-        return F.silu(out)
+            x = x + self.attend(x, silu=True)
+        return self.attend(x, silu=True)

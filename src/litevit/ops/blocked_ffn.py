@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from litevit.ops.linear import is_emulated, prefers_onednn, product, widened
 
 BLOCK_BYTES = 5 << 20  # hidden bytes of one piece in float32 (bfloat16: half); measured, see docs/performance.md
-MIN_BYTES = {"mlp": 24 << 20, "conv_ffn": 12 << 20}  # smaller hidden maps run whole; measured likewise
+MIN_BYTES = {"mlp": 8 << 20, "conv_ffn": 5 << 20}  # smaller hidden maps run whole; measured likewise
 
 
 def pays(x: Tensor, hidden_dim: int, *modules: nn.Module) -> bool:

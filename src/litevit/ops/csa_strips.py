@@ -19,7 +19,7 @@ STRIP_BYTES = 3 << 20  # of the values of one strip
 
 # Positions 3 * ky + kx of a window by the parity of the pixel they read: (row, column) even even, even odd, odd even,
 # odd odd. Within a plane of one parity, position (ky, kx) is at a shift of (ky == 2) rows and (kx == 2) columns.
-_PLANES = ((4,), (3, 5), (1, 7), (0, 2, 6, 8))
+PLANES = ((4,), (3, 5), (1, 7), (0, 2, 6, 8))
 
 
 def pays(x: Tensor, *modules: nn.Module) -> bool:
@@ -69,7 +69,7 @@ def _attend(
         # Sources first: the softmax runs over rows.
         (attn_weight.float().view(N, 9, 9, C).transpose(1, 2).reshape(N * 81, C) * scale).to(dtype),
         (attn_bias.float().view(N, 9, 9).transpose(1, 2).reshape(N * 81, 1) * scale).to(dtype),
-        *(value_weight[list(plane)].flatten(0, 1).to(dtype) for plane in _PLANES),
+        *(value_weight[list(plane)].flatten(0, 1).to(dtype) for plane in PLANES),
     ]
     proj_weight, proj_bias = proj_weight.to(dtype), proj_bias.to(dtype)
     means = window_means(x).to(dtype)
@@ -120,7 +120,7 @@ def _strip(image: Tensor, means: Tensor, top: int, R: int, weights: list[Tensor]
     mixing = mixing.view(N, 9, 9, 1, length)
     mixed = torch.empty(N, 9, C // N, length)
     started = False
-    for plane, positions, weight in zip(planes, _PLANES, weights[2:]):
+    for plane, positions, weight in zip(planes, PLANES, weights[2:]):
         values = torch.mm(weight, plane.view(C, -1)).view(len(positions), N, 1, C // N, -1)
         for source, value in zip(positions, values.float()):
             ky, kx = divmod(source, 3)

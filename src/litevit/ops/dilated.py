@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from litevit.ops.kernels import autocasted, takes_triton
-from litevit.ops.linear import is_emulated
+from litevit.ops.linear import is_emulated, prefers_onednn
 
 Backend = Literal["auto", "torch", "triton"]
 BACKENDS: tuple[Backend, ...] = ("auto", "torch", "triton")
@@ -57,7 +57,16 @@ def dilated_silu_sum(x: Tensor, weight: Tensor, rates: Sequence[int], *, backend
     if is_emulated(x) and weight.dtype == x.dtype:
         return dilated_silu_sum(x.float(), weight.float(), rates).to(x.dtype)
     view = x.permute(0, 3, 1, 2)  # BCHW view of BHWC memory: channels_last, nothing is copied
-    out = F.silu(dilated_depthwise(view, weight, rates[0]))
+    out = _dilated_silu(view, weight, rates[0])
     for rate in rates[1:]:
-        out = out + F.silu(dilated_depthwise(view, weight, rate))
+        out = out + _dilated_silu(view, weight, rate)
     return out.permute(0, 2, 3, 1)
+
+
+def _dilated_silu(x: Tensor, weight: Tensor, rate: int) -> Tensor:
+    if prefers_onednn(x, weight):
+        pair = (rate, rate)
+        return torch.ops.mkldnn._convolution_pointwise(
+            x, weight, None, pair, (1, 1), pair, weight.shape[0], "swish", [], ""
+        )
+    return F.silu(dilated_depthwise(x, weight, rate))

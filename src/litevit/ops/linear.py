@@ -114,16 +114,22 @@ def _packed(weight: Tensor) -> Tensor:
 
 
 def product(
-    x: Tensor, weight: Tensor, bias: Tensor | None, *, gelu: bool = False, residual: Tensor | None = None
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    *,
+    gelu: bool = False,
+    silu: bool = False,
+    residual: Tensor | None = None,
 ) -> Tensor:
-    """x @ weight.T + bias, then GELU if wanted, then + residual.
+    """x @ weight.T + bias, then GELU or SiLU if wanted, or + residual.
 
     Args:
         x: (..., C_in).
         weight: (C_out, C_in).
         bias: (C_out,) or None.
-        gelu: whether GELU follows the bias.
-        residual: (..., C_out), in place of GELU.
+        gelu, silu: whether GELU, or SiLU, follows the bias.
+        residual: (..., C_out), in place of either.
 
     Returns:
         (..., C_out), dtype of x.
@@ -133,28 +139,30 @@ def product(
     if (onednn or training) and x.shape[-1] == weight.shape[1] and x.numel() >= _MIN_ROWS * x.shape[-1]:
         if training:
             out: Tensor = OneDNNLinear.apply(x, weight, bias)
-            return _finished(out, gelu, residual)
+            return _finished(out, gelu, silu, residual)
         if residual is not None:
             binary = torch.ops.mkldnn._linear_pointwise.binary
             return binary(x, residual.contiguous(), _packed(weight), bias, "add")
-        name, form = ("gelu", "none") if gelu else ("none", "")
+        name, form = ("gelu", "none") if gelu else ("swish" if silu else "none", "")
         return torch.ops.mkldnn._linear_pointwise(x, _packed(weight), bias, name, [], form)
     if is_emulated(x) and weight.dtype == x.dtype:
         wide = F.linear(*widened(x, weight, bias))  # type: ignore[arg-type]
-        return _finished(wide, gelu, residual).to(x.dtype)
-    return _finished(F.linear(x, weight, bias), gelu, residual)
+        return _finished(wide, gelu, silu, residual).to(x.dtype)
+    return _finished(F.linear(x, weight, bias), gelu, silu, residual)
 
 
-def _finished(out: Tensor, gelu: bool, residual: Tensor | None) -> Tensor:
-    out = F.gelu(out) if gelu else out
+def _finished(out: Tensor, gelu: bool, silu: bool, residual: Tensor | None) -> Tensor:
+    out = F.gelu(out) if gelu else F.silu(out) if silu else out
     return out if residual is None else residual + out
 
 
-def linear(module: nn.Module, x: Tensor, *, gelu: bool = False, residual: Tensor | None = None) -> Tensor:
-    """module(x), then GELU or + residual if wanted. Args: as `product`. Returns: (..., C_out), dtype of x."""
+def linear(
+    module: nn.Module, x: Tensor, *, gelu: bool = False, silu: bool = False, residual: Tensor | None = None
+) -> Tensor:
+    """module(x), then GELU, SiLU or + residual if wanted. Args: as `product`. Returns: (..., C_out), dtype of x."""
     if type(module) is nn.Linear and not _hooked(module):
-        return product(x, module.weight, module.bias, gelu=gelu, residual=residual)
-    return _finished(module(x), gelu, residual)
+        return product(x, module.weight, module.bias, gelu=gelu, silu=silu, residual=residual)
+    return _finished(module(x), gelu, silu, residual)
 
 
 def conv2d(module: nn.Conv2d, x: Tensor, *, gelu: bool = False) -> Tensor:

@@ -7,6 +7,8 @@ from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 
 from litevit.layers.attention import RelativeAttention
+from litevit.layers.compiled_norm import CompiledLayerNorm
+from litevit.layers.csa import ConvolutionalSelfAttention
 from litevit.layers.deformable_merging import DeformableTokenMerging
 from litevit.ops.linear import pack_when_used
 
@@ -17,7 +19,9 @@ def optimize_for_inference(model: nn.Module) -> nn.Module:
     """A copy of a model that computes the same function with fewer operations; the model itself is not touched.
 
     BatchNorm after token merging is folded into the merging's kernel, and the relative biases of the grid that the
-    tables are made for are looked up once (other grids still look theirs up). DropPath and Dropout go.
+    tables are made for are looked up once (other grids still look theirs up). DropPath and Dropout go. On a CPU with a
+    C++ compiler the LayerNorms of large maps and LVT's convolutional self-attention become loops that PyTorch's
+    compiler makes at the first call: 1 to 2 seconds a LayerNorm, 10 to 20 for an LVT in all, kept on disk.
 
     Args:
         model: any model or backbone of litevit, trained; it may be in training mode.
@@ -34,6 +38,10 @@ def optimize_for_inference(model: nn.Module) -> nn.Module:
             _fix_bias(module)
         elif type(module) is nn.Linear:
             pack_when_used(module.weight)
+        elif type(module) is nn.LayerNorm and len(module.normalized_shape) == 1 and module.bias is not None:
+            module.__class__ = CompiledLayerNorm
+        elif isinstance(module, ConvolutionalSelfAttention):
+            module.compiled = True
         for name, child in module.named_children():
             if type(child).__name__ == "DropPath" or isinstance(child, nn.Dropout):
                 setattr(module, name, nn.Identity())
