@@ -34,6 +34,7 @@ def agree(run: Any, model: torch.nn.Module, sizes: list) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1800)  # Swin's windows make long expressions of the sizes
 @pytest.mark.parametrize(("kind", "name"), KINDS)
 @torch.no_grad()
 def test_one_compiled_graph_for_all_sizes(kind: str, name: str) -> None:

@@ -105,9 +105,10 @@ def window_means(x: Tensor) -> Tensor:
         (B, h, w, C).
     """
     H, W = x.shape[1:3]
-    x = x.permute(0, 3, 1, 2)
     if torch.compiler.is_compiling() or H % 2 or W % 2:
         # The last row and column once more: at an odd border its average with itself, at an even one left out by the
-        # pooling. (ceil_mode, or padding by H % 2, would tie a graph to the parity of H and W.)
-        x = F.pad(x, (0, 1, 0, 1), mode="replicate")
-    return F.avg_pool2d(x, 2).permute(0, 2, 3, 1)
+        # pooling. (ceil_mode, or padding by H % 2, would tie a graph to the parity of H and W; the gradient of
+        # replication padding does not compile in PyTorch 2.15.)
+        x = torch.cat([x, x[:, -1:]], 1)
+        x = torch.cat([x, x[:, :, -1:]], 2)
+    return F.avg_pool2d(x.permute(0, 3, 1, 2), 2).permute(0, 2, 3, 1)
