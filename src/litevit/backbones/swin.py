@@ -31,8 +31,8 @@ class SwinConfig:
     out_norms: OutNorms = "none"
 
 
-def _exportable_attention(block: SwinTransformerBlock, x: Tensor) -> Tensor:
-    """timm's `block._attn` for any map size in one exported program, which timm's own slices and views would pin.
+def _one_graph_attention(block: SwinTransformerBlock, x: Tensor) -> Tensor:
+    """timm's `block._attn` for any map size in one graph, which timm's own slices and views would pin.
 
     Args: x: (B, H, W, C). Returns: (B, H, W, C).
     """
@@ -115,17 +115,19 @@ class Swin(nn.Module):
         H, W = images.shape[-2:]
         if torch.compiler.is_compiling() or H % 4 or W % 4:
             images = F.pad(images, (0, (W + 3) // 4 * 4 - W, 0, (H + 3) // 4 * 4 - H))
-        x = self.trunk.patch_embed(images)
+        # The norm and projection of timm's patch embedding, whose messages pin the size in a compiled graph.
+        embed: Any = self.trunk.patch_embed
+        x = embed.norm(embed.proj(images).permute(0, 2, 3, 1))
         maps = []
         for layer, out_norm in zip(self.trunk.layers, self.out_norms):
-            x = self._exportable(layer, x) if torch.compiler.is_exporting() else layer(x)
+            x = self._one_graph(layer, x) if torch.compiler.is_compiling() else layer(x)
             maps.append(out_norm(x).permute(0, 3, 1, 2))
         return tuple(maps)
 
-    def _exportable(self, layer: nn.Module, x: Tensor) -> Tensor:
+    def _one_graph(self, layer: nn.Module, x: Tensor) -> Tensor:
         x = layer.downsample(x)  # type: ignore[operator]
         for block in layer.blocks:  # type: ignore[union-attr]
-            x = x + block.drop_path1(_exportable_attention(block, block.norm1(x)))
+            x = x + block.drop_path1(_one_graph_attention(block, block.norm1(x)))
             x = x + block.drop_path2(block.mlp(block.norm2(x)))
         return x
 
