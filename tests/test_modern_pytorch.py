@@ -84,7 +84,7 @@ def test_export_with_dynamic_batch_height_and_width(kind: str, name: str) -> Non
 
 @torch.no_grad()
 def test_exportable_swin_windows_are_timms() -> None:
-    """The formula of exported and compiled Swin programs, run eagerly; weights large enough for masks and biases to count."""
+    """The formula of exported and compiled Swin programs, run eagerly; weights large enough for biases to count."""
     model = build("backbone", "swin_dtm")
     for parameter in model.parameters():
         parameter.add_(0.1 * torch.randn_like(parameter))
