@@ -65,7 +65,7 @@ def test_a_run_in_two_parts_is_the_run_in_one(tmp_path) -> None:
     train(override(first, "run.max_steps", 3), console=Console(quiet=True))
 
     def last(folder: str) -> dict[str, torch.Tensor]:
-        (newest,) = sorted((tmp_path / folder / "checkpoints").glob("*3*"))
+        (newest,) = sorted((tmp_path / folder / "checkpoints").glob("step-*3-*"))
         return torch.load(newest, weights_only=False)["model"] if newest.is_file() else {}
 
     one, two = last("whole"), last("parts")
