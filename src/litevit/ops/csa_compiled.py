@@ -15,6 +15,7 @@ from litevit.ops.csa import window_means
 from litevit.ops.csa_strips import PLANES
 from litevit.ops.fragments import Fragment
 from litevit.ops.linear import product
+from litevit.ops.softmax import softmax_over
 
 
 def attend(x: Tensor, attn_weight: Tensor, attn_bias: Tensor, value_weight: Tensor, N: int, scale: float) -> Tensor:
@@ -58,15 +59,8 @@ _PARITIES = ((0, 0), (0, 1), (1, 0), (1, 1))  # of row and column, in the order 
 
 def _softmax(logits: Tensor) -> Tensor:
     """Args: logits: (B, h, w, N, 9, 9). Returns: (B, h + 1, w + 1, N, 9, 9), float32, zero behind the last windows."""
-    rows = logits.float().unbind(4)
-    top = rows[0]
-    for row in rows[1:]:
-        top = torch.maximum(top, row)
-    powers = [torch.exp(row - top) for row in rows]
-    total = powers[0]
-    for power in powers[1:]:
-        total = total + power
-    return F.pad(torch.stack([power / total for power in powers], 4), (0, 0, 0, 0, 0, 0, 0, 1, 0, 1))
+    weights = softmax_over(logits.float().unbind(4))
+    return F.pad(torch.stack(weights, 4), (0, 0, 0, 0, 0, 0, 0, 1, 0, 1))
 
 
 def _mix(mixing: Tensor, *planes: Tensor) -> list[Tensor]:

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from litevit.ops.kernels import autocasted, takes_triton
 from litevit.ops.linear import is_emulated
+from litevit.ops.softmax import softmax_over
 
 Backend = Literal["auto", "broadcast", "bmm", "sdpa", "triton"]
 BACKENDS: tuple[Backend, ...] = ("auto", "broadcast", "bmm", "sdpa", "triton")
@@ -72,16 +73,9 @@ def _broadcast(qkv: Tensor, N: int, s: int, scale: float) -> Tensor:
     pixels = [(i, j) for i in range(s) for j in range(s)]
     # Pixel (i, j) of every window as the key of all pixels of that window: B h 1 w 1 N D.
     logits = [(q * k[:, :, i, None, :, j, None]).sum(-1, keepdim=True) for i, j in pixels]
-    top = logits[0]
-    for logit in logits[1:]:
-        top = torch.maximum(top, logit)
-    weights = [torch.exp(logit - top) for logit in logits]
-    total = weights[0]
-    for weight in weights[1:]:
-        total = total + weight
     out = torch.zeros_like(v)
-    for weight, (i, j) in zip(weights, pixels):
-        out = out + (weight / total) * v[:, :, i, None, :, j, None]
+    for weight, (i, j) in zip(softmax_over(logits), pixels):
+        out = out + weight * v[:, :, i, None, :, j, None]
     return out.reshape(B, H, W, N * D)
 
 
