@@ -15,6 +15,7 @@ from timm.layers import DropPath
 from torch import Tensor, nn
 
 from litevit.layers.attention import Attention, RelativeAttention
+from litevit.layers.compiled_norm import add_and_norm
 from litevit.layers.deformable_merging import DeformableTokenMerging
 from litevit.layers.features import FeatureSpec
 from litevit.layers.mlp import MLP
@@ -76,10 +77,10 @@ class AttentionBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Args: x: (B, H, W, C) or (B, L, C). Returns: as x."""
-        x = x + self.drop_path(self.attn(self.norm1(x)))
+        x, normed = add_and_norm(self.norm2, x, self.drop_path(self.attn(self.norm1(x))))
         if isinstance(self.drop_path, nn.Identity):
-            return self.mlp(self.norm2(x), residual=x)  # one pass less over the map
-        return x + self.drop_path(self.mlp(self.norm2(x)))
+            return self.mlp(normed, residual=x)  # one pass less over the map
+        return x + self.drop_path(self.mlp(normed))
 
 
 class LIT(nn.Module):

@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from timm.layers import DropPath
 from torch import Tensor, nn
 
+from litevit.layers.compiled_norm import add_and_norm
 from litevit.layers.conv_ffn import ConvFFN
 from litevit.layers.deformable_merging import DeformableTokenMerging
 from litevit.layers.features import FeatureSpec
@@ -66,10 +67,10 @@ class HiLoBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Args: x: (B, H, W, C). Returns: (B, H, W, C)."""
-        x = x + self.drop_path(self.attn(self.norm1(x)))
+        x, normed = add_and_norm(self.norm2, x, self.drop_path(self.attn(self.norm1(x))))
         if isinstance(self.drop_path, nn.Identity):
-            return self.mlp(self.norm2(x), residual=x)  # one pass less over the map
-        return x + self.drop_path(self.mlp(self.norm2(x)))
+            return self.mlp(normed, residual=x)  # one pass less over the map
+        return x + self.drop_path(self.mlp(normed))
 
 
 class LITv2(nn.Module):

@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from litevit.ops.attention import attention
 from litevit.ops.linear import conv2d, linear
 
 
@@ -27,6 +28,7 @@ class Attention(nn.Module):
             raise ValueError(f"Attention: dim must be a multiple of num_heads, got dim={dim}, num_heads={num_heads}")
         self.num_heads = num_heads
         self.sr_ratio = sr_ratio
+        self.native = False  # set by litevit.optimize_for_inference
         if sr_ratio > 1:
             self.q = nn.Linear(dim, dim, bias=qkv_bias)
             self.kv = nn.Linear(dim, 2 * dim, bias=qkv_bias)
@@ -58,10 +60,7 @@ class Attention(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Args: x: (B, H, W, C), or tokens (B, L, C) where no grid is needed. Returns: as x."""
         q_BNLD, k_BNMD, v_BNMD = self._project(x)
-        mask = self._bias_of(x)
-        if mask is not None:
-            mask = mask.to(q_BNLD.dtype)[None]  # with three axes the CPU kernel falls back, 4 times slower
-        out_BNLD = F.scaled_dot_product_attention(q_BNLD, k_BNMD, v_BNMD, attn_mask=mask)
+        out_BNLD = attention(q_BNLD, k_BNMD, v_BNMD, bias=self._bias_of(x), native=self.native)
         return linear(self.proj, out_BNLD.transpose(1, 2).reshape(x.shape))
 
     def attention_probabilities(self, x: Tensor) -> Tensor:

@@ -5,7 +5,8 @@ import math
 from torch import Tensor, nn
 
 from litevit.ops import blocked_ffn
-from litevit.ops.linear import conv2d, linear
+from litevit.ops.linear import conv2d, hooked, linear
+from litevit.ops.native import kernels
 
 
 class ConvFFN(nn.Module):
@@ -16,13 +17,18 @@ class ConvFFN(nn.Module):
         self.fc1 = nn.Linear(dim, hidden_dim)
         self.dwconv = nn.Conv2d(hidden_dim, hidden_dim, 3, padding=1, groups=hidden_dim)
         self.fc2 = nn.Linear(hidden_dim, dim)
+        self.native = False  # set by litevit.optimize_for_inference
         nn.init.normal_(self.dwconv.weight, std=math.sqrt(2 / 9))  # fan-out of a depthwise 3 x 3
         nn.init.zeros_(self.dwconv.bias)  # type: ignore[arg-type]
 
     def forward(self, x: Tensor, residual: Tensor | None = None) -> Tensor:
         """Args: x: (B, H, W, C); residual: added to the result, shaped as x. Returns: (B, H, W, C)."""
         if blocked_ffn.pays(x, self.dwconv.out_channels, self.fc1, self.dwconv, self.fc2):
-            return blocked_ffn.conv_ffn(x, self.fc1, self.dwconv, self.fc2, residual)
-        x = linear(self.fc1, x).permute(0, 3, 1, 2)  # BCHW view of BHWC memory: channels_last, nothing is copied
-        x = conv2d(self.dwconv, x, gelu=True)
-        return linear(self.fc2, x.permute(0, 2, 3, 1), residual=residual)
+            return blocked_ffn.conv_ffn(x, self.fc1, self.dwconv, self.fc2, residual, native=self.native)
+        x = linear(self.fc1, x)
+        dwconv = self.dwconv
+        if self.native and not hooked(dwconv) and kernels.convolves(x, dwconv.weight, dwconv.bias):  # type: ignore[arg-type]
+            x = kernels.depthwise_gelu(x, dwconv.weight, dwconv.bias)  # type: ignore[arg-type]
+        else:  # on a BCHW view of BHWC memory: channels_last, nothing is copied
+            x = conv2d(dwconv, x.permute(0, 3, 1, 2), gelu=True).permute(0, 2, 3, 1)
+        return linear(self.fc2, x, residual=residual)

@@ -9,7 +9,7 @@ import math
 import torch
 from torch import Tensor, nn
 
-from litevit.ops import csa_compiled, csa_strips, fragments
+from litevit.ops import csa_compiled, csa_native, csa_strips, fragments
 from litevit.ops.csa import mix_windows, window_means, window_values
 from litevit.ops.linear import is_emulated, linear, product, widened
 
@@ -50,7 +50,7 @@ class ConvolutionalSelfAttention(nn.Module):
         self.attn = nn.Linear(dim, num_heads * 81)
         self.value_weight = nn.Parameter(torch.empty(9, dim, dim))  # official: weight.weight, (9 * C, C, 1, 1)
         self.proj = nn.Linear(dim, dim)
-        self.compiled = False  # set by litevit.optimize_for_inference
+        self.compiled = self.native = False  # set by litevit.optimize_for_inference
         self.reset_parameters()
 
     @torch.no_grad()
@@ -83,10 +83,11 @@ class ConvolutionalSelfAttention(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Args: x: (B, H, W, C). Returns: (B, H, W, C)."""
         if csa_strips.pays(x, self.attn, self.proj) and self.value_weight.dtype == x.dtype:
+            args = (x, self.attn.weight, self.attn.bias, self.value_weight, self.num_heads, self.scale)
+            if self.native and csa_native.pays(x, self.num_heads):
+                return linear(self.proj, csa_native.attend(*args))
             if self.compiled and fragments.pays(x):
-                attn = self.attn
-                out = csa_compiled.attend(x, attn.weight, attn.bias, self.value_weight, self.num_heads, self.scale)
-                return linear(self.proj, out)
+                return linear(self.proj, csa_compiled.attend(*args))
             return csa_strips.attend(x, self.attn, self.value_weight, self.proj, self.num_heads, self.scale)
         return self.forward_whole(x)
 

@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from litevit.ops.attention import attention
 from litevit.ops.linear import linear
 from litevit.ops.window_attention import window_attention
 
@@ -60,6 +61,7 @@ class HiLo(nn.Module):
         self.dim = dim
         self.window_size = window_size
         self.pad_windows = pad_windows
+        self.native = False  # set by litevit.optimize_for_inference
         self.head_dim = dim // num_heads
         self.lo_heads = num_heads if window_size == 1 else int(num_heads * alpha)
         self.hi_heads = num_heads - self.lo_heads
@@ -107,7 +109,13 @@ class HiLo(nn.Module):
 
     def _hi_fi(self, qkv: Tensor) -> Tensor:
         """Args: qkv: (B, H, W, 3 * N * D), H and W multiples of s. Returns: (B, H, W, N * D)."""
-        return window_attention(qkv, num_heads=self.hi_heads, window_size=self.window_size, scale=self.scale)
+        return window_attention(
+            qkv,
+            num_heads=self.hi_heads,
+            window_size=self.window_size,
+            scale=self.scale,
+            backend="native" if self.native else "auto",
+        )
 
     def _lo_fi(self, x: Tensor, q: Tensor) -> Tensor:
         """Args: x: (B, H, W, C); q: (B, H, W, N * D). Returns: (B, H, W, N * D)."""
@@ -117,7 +125,7 @@ class HiLo(nn.Module):
             x = F.avg_pool2d(x.permute(0, 3, 1, 2), self.window_size).permute(0, 2, 3, 1)  # B h w C
         k_BNMD, v_BNMD = linear(self.lo_kv, x).view(B, -1, 2, N, D).permute(2, 0, 3, 1, 4)
         q_BNLD = q.reshape(B, H * W, N, D).transpose(1, 2)
-        out_BNLD = F.scaled_dot_product_attention(q_BNLD, k_BNMD, v_BNMD, scale=self.scale)
+        out_BNLD = attention(q_BNLD, k_BNMD, v_BNMD, scale=self.scale, native=self.native)
         return out_BNLD.transpose(1, 2).reshape(B, H, W, N * D)
 
     def flops(self, height: int, width: int) -> int:

@@ -5,9 +5,9 @@ D head channels.
 """
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
+from litevit.ops.attention import attention
 from litevit.ops.dilated import dilated_silu_sum
 from litevit.ops.linear import conv2d, linear
 
@@ -59,6 +59,7 @@ class RecursiveAtrousSelfAttention(nn.Module):
         self.sr_ratio = sr_ratio
         self.rates = rates
         self.num_recursions = num_recursions
+        self.native = False  # set by litevit.optimize_for_inference
         self.q = nn.Linear(dim, dim, bias=False)
         self.kv = nn.Linear(dim, 2 * dim, bias=False)
         self.proj = nn.Linear(dim, dim)
@@ -86,7 +87,7 @@ class RecursiveAtrousSelfAttention(nn.Module):
         N, R = self.num_heads, self.sr_ratio
         q = linear(self.q, x)
         if self.rates is not None:
-            q = dilated_silu_sum(q, self.atrous_weight, self.rates)
+            q = dilated_silu_sum(q, self.atrous_weight, self.rates, backend="native" if self.native else "auto")
         if R > 1:
             x = self.norm(conv2d(self.sr, x.permute(0, 3, 1, 2)).permute(0, 2, 3, 1))  # B H//R W//R C
         k_BNMD, v_BNMD = linear(self.kv, x).view(B, -1, 2, N, C // N).permute(2, 0, 3, 1, 4)
@@ -95,7 +96,7 @@ class RecursiveAtrousSelfAttention(nn.Module):
     def attend(self, x: Tensor, *, silu: bool = False) -> Tensor:
         """One pass A(x), through SiLU if wanted. Args: x: (B, H, W, C). Returns: (B, H, W, C)."""
         q_BNLD, k_BNMD, v_BNMD = self._project(x)
-        out_BNLD = F.scaled_dot_product_attention(q_BNLD, k_BNMD, v_BNMD)
+        out_BNLD = attention(q_BNLD, k_BNMD, v_BNMD, native=self.native)
         return linear(self.proj, out_BNLD.transpose(1, 2).reshape(x.shape), silu=silu)
 
     def attention_probabilities(self, x: Tensor) -> Tensor:

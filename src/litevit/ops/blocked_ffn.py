@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from litevit.ops.linear import is_emulated, prefers_onednn, product, widened
+from litevit.ops.native import kernels
 
 BLOCK_BYTES = 5 << 20  # hidden bytes of one piece in float32 (bfloat16: half); measured, see docs/performance.md
 MIN_BYTES = {"mlp": 8 << 20, "conv_ffn": 5 << 20}  # smaller hidden maps run whole; measured likewise
@@ -46,9 +47,11 @@ def _expand(x: Tensor, weight: Tensor, bias: Tensor, buffer: Tensor) -> Tensor:
     return torch.addmm(bias, x.to(weight.dtype), weight.t(), out=buffer)
 
 
-def _mix(hidden: Tensor, kernel: Tensor, shift: Tensor, padding: tuple[int, int]) -> Tensor:
+def _mix(hidden: Tensor, kernel: Tensor, shift: Tensor, padding: tuple[int, int], native: bool) -> Tensor:
     """GELU(DWConv3x3(hidden)). Args: hidden: (B, H, W, K). Returns: (B * h * W, K)."""
     image, groups = hidden.permute(0, 3, 1, 2), kernel.shape[0]
+    if native and kernels.convolves(hidden, kernel, shift):
+        return kernels.depthwise_gelu(hidden, kernel, shift, pad_rows=padding[0] == 1).view(-1, groups)
     if prefers_onednn(image, kernel):
         mixed = torch.ops.mkldnn._convolution_pointwise(
             image, kernel, shift, padding, (1, 1), (1, 1), groups, "gelu", [], "none"
@@ -100,6 +103,7 @@ def _conv_ffn(
     w2: Tensor,
     b2: Tensor,
     residual: Tensor | None,
+    native: bool = False,
 ) -> Tensor:
     x = x.contiguous()
     out = torch.empty_like(x)
@@ -113,13 +117,15 @@ def _conv_ffn(
         for i in range(0, x.shape[0], group):
             tokens = x[i : i + group].reshape(-1, x.shape[-1])
             hidden = _expand(tokens, w1, b1, buffer[: tokens.shape[0]])
-            mixed = _mix(hidden.view(-1, H, W, K), kernel, shift, (1, 1))
+            mixed = _mix(hidden.view(-1, H, W, K), kernel, shift, (1, 1), native)
             added = None if residual is None else residual[i : i + group].reshape(tokens.shape)
             _reduce(out[i : i + group].view(tokens.shape), mixed, w2, b2, added)
     else:
         rows = max(2, _block_bytes() // (4 * W * K))
         for i in range(x.shape[0]):
-            _by_rows(x[i], out[i], rows, w1, b1, kernel, shift, w2, b2, None if residual is None else residual[i])
+            _by_rows(
+                x[i], out[i], rows, w1, b1, kernel, shift, w2, b2, None if residual is None else residual[i], native
+            )
     return out
 
 
@@ -134,6 +140,7 @@ def _by_rows(
     w2: Tensor,
     b2: Tensor,
     residual: Tensor | None,
+    native: bool,
 ) -> None:
     """One image (H, W, C). The buffer holds `rows` hidden rows and one more on either side, which the kernel reads."""
     H, W, C = image.shape
@@ -154,7 +161,7 @@ def _by_rows(
             buffer[filled].zero_()  # the row below the image
             filled += 1
         ready = filled - 2
-        mixed = _mix(buffer[None, :filled], kernel, shift, (0, 1))
+        mixed = _mix(buffer[None, :filled], kernel, shift, (0, 1), native)
         added = None if residual is None else residual[done_out : done_out + ready].reshape(ready * W, C)
         _reduce(out[done_out : done_out + ready].view(ready * W, C), mixed, w2, b2, added)
         done_out += ready
@@ -179,8 +186,9 @@ def _conv_ffn_op(
     w2: Tensor,
     b2: Tensor,
     residual: Tensor | None,
+    native: bool = False,
 ) -> Tensor:
-    return _conv_ffn(x, w1, b1, kernel, shift, w2, b2, residual)
+    return _conv_ffn(x, w1, b1, kernel, shift, w2, b2, residual, native)
 
 
 @_mlp_op.register_fake
@@ -198,6 +206,7 @@ def _(
     w2: Tensor,
     b2: Tensor,
     residual: Tensor | None,
+    native: bool = False,
 ) -> Tensor:
     return torch.empty_like(x, memory_format=torch.contiguous_format)
 
@@ -208,10 +217,18 @@ def mlp(x: Tensor, fc1: nn.Linear, fc2: nn.Linear, residual: Tensor | None = Non
     return run(x, fc1.weight, fc1.bias, fc2.weight, fc2.bias, residual)
 
 
-def conv_ffn(x: Tensor, fc1: nn.Linear, dwconv: nn.Conv2d, fc2: nn.Linear, residual: Tensor | None = None) -> Tensor:
+def conv_ffn(
+    x: Tensor,
+    fc1: nn.Linear,
+    dwconv: nn.Conv2d,
+    fc2: nn.Linear,
+    residual: Tensor | None = None,
+    *,
+    native: bool = False,
+) -> Tensor:
     """fc2(GELU(dwconv(fc1(x)))), + residual if there is one; dwconv depthwise 3 x 3 with one zero around.
 
-    Args: x: (B, H, W, C). Returns: as x.
+    Args: x: (B, H, W, C); native: take the C++ kernel for dwconv where it serves. Returns: as x.
     """
     run = _conv_ffn_op if torch.compiler.is_compiling() else _conv_ffn
-    return run(x, fc1.weight, fc1.bias, dwconv.weight, dwconv.bias, fc2.weight, fc2.bias, residual)  # type: ignore[arg-type]
+    return run(x, fc1.weight, fc1.bias, dwconv.weight, dwconv.bias, fc2.weight, fc2.bias, residual, native)  # type: ignore[arg-type]

@@ -9,9 +9,10 @@ from torch import Tensor
 
 from litevit.ops.kernels import autocasted, takes_triton
 from litevit.ops.linear import is_emulated, prefers_onednn
+from litevit.ops.native import kernels as native
 
-Backend = Literal["auto", "torch", "triton"]
-BACKENDS: tuple[Backend, ...] = ("auto", "torch", "triton")
+Backend = Literal["auto", "torch", "native", "triton"]
+BACKENDS: tuple[Backend, ...] = ("auto", "torch", "native", "triton")
 
 # oneDNN's fast depthwise kernels for AVX2 stop at this padding: dilation 5 with padding 5 runs 20 to 40 times slower
 # than with one more ring of zeros in the input and padding 4. Those for AVX-512 do not, and the ring costs a sixth.
@@ -44,12 +45,17 @@ def dilated_silu_sum(x: Tensor, weight: Tensor, rates: Sequence[int], *, backend
         rates: dilations r.
         backend: `"torch"`: a convolution per dilation, which `"auto"` takes. `"triton"`, never run on a GPU, is taken
             when asked for here or by `litevit.ops.kernels.use("triton")`, and is `"torch"` where Triton cannot run.
+            `"native"`: one C++ pass in bfloat16, which adds before it rounds; `"torch"` where it cannot run.
 
     Returns:
         (B, H, W, C).
     """
     if backend not in BACKENDS:
         raise ValueError(f"dilated_silu_sum: backend must be one of {BACKENDS}, got {backend!r}")
+    if backend == "native":
+        if native.dilates(x, weight, rates):
+            return native.dilated_silu_sum(x, weight, rates)
+        backend = "auto"
     if takes_triton(x, backend):
         from litevit.ops.triton.dilated import dilated_sum
 

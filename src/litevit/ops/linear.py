@@ -60,7 +60,7 @@ def widened(x: Tensor, *parameters: Tensor | None) -> tuple[Tensor | None, ...]:
     return x.float(), *(None if p is None else p.float() for p in parameters)
 
 
-def _hooked(module: nn.Module) -> bool:
+def hooked(module: nn.Module) -> bool:
     return bool(module._forward_hooks or module._forward_pre_hooks)
 
 
@@ -160,14 +160,14 @@ def linear(
     module: nn.Module, x: Tensor, *, gelu: bool = False, silu: bool = False, residual: Tensor | None = None
 ) -> Tensor:
     """module(x), then GELU, SiLU or + residual if wanted. Args: as `product`. Returns: (..., C_out), dtype of x."""
-    if type(module) is nn.Linear and not _hooked(module):
+    if type(module) is nn.Linear and not hooked(module):
         return product(x, module.weight, module.bias, gelu=gelu, silu=silu, residual=residual)
     return _finished(module(x), gelu, silu, residual)
 
 
 def conv2d(module: nn.Conv2d, x: Tensor, *, gelu: bool = False) -> Tensor:
     """module(x), then GELU if wanted. Args: x: (B, C_in, H, W). Returns: (B, C_out, h, w), dtype of x."""
-    if type(module) is not nn.Conv2d or _hooked(module) or module.padding_mode != "zeros":
+    if type(module) is not nn.Conv2d or hooked(module) or module.padding_mode != "zeros":
         out = module(x)
         return F.gelu(out) if gelu else out
     weight, bias, stride, padding = module.weight, module.bias, module.stride, module.padding

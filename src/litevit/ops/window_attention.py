@@ -14,10 +14,12 @@ from torch import Tensor
 
 from litevit.ops.kernels import autocasted, takes_triton
 from litevit.ops.linear import is_emulated
+from litevit.ops.native import kernels as native
 from litevit.ops.softmax import softmax_over
 
-Backend = Literal["auto", "broadcast", "bmm", "sdpa", "triton"]
-BACKENDS: tuple[Backend, ...] = ("auto", "broadcast", "bmm", "sdpa", "triton")
+Backend = Literal["auto", "broadcast", "bmm", "sdpa", "native", "triton"]
+BACKENDS: tuple[Backend, ...] = ("auto", "broadcast", "bmm", "sdpa", "native", "triton")
+MAX_NATIVE_WINDOW = 16
 MAX_TRITON_WINDOW = 4  # larger windows belong to matrix products
 
 
@@ -35,15 +37,20 @@ def window_attention(
             s ** 2 without one. `"bmm"`: batched matrix products on cut windows. `"sdpa"`: PyTorch's attention on cut
             windows. `"auto"`: `"broadcast"` when compiled with 2 x 2 windows, `"sdpa"` when exported or on a GPU,
             `"bmm"` otherwise. `"triton"` (s <= 4), never run on a GPU, is taken when asked for here or by
-            `litevit.ops.kernels.use("triton")`, and is `"auto"` where Triton cannot run.
+            `litevit.ops.kernels.use("triton")`, and is `"auto"` where Triton cannot run. `"native"`: the C++ kernel, on
+            the map itself; `"auto"` where it cannot run.
 
     Returns:
         (B, H, W, N * D).
     """
     if backend not in BACKENDS:
         raise ValueError(f"window_attention: backend must be one of {BACKENDS}, got {backend!r}")
-    _, H, W, _ = qkv.shape
+    _, H, W, E = qkv.shape
     s = window_size
+    if backend == "native":
+        if s <= MAX_NATIVE_WINDOW and E // (3 * num_heads) in native.HEAD_DIMS and native.takes(qkv):
+            return native.window_attention(qkv, num_heads, s, scale)
+        backend = "auto"
     if backend != "auto" and (H % s or W % s):
         raise ValueError(f"window_attention: a {H} x {W} grid must be a multiple of window_size={s}")
     if s <= MAX_TRITON_WINDOW and takes_triton(qkv, backend):

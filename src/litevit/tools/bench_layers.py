@@ -11,22 +11,26 @@ from torch import Tensor, nn
 from torchvision.ops import deform_conv2d
 
 from litevit.layers.attention import Attention
+from litevit.layers.compiled_norm import CompiledLayerNorm
 from litevit.layers.conv_ffn import ConvFFN
 from litevit.layers.csa import ConvolutionalSelfAttention
 from litevit.layers.hilo import HiLo
 from litevit.layers.mlp import MLP
 from litevit.layers.rasa import RecursiveAtrousSelfAttention
-from litevit.ops import blocked_ffn, csa_strips
+from litevit.ops import blocked_ffn, csa_native, csa_strips
+from litevit.ops.attention import attention
 from litevit.ops.csa import mix_windows
 from litevit.ops.deformable_merging import deformable_merging
 from litevit.ops.dilated import dilated_silu_sum
 from litevit.ops.kernels import HAS_TRITON
-from litevit.ops.linear import product
+from litevit.ops.linear import linear, product
+from litevit.ops.native import kernels as native
 from litevit.ops.resized_cross_entropy import resized_cross_entropy
 from litevit.ops.window_attention import window_attention
 from litevit.tools import bench_timing as timing
 from litevit.tools.bench_report import DTYPES, Case, Dtype, Mode, Report, inference, prepare, training_step
 from litevit.tools.bench_timing import Clock
+from litevit.tools.optimize import optimize_for_inference
 
 
 def attention_layers(dim: int, num_heads: int, side: int) -> dict[str, Callable[[], nn.Module]]:
@@ -74,7 +78,7 @@ def measure_attention(
     clock: Clock = "wall",
     progress: Callable[[str], None] | None = None,
 ) -> Report:
-    """One attention layer of every kind over the side of the map. Arguments as `measure_models`."""
+    """One attention layer of every kind over the side of the map, ours optimised. Arguments as `measure_models`."""
     where = timing.find_device(device)
     notes: list[str] = []
     rows: list[dict[str, Any]] = []
@@ -87,6 +91,7 @@ def measure_attention(
 
                     def make(n: int, build: Any = build, mode: str = mode, side: int = side) -> Callable[[], object]:
                         layer = build().train(training).to(where, DTYPES[dtype])
+                        layer = layer if training else optimize_for_inference(layer)
                         x = torch.randn(n, side, side, dim, device=where).to(DTYPES[dtype])
                         network = torch.compile(layer, dynamic=False) if mode == "compiled" else layer
                         return (training_step if training else inference)(network, x)
@@ -198,12 +203,19 @@ def _op_cases(batch: int, dtype: torch.dtype, where: torch.device) -> list[tuple
     out.append(("window attention s=2, 12 heads, 14x14", "sdpa", partial(_windows, batch, 14, 12, 2)))
     out.append(("window attention s=2, 2 heads, 14x14", "sdpa", partial(_windows, batch, 14, 2, 2)))
     out.append(("window attention s=4, 2 heads, 28x28", "sdpa", partial(_windows, batch, 28, 2, 4)))
+    for L, M, N, name in (
+        (196, 196, 12, "LIT, stage 3"),
+        (196, 49, 10, "Lo-Fi, stage 3"),
+        (784, 49, 2, "RASA, stage 2"),
+    ):
+        out.append((f"attention {L} x {M}, {N} heads ({name})", "sdpa", partial(_attention, batch, L, M, N)))
     for side, C in ((56, 96), (28, 192)):
         out.append((f"Conv-FFN {side}x{side}x{C}", "whole", partial(_feed_forward, batch, side, C, True)))
     out.append(("MLP 56x56x96", "whole", partial(_feed_forward, batch, 56, 96, False)))
     out.append(("CSA 56x56x64", "whole", partial(_csa, batch, 56, 64)))
     out.append(("CSA mix 56x56x64", "torch", partial(_csa_mix, batch, 56, 64)))
     out.append(("dilated sum 28x28x64", "PyTorch's padding", partial(_dilated, batch, 28, 64)))
+    out.append(("addition and LayerNorm 56x56x64", "torch", partial(_add_and_norm, batch, 56, 64)))
     out.append(("segmentation loss, 2 images, 150x128x128 to 512x512", "whole", _segmentation_loss))
     return [(name, reference, partial(make, dtype, where)) for name, reference, make in out]
 
@@ -228,12 +240,37 @@ def _merging(batch: int, side: int, C: int, dtype: torch.dtype, where: torch.dev
     return cases
 
 
+def _native(tensors: Sequence[Tensor]) -> bool:
+    with torch.no_grad():
+        return native.takes(*tensors)
+
+
+def _attention(batch: int, L: int, M: int, N: int, dtype: torch.dtype, where: torch.device) -> Cases:
+    q = _random(dtype, where, batch, L, N, 32).transpose(1, 2)
+    k, v = _random(dtype, where, batch, M, 2, N, 32).permute(2, 0, 3, 1, 4)
+    cases: Cases = [("sdpa", attention, [q, k, v])]
+    if _native([q, k, v]):
+        cases.append(("C++ (inference)", partial(attention, native=True), [q, k, v]))
+    return cases
+
+
+def _add_and_norm(batch: int, side: int, C: int, dtype: torch.dtype, where: torch.device) -> Cases:
+    inputs = [_random(dtype, where, batch, side, side, C), _random(dtype, where, batch, side, side, C)]
+    norm = CompiledLayerNorm(C).to(where, dtype)
+    cases: Cases = [("torch", lambda x, added: F.layer_norm(x + added, (C,), norm.weight, norm.bias, norm.eps), inputs)]
+    if _native(inputs):
+        cases.append(("C++ (inference)", lambda x, added: norm.of_sum(x, added)[1], inputs))
+    return cases
+
+
 def _windows(batch: int, side: int, N: int, s: int, dtype: torch.dtype, where: torch.device) -> Cases:
     qkv = [_random(dtype, where, batch, side, side, 3 * N * 32)]
     attend = partial(window_attention, num_heads=N, window_size=s, scale=32**-0.5)
     backends: list[Any] = ["sdpa", "bmm", *(["broadcast"] if s == 2 else [])]
     backends += ["triton"] if where.type == "cuda" and HAS_TRITON else []
     cases: Cases = [(b, partial(attend, backend=b), qkv) for b in backends]
+    if _native(qkv):
+        cases.append(("C++ (inference)", partial(attend, backend="native"), qkv))
     if s == 2:
         compiled = torch.compile(lambda x: attend(x, backend="broadcast"), dynamic=False)
         cases.append(("broadcast, compiled", compiled, qkv))
@@ -250,12 +287,17 @@ def _feed_forward(batch: int, side: int, C: int, conv: bool, dtype: torch.dtype,
             hidden = layer.dwconv(hidden.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
         return layer.fc2(F.gelu(hidden))
 
-    def blocked(x: Tensor) -> Tensor:
+    def blocked(x: Tensor, native: bool = False) -> Tensor:
         if conv:
-            return blocked_ffn.conv_ffn(x, layer.fc1, layer.dwconv, layer.fc2)
+            return blocked_ffn.conv_ffn(x, layer.fc1, layer.dwconv, layer.fc2, native=native)
         return blocked_ffn.mlp(x, layer.fc1, layer.fc2)
 
-    return [("whole", whole, x), *([("blocked (inference)", blocked, x)] if where.type == "cpu" else [])]
+    cases: Cases = [("whole", whole, x)]
+    if where.type == "cpu":
+        cases.append(("blocked (inference)", blocked, x))
+    if conv and dtype == torch.bfloat16 and _native(x):
+        cases.append(("blocked, convolution in C++ (inference)", partial(blocked, native=True), x))
+    return cases
 
 
 def _csa(batch: int, side: int, C: int, dtype: torch.dtype, where: torch.device) -> Cases:
@@ -265,7 +307,16 @@ def _csa(batch: int, side: int, C: int, dtype: torch.dtype, where: torch.device)
     def strips(x: Tensor) -> Tensor:
         return csa_strips.attend(x, layer.attn, layer.value_weight, layer.proj, 2, layer.scale)
 
-    return [("whole", layer.forward_whole, x), *([("strips (inference)", strips, x)] if where.type == "cpu" else [])]
+    def cpp(x: Tensor) -> Tensor:
+        attn = layer.attn
+        return linear(layer.proj, csa_native.attend(x, attn.weight, attn.bias, layer.value_weight, 2, layer.scale))
+
+    cases: Cases = [("whole", layer.forward_whole, x)]
+    if where.type == "cpu":
+        cases.append(("strips (inference)", strips, x))
+    if _native(x):
+        cases.append(("C++ (inference)", cpp, x))
+    return cases
 
 
 def _csa_mix(batch: int, side: int, C: int, dtype: torch.dtype, where: torch.device) -> Cases:
@@ -285,6 +336,8 @@ def _dilated(batch: int, side: int, C: int, dtype: torch.dtype, where: torch.dev
 
     backends: list[Any] = ["torch", *(["triton"] if where.type == "cuda" and HAS_TRITON else [])]
     cases: Cases = [(b, partial(dilated_silu_sum, rates=(1, 3, 5), backend=b), inputs) for b in backends]
+    if dtype == torch.bfloat16 and _native(inputs):
+        cases.append(("C++ (inference)", partial(dilated_silu_sum, rates=(1, 3, 5), backend="native"), inputs))
     return [("PyTorch's padding", plain, inputs), *cases]
 
 

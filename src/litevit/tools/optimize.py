@@ -6,12 +6,17 @@ import torch
 from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 
-from litevit.layers.attention import RelativeAttention
+from litevit.layers.attention import Attention, RelativeAttention
 from litevit.layers.compiled_norm import CompiledLayerNorm
+from litevit.layers.conv_ffn import ConvFFN
 from litevit.layers.csa import ConvolutionalSelfAttention
 from litevit.layers.deformable_merging import DeformableTokenMerging
+from litevit.layers.hilo import HiLo
+from litevit.layers.rasa import RecursiveAtrousSelfAttention
 from litevit.ops.linear import pack_when_used
+from litevit.ops.native import kernels
 
+NATIVE = (Attention, HiLo, RecursiveAtrousSelfAttention, ConvolutionalSelfAttention, ConvFFN)  # have C++ kernels
 MAX_BIAS_BYTES = 16 << 20  # the 50 x 50 grid of the detectors would take 300 MB a layer
 
 
@@ -19,9 +24,13 @@ def optimize_for_inference(model: nn.Module) -> nn.Module:
     """A copy of a model that computes the same function with fewer operations; the model itself is not touched.
 
     BatchNorm after token merging is folded into the merging's kernel, and the relative biases of the grid that the
-    tables are made for are looked up once (other grids still look theirs up). DropPath and Dropout go. On a CPU with a
-    C++ compiler the LayerNorms of large maps and LVT's convolutional self-attention become loops that PyTorch's
-    compiler makes at the first call: 1 to 2 seconds a LayerNorm, 10 to 20 for an LVT in all, kept on disk.
+    tables are made for are looked up once (other grids still look theirs up). DropPath and Dropout go.
+
+    On a CPU with a C++ compiler more is compiled. With AVX-512 on Linux: attention, convolutional self-attention,
+    LayerNorm and, in bfloat16, depthwise convolutions run in litevit's own kernels, made here at the first call on a
+    machine (5 seconds) and kept in the cache folder. On other processors the LayerNorms of large maps and LVT's
+    convolutional self-attention become loops that PyTorch's compiler makes when they first run: 1 to 2 seconds a
+    LayerNorm, 10 to 20 for an LVT in all, kept on disk.
 
     Args:
         model: any model or backbone of litevit, trained; it may be in training mode.
@@ -34,14 +43,16 @@ def optimize_for_inference(model: nn.Module) -> nn.Module:
     for module in folded.modules():
         if isinstance(module, DeformableTokenMerging) and isinstance(module.norm, nn.BatchNorm2d):
             _fold_norm(module)
-        elif isinstance(module, RelativeAttention):
-            _fix_bias(module)
         elif type(module) is nn.Linear:
             pack_when_used(module.weight)
         elif type(module) is nn.LayerNorm and len(module.normalized_shape) == 1 and module.bias is not None:
             module.__class__ = CompiledLayerNorm
         elif isinstance(module, ConvolutionalSelfAttention):
             module.compiled = True
+        if isinstance(module, RelativeAttention):
+            _fix_bias(module)
+        if isinstance(module, NATIVE):
+            module.native = kernels.available()
         for name, child in module.named_children():
             if type(child).__name__ == "DropPath" or isinstance(child, nn.Dropout):
                 setattr(module, name, nn.Identity())
@@ -66,4 +77,7 @@ def _fix_bias(attention: RelativeAttention) -> None:
     H, W = attention.grid_size
     if attention.num_heads * (H * W) ** 2 * 4 <= MAX_BIAS_BYTES:
         with torch.no_grad():
-            attention.fixed_bias = attention.bias(H, W).contiguous()
+            bias = attention.bias(H, W)  # N L M
+            # The C++ kernel reads it keys first: in this order of memory that is a view, else a copy at every call.
+            keys_first = bias.transpose(1, 2).contiguous().transpose(1, 2)
+            attention.fixed_bias = keys_first if kernels.available() else bias.contiguous()

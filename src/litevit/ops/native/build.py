@@ -1,0 +1,91 @@
+"""Builds and loads the C++ kernels of this folder: for Linux on x86 with AVX-512, with whatever C++ compiler is there.
+
+Compiling takes seconds, once: the library stays in the cache folder, under a name that says what it was made from.
+Without a compiler, or on another processor, there is no library, and PyTorch's own operators run.
+"""
+
+import ctypes
+import functools
+import hashlib
+import os
+import platform
+import shutil
+import subprocess
+import tempfile
+import warnings
+from pathlib import Path
+
+import torch
+
+SOURCES = Path(__file__).parent
+FLAGS = (
+    *("-O3", "-std=c++17", "-shared", "-fPIC", "-fopenmp"),
+    *("-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl", "-mavx512bf16", "-mfma"),
+)
+TIMEOUT = 300  # seconds
+
+
+def runs_here() -> bool:
+    """Whether the processor and the system are those the kernels are written for."""
+    return (
+        platform.system() == "Linux"
+        and platform.machine() == "x86_64"
+        and torch.backends.cpu.get_cpu_capability() == "AVX512"
+    )
+
+
+def _folder() -> Path:
+    """`kernels` in the folder of `litevit.weights.cache_dir`, on Linux."""
+    cache = os.environ.get("LITEVIT_CACHE") or Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "litevit"
+    return Path(cache).expanduser() / "kernels"
+
+
+def build(folder: Path, compiler: str) -> Path:
+    """Compiles the sources into a shared library, unless one made from the same sources is there.
+
+    Args:
+        folder: where it goes; made if missing.
+        compiler: a C++ compiler with the options of GCC.
+
+    Returns:
+        The library's path.
+
+    Raises:
+        OSError: the folder cannot be written to, or the compiler not be started.
+        subprocess.SubprocessError: the compiler failed or took too long; what it said is in `stderr`.
+    """
+    files = sorted([*SOURCES.glob("*.cpp"), *SOURCES.glob("*.h")])
+    version = subprocess.run([compiler, "--version"], capture_output=True, check=True, timeout=TIMEOUT).stdout
+    digest = hashlib.sha256(version + " ".join(FLAGS).encode())
+    for file in files:
+        digest.update(file.read_bytes())
+    library = folder / f"kernels_{digest.hexdigest()[:16]}.so"
+    if library.exists():
+        return library
+    folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder) as scratch:  # beside it, so that the last step is a rename
+        made = Path(scratch) / library.name
+        sources = [str(file) for file in files if file.suffix == ".cpp"]
+        command = [compiler, *FLAGS, *sources, "-o", str(made)]
+        subprocess.run(command, capture_output=True, check=True, timeout=TIMEOUT)
+        os.replace(made, library)
+    return library
+
+
+@functools.cache
+def library() -> ctypes.CDLL | None:
+    """The kernels, built at the first call of a machine; None where they cannot be had (a warning says why)."""
+    compiler = shutil.which(os.environ.get("CXX", "g++"))
+    if not runs_here() or compiler is None:
+        return None
+    try:
+        return ctypes.CDLL(str(build(_folder(), compiler)))
+    except (OSError, subprocess.SubprocessError) as error:
+        said = getattr(error, "stderr", None) or b""
+        first = next((line for line in said.decode(errors="replace").splitlines() if "error" in line), str(error))
+        warnings.warn(
+            f"litevit's C++ kernels could not be built with {compiler}, PyTorch's run instead (slower): {first}",
+            RuntimeWarning,
+            stacklevel=2,
+        )
+        return None
