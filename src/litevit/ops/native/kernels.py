@@ -32,8 +32,7 @@ def takes(x: Tensor, *others: Tensor) -> bool:
         and not torch.is_autocast_enabled("cpu")
         and x.dtype in (torch.float32, torch.bfloat16)
         and all(t.dtype == x.dtype for t in others)
-        and x.numel() > 0
-        and all(type(t) in (Tensor, torch.nn.Parameter) and t.stride(-1) == 1 for t in (x, *others))
+        and all(type(t) in (Tensor, torch.nn.Parameter) and t.stride(-1) == 1 and t.numel() for t in (x, *others))
         and not torch._C._are_functorch_transforms_active()
         and available()
         and (x.dtype == torch.float32 or _has_bfloat16())
