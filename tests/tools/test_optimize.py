@@ -1,10 +1,13 @@
 """optimize_for_inference: the same function, fewer operations, the model untouched."""
 
+import copy
+
 import pytest
 import torch
 from torch import nn
 
 import litevit
+from litevit.layers.attention import RelativeAttention
 
 SMALL = {"embed_dim": 32, "depths": (1, 1, 1, 1), "num_heads": (1, 2, 4, 8)}
 SMALL_LIT = {"embed_dims": (32, 64, 128, 256), "depths": (1, 1, 1, 1), "num_heads": (1, 2, 4, 8)}
@@ -40,6 +43,24 @@ def test_same_function(name, options, size):
     images = torch.randn(2, 3, *size)
     with torch.no_grad():
         torch.testing.assert_close(fused(images), model.eval()(images), rtol=1e-5, atol=1e-5)
+
+
+def test_the_bias_of_another_grid_is_looked_up_once(monkeypatch):
+    model = stir(litevit.create_model("lit_s", num_classes=10, **SMALL_LIT)).eval()
+    fused = litevit.optimize_for_inference(model)
+    looked_up = []
+    look_up = RelativeAttention._look_up
+    monkeypatch.setattr(RelativeAttention, "_look_up", lambda self, H, W: (looked_up.append(H), look_up(self, H, W))[1])
+    with torch.no_grad():
+        for size, times in ((96, 2), (96, 0), (128, 2), (96, 2), (224, 0)):
+            looked_up.clear()
+            images = torch.randn(1, 3, size, size)
+            out = fused(images)
+            assert len(looked_up) == times
+            torch.testing.assert_close(out, model(images), rtol=1e-5, atol=1e-5)
+        assert copy.deepcopy(fused)(images).shape == (1, 10)
+        fused.double()  # a table of another dtype: what is kept is not taken
+        torch.testing.assert_close(fused(images.double()), model.double()(images.double()))
 
 
 def test_a_fixed_bias_follows_the_model():

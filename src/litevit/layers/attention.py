@@ -71,6 +71,9 @@ class Attention(nn.Module):
         return (logits if mask is None else logits + mask).softmax(-1)
 
 
+MAX_BIAS_BYTES = 16 << 20  # kept of one grid and layer; the 50 x 50 grid of the detectors would take 300 MB
+
+
 class RelativeAttention(Attention):
     """Attention with a learned bias per head and relative position (Swin, arXiv:2103.14030, eq. 4).
 
@@ -89,11 +92,32 @@ class RelativeAttention(Attention):
         nn.init.trunc_normal_(self.relative_position_bias_table, std=0.02)
         # The bias on grid_size, where litevit.optimize_for_inference has looked it up.
         self.register_buffer("fixed_bias", None, persistent=False)
+        self.remembers = False  # the bias of the last other grid; set by litevit.optimize_for_inference
+        self._last_bias: tuple[tuple, Tensor] | None = None
 
     def bias(self, H: int, W: int) -> Tensor:
         """(N, H*W, H*W): table row (y_i - y_j + H - 1) * (2W - 1) + (x_i - x_j + W - 1) for query i and key j."""
         if self.fixed_bias is not None and (H, W) == self.grid_size and not torch.compiler.is_exporting():
             return self.fixed_bias
+        table = self.relative_position_bias_table
+        size = self.num_heads * (H * W) ** 2 * table.element_size()
+        if (
+            self.remembers
+            and size <= MAX_BIAS_BYTES
+            and not torch.compiler.is_compiling()
+            and not torch.jit.is_tracing()
+        ):
+            key = (H, W, table.dtype, table.device, table.data_ptr())
+            if self._last_bias is None or self._last_bias[0] != key:
+                self._last_bias = (key, self.arranged(self._look_up(H, W)))
+            return self._last_bias[1]
+        return self._look_up(H, W)
+
+    def arranged(self, bias: Tensor) -> Tensor:
+        """The same values in the order of memory that attention reads: keys first for the C++ kernel."""
+        return bias.transpose(1, 2).contiguous().transpose(1, 2) if self.native else bias.contiguous()
+
+    def _look_up(self, H: int, W: int) -> Tensor:
         table = self.relative_position_bias_table.T.view(
             1, self.num_heads, 2 * self.grid_size[0] - 1, 2 * self.grid_size[1] - 1
         )

@@ -6,7 +6,7 @@ import torch
 from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 
-from litevit.layers.attention import Attention, RelativeAttention
+from litevit.layers.attention import MAX_BIAS_BYTES, Attention, RelativeAttention
 from litevit.layers.compiled_norm import CompiledLayerNorm
 from litevit.layers.conv_ffn import ConvFFN
 from litevit.layers.csa import ConvolutionalSelfAttention
@@ -17,14 +17,13 @@ from litevit.ops.linear import pack_when_used
 from litevit.ops.native import kernels
 
 NATIVE = (Attention, HiLo, RecursiveAtrousSelfAttention, ConvolutionalSelfAttention, ConvFFN)  # have C++ kernels
-MAX_BIAS_BYTES = 16 << 20  # the 50 x 50 grid of the detectors would take 300 MB a layer
 
 
 def optimize_for_inference(model: nn.Module) -> nn.Module:
     """A copy of a model that computes the same function with fewer operations; the model itself is not touched.
 
     BatchNorm after token merging is folded into the merging's kernel, and the relative biases of the grid that the
-    tables are made for are looked up once (other grids still look theirs up). DropPath and Dropout go.
+    tables are made for are looked up once, as are those of the last other grid. DropPath and Dropout go.
 
     On a CPU with a C++ compiler more is compiled. With AVX-512 on Linux: attention, convolutional self-attention,
     LayerNorm and, in bfloat16, depthwise convolutions run in litevit's own kernels, made here at the first call on a
@@ -49,10 +48,10 @@ def optimize_for_inference(model: nn.Module) -> nn.Module:
             module.__class__ = CompiledLayerNorm
         elif isinstance(module, ConvolutionalSelfAttention):
             module.compiled = True
-        if isinstance(module, RelativeAttention):
-            _fix_bias(module)
         if isinstance(module, NATIVE):
             module.native = kernels.available()
+        if isinstance(module, RelativeAttention):
+            _fix_bias(module)
         for name, child in module.named_children():
             if type(child).__name__ == "DropPath" or isinstance(child, nn.Dropout):
                 setattr(module, name, nn.Identity())
@@ -74,10 +73,8 @@ def _fold_norm(merging: DeformableTokenMerging) -> None:
 
 
 def _fix_bias(attention: RelativeAttention) -> None:
+    attention.remembers = True
     H, W = attention.grid_size
     if attention.num_heads * (H * W) ** 2 * 4 <= MAX_BIAS_BYTES:
         with torch.no_grad():
-            bias = attention.bias(H, W)  # N L M
-            # The C++ kernel reads it keys first: in this order of memory that is a view, else a copy at every call.
-            keys_first = bias.transpose(1, 2).contiguous().transpose(1, 2)
-            attention.fixed_bias = keys_first if kernels.available() else bias.contiguous()
+            attention.fixed_bias = attention.arranged(attention.bias(H, W))
