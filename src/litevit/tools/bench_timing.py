@@ -27,6 +27,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from litevit.ops.linear import product
+from litevit.ops.native import kernels
 
 Clock = Literal["wall", "cpu"]
 
@@ -236,6 +237,7 @@ def environment(device: torch.device) -> dict[str, Any]:
         "processor": _processor(),
         "capability": torch.backends.cpu.get_cpu_capability(),
         "bf16_units": bool(torch.ops.mkldnn._is_mkldnn_bf16_supported()) if device.type == "cpu" else None,
+        "cpp_kernels": kernels.available(),
         "cores": os.cpu_count(),
         "load_average": load,
         "threads": torch.get_num_threads(),
