@@ -1,13 +1,19 @@
 """The C++ kernels against float64, over shapes that do not fit their vectors, and machines where they cannot run."""
 
+import pickle
 import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.fx.experimental.proxy_tensor import make_fx
+from torch.utils.flop_counter import FlopCounterMode
 
 import litevit
+from litevit.layers.attention import RelativeAttention
 from litevit.layers.compiled_norm import CompiledLayerNorm, add_and_norm
 from litevit.layers.conv_ffn import ConvFFN
 from litevit.layers.csa import ConvolutionalSelfAttention
@@ -326,54 +332,203 @@ def test_an_optimised_model_on_a_machine_without_kernels(monkeypatch):
     torch.testing.assert_close(optimised(x), hilo(x))
 
 
+@here
+@pytest.mark.parametrize("scale", [1, 0, -2.0])
+def test_any_scale(scale):
+    q, k, v = projected(torch.float32, 1, 2, 5, 7, 32)
+    torch.testing.assert_close(attention(q, k, v, scale=scale, native=True), attention(q, k, v, scale=scale))
+    hilo = HiLo(64, 2, window_size=2, alpha=0.5, qk_scale=scale or None).eval()
+    x = torch.randn(1, 4, 4, 64)
+    torch.testing.assert_close(litevit.optimize_for_inference(hilo)(x), hilo(x))
+
+
+@here
+def test_shapes_no_kernel_is_made_for(called):
+    q, k, v = projected(torch.float32, 2, 4, 6, 5, 32)
+    for bias in (torch.randn(1, 6, 5), torch.randn(4, 1, 5), torch.randn(6, 5), torch.randn(2, 4, 6, 5)):
+        out = F.scaled_dot_product_attention(q, k, v, attn_mask=bias if bias.ndim != 3 else bias[None])
+        torch.testing.assert_close(attention(q, k, v, bias=bias, native=True), out)
+    out = attention(q, k[:1], v[:1], native=True)
+    torch.testing.assert_close(out, attention(q, k[:1].expand(2, -1, -1, -1), v[:1].expand(2, -1, -1, -1)))
+    assert not called
+    q = torch._neg_view(q)
+    torch.testing.assert_close(attention(q, k, v, native=True), attention(q, k, v))
+    with pytest.raises(ValueError, match="multiple of window_size=2"):
+        window_attention(torch.zeros(1, 5, 5, 96), num_heads=1, window_size=2, scale=1.0, backend="native")
+    with pytest.raises(RuntimeError):
+        window_attention(torch.zeros(1, 4, 4, 97), num_heads=1, window_size=2, scale=1.0, backend="native")
+    norm = litevit.optimize_for_inference(nn.LayerNorm(32))
+    with pytest.raises(RuntimeError, match="normalized_shape"):
+        norm(torch.zeros(4, 64))
+    with pytest.raises((RuntimeError, NotImplementedError, ValueError)):
+        norm.to("meta")(torch.zeros(4, 32)).sum().item()
+    assert not called
+
+
+@here
+@dtypes
+def test_masked_keys(dtype):
+    """Logits of -inf: a block of keys without weight, and a query without any key."""
+    q, k, v = projected(dtype, 1, 1, 20, 200, 32)
+    bias = torch.zeros(1, 20, 200)
+    bias[:, :, :150] = -torch.inf
+    bias[:, 3] = -torch.inf
+    ours, expected = attention(q, k, v, bias=bias, native=True), attention(q, k, v, bias=bias)
+    torch.testing.assert_close(ours, expected, atol=1e-5 if dtype == torch.float32 else 1e-2, rtol=1e-2)
+    assert (ours[:, :, 3] == 0).all()
+
+
+@here
+@needs_bfloat16
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"bias": False},
+        {"dilation": 2, "padding": 2},
+        {"padding_mode": "reflect"},
+        {"groups": 1},
+        {"kernel_size": 1},
+    ],
+)
+def test_a_convolution_put_in_place(options, called):
+    class Twice(nn.Conv2d):
+        def forward(self, x: Tensor) -> Tensor:
+            return 2 * super().forward(x)
+
+    ffn = ConvFFN(32, 64).eval()
+    default = {"kernel_size": 3, "padding": 1, "groups": 64}
+    if options.get("kernel_size") == 1:
+        default["padding"] = 0
+    ffn.dwconv = (nn.Conv2d if options else Twice)(64, 64, **{**default, **options})
+    ffn.bfloat16()
+    x = torch.randn(2, 8, 8, 32).bfloat16()
+    torch.testing.assert_close(litevit.optimize_for_inference(ffn)(x), ffn(x), rtol=2e-2, atol=2e-2)
+    assert "depthwise_gelu" not in called
+
+
+@here
+@pytest.mark.parametrize("name", ["lit_ti", "litv2_s", "lvt"])
+def test_who_follows_the_operators_sees_them_all(name):
+    model = litevit.create_model(name, num_classes=5).eval().requires_grad_(False)
+    optimised, images = litevit.optimize_for_inference(model), torch.randn(1, 3, 64, 64)
+    expected = model(images)
+    graph = make_fx(optimised)(images)
+    torch.testing.assert_close(graph(images), expected, rtol=1e-4, atol=1e-4)
+    counts = []
+    for counted in (model, optimised):
+        with FlopCounterMode(display=False) as counter:
+            counted(images)
+        counts.append(counter.get_total_flops())
+    assert counts[0] == counts[1]
+
+
+@pytest.mark.parametrize("name", ["lit_ti", "litv2_s"])
+def test_vmap(name):
+    for model in (litevit.create_model(name, num_classes=5).eval(), None):
+        model = model or litevit.optimize_for_inference(litevit.create_model(name, num_classes=5))
+        images = torch.randn(2, 1, 3, 64, 64)
+        out = torch.func.vmap(model)(images)
+        torch.testing.assert_close(out, torch.stack([model(image) for image in images]), rtol=1e-4, atol=1e-4)
+
+
+def test_threads_at_grids_of_their_own():
+    layer = RelativeAttention(32, num_heads=1, grid_size=(7, 7)).eval()
+    layer.relative_position_bias_table.normal_()
+    optimised = litevit.optimize_for_inference(layer)
+    inputs = {side: torch.randn(1, side, side, 32) for side in (2, 3, 4, 5)}
+    expected = {side: layer(x) for side, x in inputs.items()}
+
+    def run(side: int) -> float:
+        with torch.no_grad():
+            return max((optimised(inputs[side]) - expected[side]).abs().max().item() for _ in range(300))
+
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        with ThreadPoolExecutor(4) as pool:
+            assert max(pool.map(run, inputs)) < 1e-5
+    finally:
+        sys.setswitchinterval(before)
+
+
+def test_the_bias_that_is_kept():
+    layer = RelativeAttention(32, num_heads=1, grid_size=(4, 4)).eval()
+    optimised = litevit.optimize_for_inference(layer)
+    x = torch.randn(1, 6, 6, 32)
+    with torch.inference_mode():
+        optimised(x)
+    with torch.enable_grad():  # what was kept is no inference tensor
+        optimised(x.requires_grad_()).sum().backward()
+    x = x.detach()
+    optimised(x)
+    for table in (layer.relative_position_bias_table, optimised.relative_position_bias_table):
+        table.copy_(torch.linspace(-2, 2, 49).view(49, 1))
+    torch.testing.assert_close(optimised(x), layer(x))
+    assert len(pickle.dumps(optimised)) < 1.2 * len(pickle.dumps(litevit.optimize_for_inference(layer)))
+    torch.testing.assert_close(pickle.loads(pickle.dumps(optimised))(x), layer(x))
+
+
 def compiler(folder, script: str) -> str:
     path = folder / "c++"
-    path.write_text(f"#!/bin/sh\n{script}\n")
+    path.write_text(f'#!/bin/sh\nif [ "$1" = --version ]; then echo 1.0; exit; fi\n{script}\n')
     path.chmod(0o755)
     return str(path)
 
 
+LAST = "for last; do :; done"  # the path after -o
+
+
 def test_the_library_is_built_once(tmp_path):
-    script = (
-        'case "$1" in --version) echo 1.0;; *) echo run >> "$0.log"; for last; do :; done; echo made > "$last";; esac'
-    )
-    cxx = compiler(tmp_path, script)
-    first = build.build(tmp_path / "cache" / "kernels", cxx)
+    cxx = [compiler(tmp_path, f'echo run >> "$0.log"; {LAST}; echo made > "$last"')]
+    folder = tmp_path / "cache" / "kernels"
+    first = build.build(folder, cxx)
     assert first.read_text() == "made\n"
-    assert build.build(tmp_path / "cache" / "kernels", cxx) == first
+    assert build.build(folder, cxx) == first
     assert (tmp_path / "c++.log").read_text() == "run\n"
-    assert [path.name for path in first.parent.iterdir()] == [first.name]  # nothing half-made beside it
+    assert {path.name for path in folder.iterdir()} == {first.name, first.stem + ".sha256"}  # nothing half-made
+    first.write_text("ma")  # as after a full disk
+    assert build.build(folder, cxx).read_text() == "made\n"
+    assert build.build(folder, [*cxx, "-m64"]) != first
 
 
 @pytest.mark.parametrize(
     ("script", "said"),
     [
-        ("[ $1 = --version ] || { echo 'x.cpp:1: error: bad flag' >&2; exit 1; }", "bad flag"),
+        ("echo 'x.cpp:1: error: bad flag' >&2; exit 1", "bad flag"),
         ("exit 3", "exit status 3"),
-        ('for last; do :; done; echo no library > "$last"', "invalid ELF|file too short"),
+        (f'{LAST}; echo no library > "$last"', "invalid ELF|file too short"),
     ],
 )
 def test_a_compiler_that_fails(tmp_path, monkeypatch, script, said):
-    monkeypatch.setenv("CXX", compiler(tmp_path, script))
+    monkeypatch.setenv("CXX", compiler(tmp_path, script) + " -O1")
     monkeypatch.setenv("LITEVIT_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(build, "runs_here", lambda: True)
-    with pytest.warns(RuntimeWarning, match=f"could not be built with .*({said})"):
+    with pytest.warns(RuntimeWarning, match=f"could not be built with .* -O1 .*({said})"):
         assert build.library.__wrapped__() is None
 
 
 def test_where_they_cannot_run(monkeypatch):
     monkeypatch.setattr(build, "runs_here", lambda: True)
     monkeypatch.setenv("CXX", "no-such-compiler")
-    assert build.library.__wrapped__() is None
-    monkeypatch.setattr(build, "runs_here", lambda: False)
+    with pytest.warns(RuntimeWarning, match="no-such-compiler"):
+        assert build.library.__wrapped__() is None
     monkeypatch.setattr(subprocess, "run", lambda *args, **options: pytest.fail("a compiler was started"))
+    monkeypatch.delenv("CXX")
+    monkeypatch.setenv("PATH", "")
+    assert build.library.__wrapped__() is None
+    monkeypatch.undo()
+    monkeypatch.setattr(build, "runs_here", lambda: False)
     assert build.library.__wrapped__() is None
 
 
-def test_a_folder_that_cannot_be_written(tmp_path, monkeypatch):
+def test_a_folder_that_cannot_be_used(tmp_path, monkeypatch):
     (tmp_path / "cache").write_text("a file")
     monkeypatch.setenv("CXX", compiler(tmp_path, "true"))
     monkeypatch.setenv("LITEVIT_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(build, "runs_here", lambda: True)
     with pytest.warns(RuntimeWarning, match="Not a directory"):
+        assert build.library.__wrapped__() is None
+    monkeypatch.setenv("LITEVIT_CACHE", "~no-such-user/cache")
+    with pytest.warns(RuntimeWarning, match="home directory"):
         assert build.library.__wrapped__() is None

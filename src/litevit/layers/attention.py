@@ -3,12 +3,15 @@
 Shapes: B batch, H x W grid, L = H * W queries (one more with a class token), M keys, N heads, D head channels.
 """
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from litevit.ops.attention import attention
 from litevit.ops.linear import conv2d, linear
+from litevit.ops.native import kernels
 
 
 class Attention(nn.Module):
@@ -22,13 +25,14 @@ class Attention(nn.Module):
             arXiv:2102.12122, eq. 2-3). R = 1 is full attention.
     """
 
+    native = False  # set by litevit.optimize_for_inference
+
     def __init__(self, dim: int, *, num_heads: int, qkv_bias: bool = True, sr_ratio: int = 1):
         super().__init__()
         if num_heads < 1 or dim < 1 or dim % num_heads:
             raise ValueError(f"Attention: dim must be a multiple of num_heads, got dim={dim}, num_heads={num_heads}")
         self.num_heads = num_heads
         self.sr_ratio = sr_ratio
-        self.native = False  # set by litevit.optimize_for_inference
         if sr_ratio > 1:
             self.q = nn.Linear(dim, dim, bias=qkv_bias)
             self.kv = nn.Linear(dim, 2 * dim, bias=qkv_bias)
@@ -83,6 +87,8 @@ class RelativeAttention(Attention):
     """
 
     fixed_bias: Tensor | None
+    remembers = False  # the bias of the last other grid; set by litevit.optimize_for_inference
+    _last_bias: tuple[tuple, Tensor] | None = None
 
     def __init__(self, dim: int, *, num_heads: int, grid_size: tuple[int, int], qkv_bias: bool = True):
         super().__init__(dim, num_heads=num_heads, qkv_bias=qkv_bias)
@@ -92,30 +98,33 @@ class RelativeAttention(Attention):
         nn.init.trunc_normal_(self.relative_position_bias_table, std=0.02)
         # The bias on grid_size, where litevit.optimize_for_inference has looked it up.
         self.register_buffer("fixed_bias", None, persistent=False)
-        self.remembers = False  # the bias of the last other grid; set by litevit.optimize_for_inference
-        self._last_bias: tuple[tuple, Tensor] | None = None
 
     def bias(self, H: int, W: int) -> Tensor:
         """(N, H*W, H*W): table row (y_i - y_j + H - 1) * (2W - 1) + (x_i - x_j + W - 1) for query i and key j."""
         if self.fixed_bias is not None and (H, W) == self.grid_size and not torch.compiler.is_exporting():
             return self.fixed_bias
+        if not (self.remembers and self.fits(H, W) and kernels.unobserved()):
+            return self._look_up(H, W)
         table = self.relative_position_bias_table
-        size = self.num_heads * (H * W) ** 2 * table.element_size()
-        if (
-            self.remembers
-            and size <= MAX_BIAS_BYTES
-            and not torch.compiler.is_compiling()
-            and not torch.jit.is_tracing()
-        ):
-            key = (H, W, table.dtype, table.device, table.data_ptr())
-            if self._last_bias is None or self._last_bias[0] != key:
-                self._last_bias = (key, self.arranged(self._look_up(H, W)))
-            return self._last_bias[1]
-        return self._look_up(H, W)
+        version = None if table.is_inference() else table._version
+        key = (H, W, table.dtype, table.device, table.data_ptr(), version, torch.is_inference_mode_enabled())
+        last = self._last_bias  # read once: another thread may be at another grid
+        if last is None or last[0] != key:
+            last = self._last_bias = (key, self.arranged(self._look_up(H, W)))
+        return last[1]
+
+    def fits(self, H: int, W: int) -> bool:
+        """Whether the bias of a grid is small enough to be kept."""
+        table = self.relative_position_bias_table
+        return self.num_heads * (H * W) ** 2 * table.element_size() <= MAX_BIAS_BYTES
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**super().__getstate__(), "_last_bias": None}  # type: ignore[misc]
 
     def arranged(self, bias: Tensor) -> Tensor:
         """The same values in the order of memory that attention reads: keys first for the C++ kernel."""
-        return bias.transpose(1, 2).contiguous().transpose(1, 2) if self.native else bias.contiguous()
+        keys_first = self.native and self.qkv.in_features // self.num_heads in kernels.HEAD_DIMS
+        return bias.transpose(1, 2).contiguous().transpose(1, 2) if keys_first else bias.contiguous()
 
     def _look_up(self, H: int, W: int) -> Tensor:
         table = self.relative_position_bias_table.T.view(

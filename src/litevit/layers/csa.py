@@ -34,6 +34,8 @@ class ConvolutionalSelfAttention(nn.Module):
         torch.Size([2, 56, 56, 64])
     """
 
+    compiled = native = False  # set by litevit.optimize_for_inference
+
     def __init__(self, dim: int, num_heads: int = 2, kernel_size: int = 3, stride: int = 2):
         super().__init__()
         if num_heads < 1 or dim < 1 or dim % num_heads:
@@ -50,7 +52,6 @@ class ConvolutionalSelfAttention(nn.Module):
         self.attn = nn.Linear(dim, num_heads * 81)
         self.value_weight = nn.Parameter(torch.empty(9, dim, dim))  # official: weight.weight, (9 * C, C, 1, 1)
         self.proj = nn.Linear(dim, dim)
-        self.compiled = self.native = False  # set by litevit.optimize_for_inference
         self.reset_parameters()
 
     @torch.no_grad()

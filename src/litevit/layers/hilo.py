@@ -40,6 +40,8 @@ class HiLo(nn.Module):
         83467776
     """
 
+    native = False  # set by litevit.optimize_for_inference
+
     def __init__(
         self,
         dim: int,
@@ -61,7 +63,6 @@ class HiLo(nn.Module):
         self.dim = dim
         self.window_size = window_size
         self.pad_windows = pad_windows
-        self.native = False  # set by litevit.optimize_for_inference
         self.head_dim = dim // num_heads
         self.lo_heads = num_heads if window_size == 1 else int(num_heads * alpha)
         self.hi_heads = num_heads - self.lo_heads

@@ -34,6 +34,8 @@ class RecursiveAtrousSelfAttention(nn.Module):
         torch.Size([2, 28, 28, 64])
     """
 
+    native = False  # set by litevit.optimize_for_inference
+
     def __init__(
         self,
         dim: int,
@@ -59,7 +61,6 @@ class RecursiveAtrousSelfAttention(nn.Module):
         self.sr_ratio = sr_ratio
         self.rates = rates
         self.num_recursions = num_recursions
-        self.native = False  # set by litevit.optimize_for_inference
         self.q = nn.Linear(dim, dim, bias=False)
         self.kv = nn.Linear(dim, 2 * dim, bias=False)
         self.proj = nn.Linear(dim, dim)

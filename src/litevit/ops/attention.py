@@ -17,7 +17,7 @@ def attention(
     Args:
         q: (B, N, L, D).
         k, v: (B, N, M, D).
-        bias: added to the logits, (N, L, M) or None; rounded to q's dtype.
+        bias: added to the logits, None or what broadcasts to (B, N, L, M); rounded to q's dtype.
         scale: factor on the logits; None takes D ** -0.5.
         native: take the C++ kernel where it serves: inference on a CPU with AVX-512, D = 32 or 64.
 
@@ -26,8 +26,10 @@ def attention(
     """
     if bias is not None:
         bias = bias.to(q.dtype)
-    if native and q.shape[-1] in kernels.HEAD_DIMS and kernels.takes(q, k, v):
+    if native and kernels.attends(q, k, v, bias):
         return kernels.attention(q, k, v, bias, q.shape[-1] ** -0.5 if scale is None else scale)
     # The CPU kernel takes masks of two or four axes, dense ones; with three it falls back, 4 times slower.
-    mask = None if bias is None else bias.contiguous()[None]
+    mask = None if bias is None else bias.contiguous()
+    if mask is not None and mask.ndim == 3:
+        mask = mask[None]
     return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, scale=scale)

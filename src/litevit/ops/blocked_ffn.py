@@ -50,7 +50,7 @@ def _expand(x: Tensor, weight: Tensor, bias: Tensor, buffer: Tensor) -> Tensor:
 def _mix(hidden: Tensor, kernel: Tensor, shift: Tensor, padding: tuple[int, int], native: bool) -> Tensor:
     """GELU(DWConv3x3(hidden)). Args: hidden: (B, H, W, K). Returns: (B * h * W, K)."""
     image, groups = hidden.permute(0, 3, 1, 2), kernel.shape[0]
-    if native and kernels.convolves(hidden, kernel, shift):
+    if native and kernels.convolves_with(hidden, kernel, shift):
         return kernels.depthwise_gelu(hidden, kernel, shift, pad_rows=padding[0] == 1).view(-1, groups)
     if prefers_onednn(image, kernel):
         mixed = torch.ops.mkldnn._convolution_pointwise(

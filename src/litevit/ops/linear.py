@@ -171,7 +171,8 @@ def conv2d(module: nn.Conv2d, x: Tensor, *, gelu: bool = False) -> Tensor:
         out = module(x)
         return F.gelu(out) if gelu else out
     weight, bias, stride, padding = module.weight, module.bias, module.stride, module.padding
-    if prefers_onednn(x, weight):  # images come plane by plane: with pixels together the convolution is 3 times as fast
+    if x.ndim == 4 and prefers_onednn(x, weight) and not torch._C._are_functorch_transforms_active():
+        # Images come plane by plane: with their pixels together the convolution is 3 times as fast.
         x = x.contiguous(memory_format=torch.channels_last)
     if gelu and not isinstance(padding, str) and prefers_onednn(x, weight):
         return torch.ops.mkldnn._convolution_pointwise(

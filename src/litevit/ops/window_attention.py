@@ -19,7 +19,6 @@ from litevit.ops.softmax import softmax_over
 
 Backend = Literal["auto", "broadcast", "bmm", "sdpa", "native", "triton"]
 BACKENDS: tuple[Backend, ...] = ("auto", "broadcast", "bmm", "sdpa", "native", "triton")
-MAX_NATIVE_WINDOW = 16
 MAX_TRITON_WINDOW = 4  # larger windows belong to matrix products
 
 
@@ -45,14 +44,14 @@ def window_attention(
     """
     if backend not in BACKENDS:
         raise ValueError(f"window_attention: backend must be one of {BACKENDS}, got {backend!r}")
-    _, H, W, E = qkv.shape
+    _, H, W, _ = qkv.shape
     s = window_size
+    if backend != "auto" and not torch.compiler.is_compiling() and (H % s or W % s):
+        raise ValueError(f"window_attention: a {H} x {W} grid must be a multiple of window_size={s}")
     if backend == "native":
-        if s <= MAX_NATIVE_WINDOW and E // (3 * num_heads) in native.HEAD_DIMS and native.takes(qkv):
+        if native.attends_windows(qkv, num_heads, s):
             return native.window_attention(qkv, num_heads, s, scale)
         backend = "auto"
-    if backend != "auto" and (H % s or W % s):
-        raise ValueError(f"window_attention: a {H} x {W} grid must be a multiple of window_size={s}")
     if s <= MAX_TRITON_WINDOW and takes_triton(qkv, backend):
         from litevit.ops.triton.windows import attend_windows
 

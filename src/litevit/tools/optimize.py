@@ -6,7 +6,7 @@ import torch
 from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 
-from litevit.layers.attention import MAX_BIAS_BYTES, Attention, RelativeAttention
+from litevit.layers.attention import Attention, RelativeAttention
 from litevit.layers.compiled_norm import CompiledLayerNorm
 from litevit.layers.conv_ffn import ConvFFN
 from litevit.layers.csa import ConvolutionalSelfAttention
@@ -39,6 +39,7 @@ def optimize_for_inference(model: nn.Module) -> nn.Module:
         be trained on nor take a checkpoint. Outputs agree to rounding (float32: about 1e-6 of their scale).
     """
     folded = copy.deepcopy(model).eval().requires_grad_(False)
+    on_cpu = all(p.device.type == "cpu" for p in folded.parameters())
     for module in folded.modules():
         if isinstance(module, DeformableTokenMerging) and isinstance(module.norm, nn.BatchNorm2d):
             _fold_norm(module)
@@ -49,7 +50,7 @@ def optimize_for_inference(model: nn.Module) -> nn.Module:
         elif isinstance(module, ConvolutionalSelfAttention):
             module.compiled = True
         if isinstance(module, NATIVE):
-            module.native = kernels.available()
+            module.native = on_cpu and kernels.available()
         if isinstance(module, RelativeAttention):
             _fix_bias(module)
         for name, child in module.named_children():
@@ -75,6 +76,6 @@ def _fold_norm(merging: DeformableTokenMerging) -> None:
 def _fix_bias(attention: RelativeAttention) -> None:
     attention.remembers = True
     H, W = attention.grid_size
-    if attention.num_heads * (H * W) ** 2 * 4 <= MAX_BIAS_BYTES:
+    if attention.fits(H, W):
         with torch.no_grad():
             attention.fixed_bias = attention.arranged(attention.bias(H, W))

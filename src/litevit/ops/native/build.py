@@ -9,10 +9,12 @@ import functools
 import hashlib
 import os
 import platform
+import shlex
 import shutil
 import subprocess
 import tempfile
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -40,12 +42,20 @@ def _folder() -> Path:
     return Path(cache).expanduser() / "kernels"
 
 
-def build(folder: Path, compiler: str) -> Path:
+def _is_whole(library: Path) -> bool:
+    """A library that was cut short would end the process when it is loaded."""
+    try:
+        return hashlib.sha256(library.read_bytes()).hexdigest() == library.with_suffix(".sha256").read_text()
+    except OSError:
+        return False
+
+
+def build(folder: Path, compiler: Sequence[str]) -> Path:
     """Compiles the sources into a shared library, unless one made from the same sources is there.
 
     Args:
         folder: where it goes; made if missing.
-        compiler: a C++ compiler with the options of GCC.
+        compiler: command of a C++ compiler with the options of GCC.
 
     Returns:
         The library's path.
@@ -55,36 +65,42 @@ def build(folder: Path, compiler: str) -> Path:
         subprocess.SubprocessError: the compiler failed or took too long; what it said is in `stderr`.
     """
     files = sorted([*SOURCES.glob("*.cpp"), *SOURCES.glob("*.h")])
-    version = subprocess.run([compiler, "--version"], capture_output=True, check=True, timeout=TIMEOUT).stdout
-    digest = hashlib.sha256(version + " ".join(FLAGS).encode())
+    version = subprocess.run([*compiler, "--version"], capture_output=True, check=True, timeout=TIMEOUT).stdout
+    digest = hashlib.sha256(version + " ".join([*compiler, *FLAGS]).encode())
     for file in files:
         digest.update(file.read_bytes())
     library = folder / f"kernels_{digest.hexdigest()[:16]}.so"
-    if library.exists():
+    if _is_whole(library):
         return library
     folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder) as scratch:  # beside it, so that the last step is a rename
-        made = Path(scratch) / library.name
+        made, record = Path(scratch) / library.name, Path(scratch) / "sha256"
         sources = [str(file) for file in files if file.suffix == ".cpp"]
-        command = [compiler, *FLAGS, *sources, "-o", str(made)]
+        command = [*compiler, *FLAGS, *sources, "-o", str(made)]
         subprocess.run(command, capture_output=True, check=True, timeout=TIMEOUT)
+        record.write_text(hashlib.sha256(made.read_bytes()).hexdigest())
         os.replace(made, library)
+        os.replace(record, library.with_suffix(".sha256"))
     return library
 
 
 @functools.cache
 def library() -> ctypes.CDLL | None:
     """The kernels, built at the first call of a machine; None where they cannot be had (a warning says why)."""
-    compiler = shutil.which(os.environ.get("CXX", "g++"))
-    if not runs_here() or compiler is None:
+    if not runs_here():
         return None
+    chosen = os.environ.get("CXX")
     try:
+        compiler = shlex.split(chosen or "g++") or ["g++"]
+        if not chosen and shutil.which(compiler[0]) is None:
+            return None  # a machine without a compiler is nothing to warn of
         return ctypes.CDLL(str(build(_folder(), compiler)))
-    except (OSError, subprocess.SubprocessError) as error:
+    except (OSError, RuntimeError, ValueError, subprocess.SubprocessError) as error:  # no home: RuntimeError
         said = getattr(error, "stderr", None) or b""
         first = next((line for line in said.decode(errors="replace").splitlines() if "error" in line), str(error))
         warnings.warn(
-            f"litevit's C++ kernels could not be built with {compiler}, PyTorch's run instead (slower): {first}",
+            f"litevit's C++ kernels could not be built with {chosen or 'g++'} and loaded, PyTorch's run instead "
+            f"(slower): {first}",
             RuntimeWarning,
             stacklevel=2,
         )

@@ -9,11 +9,12 @@ import functools
 from collections.abc import Sequence
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from litevit.ops.native.build import library
 
 HEAD_DIMS = (32, 64)
+MAX_WINDOW = 16
 CHANNELS = 32  # the depthwise kernels take multiples of it
 
 
@@ -22,21 +23,36 @@ def available() -> bool:
     return library() is not None
 
 
+def unobserved() -> bool:
+    """Whether nobody follows PyTorch's operators here: no compiler, tracer, transform or counter."""
+    return not (
+        torch.compiler.is_compiling()
+        or torch.jit.is_tracing()
+        or torch._C._are_functorch_transforms_active()
+        or torch._C._len_torch_dispatch_stack()
+    )
+
+
 def takes(x: Tensor, *others: Tensor) -> bool:
-    """Whether kernels serve these tensors: inference on the CPU, one dtype that the processor multiplies."""
+    """Whether kernels serve these tensors: inference on the CPU, one dtype that the processor multiplies.
+
+    Whoever follows PyTorch's operators would see nothing of a kernel, and so gets PyTorch's own.
+    """
     return (
-        x.device.type == "cpu"
+        all(t.device.type == "cpu" for t in (x, *others))
         and not torch.is_grad_enabled()
-        and not torch.compiler.is_compiling()
-        and not torch.jit.is_tracing()
+        and unobserved()
         and not torch.is_autocast_enabled("cpu")
         and x.dtype in (torch.float32, torch.bfloat16)
         and all(t.dtype == x.dtype for t in others)
-        and all(type(t) in (Tensor, torch.nn.Parameter) and t.stride(-1) == 1 and t.numel() for t in (x, *others))
-        and not torch._C._are_functorch_transforms_active()
+        and all(_plain(t) for t in (x, *others))
         and available()
         and (x.dtype == torch.float32 or _has_bfloat16())
     )
+
+
+def _plain(t: Tensor) -> bool:
+    return type(t) in (Tensor, nn.Parameter) and t.stride(-1) == 1 and t.numel() > 0 and not t.is_neg()
 
 
 @functools.cache
@@ -67,8 +83,20 @@ def _name(kernel: str, x: Tensor) -> str:
     return f"{kernel}_{'float' if x.dtype == torch.float32 else 'bfloat16'}"
 
 
+def attends(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None) -> bool:
+    """Whether `attention` serves: nothing is broadcast, D in `HEAD_DIMS`."""
+    B, N, L, D = q.shape
+    M = k.shape[2]
+    return (
+        D in HEAD_DIMS
+        and k.shape == v.shape == (B, N, M, D)
+        and (bias is None or (bias.shape == (N, L, M) and bias.dtype == q.dtype and bias.device == q.device))
+        and takes(q, k, v)
+    )
+
+
 def attention(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None, scale: float) -> Tensor:
-    """softmax(scale q k^T + bias) v.
+    """softmax(scale q k^T + bias) v, where `attends` says so.
 
     Args:
         q: (B, N, L, D), D in `HEAD_DIMS`.
@@ -83,24 +111,42 @@ def attention(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None, scale: float
     out = q.new_empty(B, L, N, D).transpose(1, 2)
     added = None if bias is None else bias.transpose(1, 2).contiguous()
     sizes = [B, N, L, k.shape[2], *q.stride()[:3], *k.stride()[:3], *v.stride()[:3], *out.stride()[:3]]
-    _call(_name("attention", q), q, k, v, added, out, sizes, D, scale)
+    _call(_name("attention", q), q, k, v, added, out, sizes, D, float(scale))
     return out
+
+
+def attends_windows(qkv: Tensor, num_heads: int, window_size: int) -> bool:
+    """Whether `window_attention` serves: D in `HEAD_DIMS`, windows that fill the grid, of up to 16 x 16."""
+    _, H, W, E = qkv.shape
+    fits = H % window_size == 0 and W % window_size == 0 and window_size <= MAX_WINDOW
+    return fits and any(E == 3 * num_heads * D for D in HEAD_DIMS) and takes(qkv)
 
 
 def window_attention(qkv: Tensor, num_heads: int, window_size: int, scale: float) -> Tensor:
-    """As `litevit.ops.window_attention.window_attention`, D in `HEAD_DIMS`."""
+    """As `litevit.ops.window_attention.window_attention`, where `attends_windows` says so."""
     B, H, W, E = qkv.shape
     out = qkv.new_empty(B, H, W, E // 3)
     sizes = [B, H, W, num_heads, window_size, *qkv.stride()[:3], *out.stride()[:3]]
-    _call(_name("windows", qkv), qkv, out, sizes, E // (3 * num_heads), scale)
+    _call(_name("windows", qkv), qkv, out, sizes, E // (3 * num_heads), float(scale))
     return out
 
 
-def convolves(x: Tensor, weight: Tensor, bias: Tensor) -> bool:
-    """Whether `depthwise_gelu` serves: bfloat16, channels a multiple of `CHANNELS`, no gradient."""
-    return (
-        x.dtype == torch.bfloat16 and x.shape[-1] % CHANNELS == 0 and weight.is_contiguous() and takes(x, weight, bias)
-    )
+def convolves(x: Tensor, conv: nn.Module) -> bool:
+    """Whether `depthwise_gelu` does what GELU(conv(x)) does: bfloat16, channels a multiple of `CHANNELS`.
+
+    Args: x: (B, H, W, C); conv: what a user may have put in place of the depthwise 3 x 3 convolution.
+    """
+    if type(conv) is not nn.Conv2d or conv.bias is None or conv.padding_mode != "zeros":
+        return False
+    published = (conv.groups, conv.padding, conv.stride, conv.dilation) == (x.shape[-1], (1, 1), (1, 1), (1, 1))
+    return published and convolves_with(x, conv.weight, conv.bias)
+
+
+def convolves_with(x: Tensor, weight: Tensor, bias: Tensor) -> bool:
+    """The same for the parameters of such a convolution."""
+    C = x.shape[-1]
+    fits = x.dtype == torch.bfloat16 and C % CHANNELS == 0 and weight.shape == (C, 1, 3, 3) and bias.shape == (C,)
+    return fits and weight.is_contiguous() and takes(x, weight, bias)
 
 
 def depthwise_gelu(x: Tensor, weight: Tensor, bias: Tensor, *, pad_rows: bool = True) -> Tensor:
@@ -124,7 +170,8 @@ def depthwise_gelu(x: Tensor, weight: Tensor, bias: Tensor, *, pad_rows: bool = 
 
 def dilates(x: Tensor, weight: Tensor, rates: Sequence[int]) -> bool:
     """Whether `dilated_silu_sum` serves: bfloat16, channels a multiple of `CHANNELS`, up to eight rates."""
-    fits = x.shape[-1] % CHANNELS == 0 and len(rates) <= 8
+    C = x.shape[-1]
+    fits = C % CHANNELS == 0 and weight.shape == (C, 1, 3, 3) and 0 < len(rates) <= 8 and min(rates) > 0
     return fits and x.dtype == torch.bfloat16 and weight.is_contiguous() and takes(x, weight)
 
 
@@ -164,13 +211,22 @@ def csa_mix(logits: Tensor, planes: Sequence[Tensor], out: Tensor, num_heads: in
     _call(_name("csa_mix", out), logits, *planes, out, [B, H, W, num_heads, C // num_heads])
 
 
+def normalises(x: Tensor, weight: Tensor, bias: Tensor, added: Tensor | None = None) -> bool:
+    """Whether `layer_norm` serves: dense tensors, C a multiple of 16 up to 4096."""
+    C = x.shape[-1]
+    fits = C % 16 == 0 and C <= 4096 and weight.shape == bias.shape == (C,) and x.is_contiguous()
+    if added is None:
+        return fits and takes(x, weight, bias)
+    return fits and added.shape == x.shape and added.is_contiguous() and takes(x, weight, bias, added)
+
+
 def layer_norm(
     x: Tensor, weight: Tensor, bias: Tensor, eps: float, added: Tensor | None = None
 ) -> tuple[Tensor, Tensor]:
     """(x + added, LayerNorm of it over the last axis); without `added`, of x.
 
     Args:
-        x, added: (..., C), dense, C a multiple of 16 up to 4096.
+        x, added: (..., C), as `normalises` wants them.
         weight, bias: (C,).
 
     Returns:

@@ -98,7 +98,7 @@ struct Tile {
   // queries on, bias_m between keys, or null; `on` are the lanes that hold queries.
   INLINE void attend(const int32_t* keys, const int32_t* values, int64_t M, float scale, const Value* bias,
                      int64_t bias_m, const __mmask16* on) {
-    const __m512 none = _mm512_set1_ps(-__builtin_inff());
+    const __m512 none = _mm512_set1_ps(-__FLT_MAX__);  // finite: a logit of -inf must leave weight 0, not -inf - -inf
     __m512 top[QT], total[QT];
     for (int i = 0; i < QT; i++) top[i] = none, total[i] = _mm512_setzero_ps();
     for (int64_t start = 0; start < M; start += BLOCK) {
@@ -121,7 +121,8 @@ struct Tile {
       mix(values + start / T::PAIR * D, (count + T::PAIR - 1) / T::PAIR, start == 0);
     }
     for (int i = 0; i < QT; i++) {
-      const __m512 inverse = _mm512_div_ps(_mm512_set1_ps(1.f), total[i]);
+      const __mmask16 some = _mm512_cmp_ps_mask(total[i], _mm512_setzero_ps(), _CMP_NEQ_UQ);  // where all was -inf: 0
+      const __m512 inverse = _mm512_maskz_div_ps(some, _mm512_set1_ps(1.f), total[i]);
       for (int d = 0; d < D; d++)
         _mm512_store_ps(&out[d][16 * i], _mm512_mul_ps(_mm512_load_ps(&out[d][16 * i]), inverse));
     }

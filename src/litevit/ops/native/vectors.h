@@ -12,6 +12,7 @@
 #include <cstdlib>
 #include <cstring>
 #include <memory>
+#include <new>
 
 #define INLINE inline __attribute__((always_inline))
 
@@ -119,5 +120,7 @@ using Buffer = std::unique_ptr<T[], Free>;
 template <typename T>
 static Buffer<T> buffer_of(int64_t count) {
   const int64_t bytes = (count * (int64_t)sizeof(T) + 63) / 64 * 64;
-  return Buffer<T>((T*)std::aligned_alloc(64, bytes));
+  T* memory = (T*)std::aligned_alloc(64, bytes);
+  if (!memory && bytes) throw std::bad_alloc();
+  return Buffer<T>(memory);
 }
