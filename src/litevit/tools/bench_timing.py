@@ -117,7 +117,7 @@ def _has_storage(leaf: object) -> TypeGuard[Tensor]:
 
 
 class _LiveBytes(TorchDispatchMode):
-    """Counts the bytes of storages made inside and still alive."""
+    """Counts the bytes of storages made inside and still alive. The C++ kernels leave the work to PyTorch meanwhile."""
 
     def __init__(self) -> None:
         super().__init__()
