@@ -8,9 +8,10 @@ latency: one 800 x 1333 image, batch 1, both models in turns in one process. sta
 image. memory: most that tensors take at one time during a training step (forward and backward, batch 1, 800 x 1333)
 on an image with 100 objects, above the parameters; on the CPU counted tensor by tensor, on CUDA by the allocator.
 
-Ours goes through `litevit.optimize_for_inference`, but not for memory. Weights are random. A random classifier finds nothing, so that of both models is rescaled to logits with a spread of 2.5
-and the background 4 ahead: then both have about a thousand candidates and 100 detections with masks, as on a crowded
-picture. Times of the CPU are processor time, of CUDA the wall clock; times of a busy machine are good for ratios alone.
+Ours goes through `litevit.optimize_for_inference`, but not for memory. Weights are random. A random classifier finds
+nothing, so that of both models is rescaled to logits with a spread of 2.5 and the background 4 ahead: then both have
+about a thousand candidates and 100 detections with masks, as on a crowded picture. Times of the CPU are processor time,
+of CUDA the wall clock; times of a busy machine are good for ratios alone.
 """
 
 import argparse
@@ -139,7 +140,12 @@ def main() -> None:
     parser.add_argument("--parts", nargs="+", default=PARTS, choices=PARTS, metavar="PART")
     parser.add_argument("--out", type=Path, help="folder for detection.json and .csv; parts not run now stay there")
     options = parser.parse_args()
-    device = find_device(options.device)
+    try:
+        device = find_device(options.device)
+    except ValueError as error:
+        parser.error(str(error))
+    if options.rounds < 1:
+        parser.error(f"rounds must be at least 1, got {options.rounds}")
     if options.threads:
         torch.set_num_threads(options.threads)
     clock = "cpu" if device.type == "cpu" else "wall"

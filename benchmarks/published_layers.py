@@ -167,6 +167,8 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=8)
     parser.add_argument("--clock", choices=("wall", "cpu"), default="wall")
     arguments = parser.parse_args()
+    if min(arguments.rounds, arguments.threads, arguments.batch) < 1:
+        parser.error("rounds, threads and batch must be at least 1")
     published, ours = pair()
     fused = litevit.optimize_for_inference(ours)
     images = torch.randn(arguments.batch, 3, 224, 224)
@@ -185,7 +187,8 @@ def main() -> None:
         steps = {"published, step": lambda: step(published), "ours, step": lambda: step(ours)}
         timed |= interleave(steps, rounds=max(2, arguments.rounds // 2))
     for name, timing in timed.items():
-        print(f"{name:16} {timing.median(arguments.clock) * 1e3:8.1f} ms, spread {timing.spread(arguments.clock):.0%}")
+        spread = timing.spread(arguments.clock) or 0
+        print(f"{name:16} {timing.median(arguments.clock) * 1e3:8.1f} ms, spread {spread:.0%}")
     for kind in ("", ", step"):
         ratio = speedup(timed[f"ours{kind}"], timed[f"published{kind}"], arguments.clock)
         print(f"ours is {ratio:.2f}x as fast{kind}")

@@ -504,14 +504,14 @@ def test_a_compiler_that_fails(tmp_path, monkeypatch, script, said):
     monkeypatch.setenv("CXX", compiler(tmp_path, script) + " -O1")
     monkeypatch.setenv("LITEVIT_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(build, "runs_here", lambda: True)
-    with pytest.warns(RuntimeWarning, match=f"could not be built with .* -O1 .*({said})"):
+    with pytest.warns(RuntimeWarning, match=f"cannot be had.*({said})"):
         assert build.library.__wrapped__() is None
 
 
 def test_where_they_cannot_run(monkeypatch):
     monkeypatch.setattr(build, "runs_here", lambda: True)
     monkeypatch.setenv("CXX", "no-such-compiler")
-    with pytest.warns(RuntimeWarning, match="no-such-compiler"):
+    with pytest.warns(RuntimeWarning, match="no-such-compiler .*was not found"):
         assert build.library.__wrapped__() is None
     monkeypatch.setattr(subprocess, "run", lambda *args, **options: pytest.fail("a compiler was started"))
     monkeypatch.delenv("CXX")
@@ -527,7 +527,7 @@ def test_a_folder_that_cannot_be_used(tmp_path, monkeypatch):
     monkeypatch.setenv("CXX", compiler(tmp_path, "true"))
     monkeypatch.setenv("LITEVIT_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(build, "runs_here", lambda: True)
-    with pytest.warns(RuntimeWarning, match="Not a directory"):
+    with pytest.warns(RuntimeWarning, match="cache folder .*Not a directory.*set LITEVIT_CACHE"):
         assert build.library.__wrapped__() is None
     monkeypatch.setenv("LITEVIT_CACHE", "~no-such-user/cache")
     with pytest.warns(RuntimeWarning, match="home directory"):

@@ -89,7 +89,7 @@ def test_no_compiler_leaves_the_case_out():
 
     notes = []
     assert bench_report.prepare(make, 8, "model", notes) is None
-    assert "no compiler" in notes[0]
+    assert "no working compiler" in notes[0]
 
 
 def test_peers():
@@ -208,9 +208,7 @@ def test_no_compiler_leaves_the_eager_rows(small, monkeypatch):
         ["litv2_s"], "none", size=(64, 64), batch=1, device="cpu", rounds=1, min_seconds=0
     )
     assert [row["mode"] for row in report.rows] == ["eager"]
-    assert report.notes == [
-        "litv2_s fp32 compiled: torch.compile found no compiler (set CXX or install g++), left out."
-    ]
+    assert report.notes == ["litv2_s fp32 compiled: torch.compile found no working compiler (CXX, else g++), left out."]
 
 
 def test_windows_of_four(small):
@@ -242,3 +240,44 @@ def test_scaling(small):
 def test_wrong_input_is_one_line(arguments, message, capsys):
     assert main(["bench", *arguments]) == 2
     assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["models", "--rounds", "0"], "rounds must be at least 1, got 0"),
+        (["models", "--models"], "models needs at least one value"),
+        (["models", "--models", "nosuch"], "litevit list"),
+        (["attention", "--batch", "0"], "batch must be at least 1, got 0"),
+        (["attention", "--sides", "14", "0"], "sides must be at least 1, got 0"),
+        (["attention", "--heads", "5"], "dim must be a multiple of heads"),
+        (["ops", "--batch", "-1"], "batch must be at least 1, got -1"),
+        (["scaling", "--sizes", "64", "16"], "sizes must be at least 32, got 16"),
+        (["scaling", "--over", "batch", "--batches", "0"], "batches must be at least 1, got 0"),
+        (["scaling", "--rounds", "-2"], "rounds must be at least 1, got -2"),
+    ],
+)
+def test_wrong_numbers_are_refused_before_anything_is_measured(arguments, message, monkeypatch, capsys):
+    monkeypatch.setattr(timing, "interleave", lambda *args, **options: pytest.fail("measured"))
+    monkeypatch.setattr(timing, "product_rate", lambda *args, **options: pytest.fail("measured"))
+    assert main(["bench", *arguments]) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_a_folder_that_cannot_be_written_is_refused_first(tmp_path, monkeypatch, capsys):
+    (tmp_path / "file").write_text("")
+    monkeypatch.setattr(timing, "product_rate", lambda *args, **options: pytest.fail("measured"))
+    for out in (tmp_path / "file", tmp_path / "file" / "below"):
+        assert main(["bench", "models", "--out", str(out)]) == 2
+        assert "--out must be a folder that can be written to" in capsys.readouterr().err
+
+
+def test_one_turn_has_no_spread():
+    assert Timing([1.0], [1.0]).spread() is None
+    assert bench_report._cell("spread", None) == "-"
+
+
+def test_without_kernels_the_table_says_so(monkeypatch):
+    monkeypatch.setattr(timing, "runs_here", lambda: True)
+    monkeypatch.setattr(timing.kernels, "available", lambda: False)
+    assert "C++ kernels did not run" in timing.environment(torch.device("cpu"))["warning"]

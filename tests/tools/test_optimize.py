@@ -63,6 +63,24 @@ def test_the_bias_of_another_grid_is_looked_up_once(monkeypatch):
         torch.testing.assert_close(fused(images.double()), model.double()(images.double()))
 
 
+def test_a_fixed_bias_follows_what_is_loaded():
+    models = [litevit.create_model("lit_s", num_classes=10, **SMALL_LIT).eval() for _ in range(2)]
+    fused = [litevit.optimize_for_inference(stir(model)) for model in models]
+    with torch.no_grad():
+        for parameter in fused[1].parameters():
+            parameter.mul_(1.5)
+    fused[0].load_state_dict(fused[1].state_dict())
+    fused[1].load_state_dict(fused[1].state_dict())
+    images = torch.randn(1, 3, 224, 224)
+    with torch.no_grad():
+        torch.testing.assert_close(fused[0](images), fused[1](images))
+
+
+def test_only_models_are_optimised():
+    with pytest.raises(TypeError, match=r"takes a model .*got 'lvt'"):
+        litevit.optimize_for_inference("lvt")
+
+
 def test_a_fixed_bias_follows_the_model():
     fused = litevit.optimize_for_inference(litevit.create_model("lit_s", **SMALL_LIT))
     assert fused.bfloat16()(torch.zeros(1, 3, 224, 224).bfloat16()).dtype == torch.bfloat16

@@ -113,10 +113,22 @@ class RelativeAttention(Attention):
             last = self._last_bias = (key, self.arranged(self._look_up(H, W)))
         return last[1]
 
+    @torch.no_grad()
+    def remember(self) -> None:
+        """Looks biases up once: for inference with a table that does not change, but by `load_state_dict`."""
+        self.remembers = True
+        H, W = self.grid_size
+        self.fixed_bias = self.arranged(self._look_up(H, W)) if self.fits(H, W) else None
+
     def fits(self, H: int, W: int) -> bool:
         """Whether the bias of a grid is small enough to be kept."""
         table = self.relative_position_bias_table
         return self.num_heads * (H * W) ** 2 * table.element_size() <= MAX_BIAS_BYTES
+
+    def _load_from_state_dict(self, *args: Any, **kwargs: Any) -> None:
+        super()._load_from_state_dict(*args, **kwargs)
+        if self.remembers:
+            self.remember()
 
     def __getstate__(self) -> dict[str, Any]:
         return {**super().__getstate__(), "_last_bias": None}  # type: ignore[misc]

@@ -82,7 +82,8 @@ def _check(models: Sequence[str]) -> None:
         if not is_ours(name):
             near = difflib.get_close_matches(name, list_models(), n=2)
             raise ValueError(
-                f"Unknown model {name!r}." + (f" Did you mean {' or '.join(map(repr, near))}?" if near else "")
+                f"Unknown model {name!r}."
+                + (f" Did you mean {' or '.join(map(repr, near))}?" if near else " `litevit list` names them.")
             )
 
 

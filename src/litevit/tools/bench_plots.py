@@ -46,12 +46,12 @@ def plot_models(report: "Report", path: Path) -> None:
     bars = axes.barh(
         range(len(rows)),
         [row["images_per_s"] for row in rows],
-        xerr=[row["images_per_s"] * row["spread"] for row in rows],
+        xerr=[row["images_per_s"] * (row["spread"] or 0) for row in rows],
         color=[OURS if is_ours(row["model"]) else PEER for row in rows],
         error_kw={"ecolor": "#444", "elinewidth": 0.8},
     )
     axes.bar_label(
-        bars, [f" {r['images_per_s']:.3g}  ({r['mode']}, {r['macs'] / 1e9:.1f} G MACs)" for r in rows], fontsize=8
+        bars, [f" {r['images_per_s']:.3g}  ({r['mode']}, {r['macs'] / 1e9:.2g} G MACs)" for r in rows], fontsize=8
     )
     axes.set_yticks(range(len(rows)), labels)
     axes.set_xlim(0, 1.5 * max(row["images_per_s"] for row in rows))

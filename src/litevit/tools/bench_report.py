@@ -98,7 +98,7 @@ def prepare(make: Callable[[int], Callable[[], object]], batch: int, name: str, 
                 batch //= 2
                 continue
             if timing.no_compiler(error):
-                notes.append(f"{name}: torch.compile found no compiler (set CXX or install g++), left out.")
+                notes.append(f"{name}: torch.compile found no working compiler (CXX, else g++), left out.")
                 return None
             reason = (str(error).strip() or type(error).__name__).splitlines()[0]
             notes.append(f"{name}: left out, {type(error).__name__}: {reason}")

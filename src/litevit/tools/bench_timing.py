@@ -28,6 +28,7 @@ from torch.utils._pytree import tree_leaves
 
 from litevit.ops.linear import product
 from litevit.ops.native import kernels
+from litevit.ops.native.build import runs_here
 
 Clock = Literal["wall", "cpu"]
 
@@ -47,11 +48,11 @@ class Timing:
         """Median of the turns."""
         return statistics.median(self.seconds(clock))
 
-    def spread(self, clock: Clock = "wall") -> float:
-        """Half the distance between the quartiles, as a share of the median."""
+    def spread(self, clock: Clock = "wall") -> float | None:
+        """Half the distance between the quartiles, as a share of the median; None of a single turn."""
         turns = self.seconds(clock)
         if len(turns) < 2:
-            return 0.0
+            return None
         low, _, high = statistics.quantiles(turns, n=4, method="inclusive")
         return (high - low) / 2 / self.median(clock)
 
@@ -86,6 +87,8 @@ def interleave(
         device: where they run; it is waited for around every measurement.
         progress: told about each turn.
     """
+    if rounds < 1:
+        raise ValueError(f"rounds must be at least 1, got {rounds}")
     device = torch.device(device)
     repeats = {}
     for name, run in cases.items():
@@ -248,8 +251,15 @@ def environment(device: torch.device) -> dict[str, Any]:
         "timm": timm.__version__,
         "commit": _commit(),
     }
+    warnings = []
     if load is not None and load > 0.7 * (os.cpu_count() or 1):
-        out["warning"] = f"the machine was busy (load average {load:.1f}); only ratios within a turn mean something"
+        warnings.append(f"the machine was busy (load average {load:.1f}); only ratios within a turn mean something")
+    if device.type == "cpu" and runs_here() and not kernels.available():
+        warnings.append(
+            "litevit's C++ kernels did not run, for want of a working compiler (CXX, else g++) or cache folder"
+        )
+    if warnings:
+        out["warning"] = "; ".join(warnings)
     return out
 
 

@@ -4,9 +4,11 @@ Everything compared runs in one process, in turns (`bench_timing.interleave`). A
 no compiler, no memory) is noted and left out; the others go on.
 """
 
+import errno
+import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from rich.console import Console
 
@@ -55,24 +57,25 @@ def main_models(
     """Measures models beside timm's, in turns, in one process.
 
     Args:
-        models: ours; see `litevit list`. LITv2 also with _ws4: 4 x 4 windows, the detectors' fast version.
-        peers: sets (core, published, today, none) or names of timm models, joined by commas.
+        models: ours, with spaces between; see `litevit list`. LITv2 also with _ws4: the 4 x 4 windows of the detectors.
+        peers: sets (core, published, today, none) or names of timm models, joined by commas, without spaces.
         size: side, or H W, of the images.
         batch: images at a time; default: 8 on the CPU, 256 on a GPU.
         dtype: one or several of fp32, bf16, fp16.
-        compile: also with torch.compile.
-        eager: also without.
+        compile: measure with torch.compile; --no-compile leaves that out.
+        eager: measure without; --no-eager leaves that out.
         train: a training step (forward and backward) instead of inference.
         features: the backbones' four maps instead of logits.
-        fuse: ours through optimize_for_inference.
+        fuse: ours through optimize_for_inference; --no-fuse measures them as they are trained.
         latency: also one image at a time.
-        memory: also peak memory.
+        memory: peak memory as well; --no-memory leaves that out.
         device: auto, cpu, cuda, mps.
-        threads: CPU threads.
+        threads: CPU threads; default: as many as PyTorch takes.
         rounds: turns.
         clock: wall, or cpu: processor time, steadier with one thread on a busy machine.
         out: folder for JSON, CSV and a plot.
     """
+    _check(rounds=rounds, models=models, dtype=dtype, out=out)
     modes: list[Mode] = [*(["eager"] if eager else []), *(["compiled"] if compile else [])]  # type: ignore[list-item]
     if not modes:
         raise ValueError("bench models: --no-eager and --no-compile leave nothing to measure")
@@ -81,7 +84,7 @@ def main_models(
         peers,
         size=_side(size),
         batch=_batch(batch, device),
-        dtypes=dtype,
+        dtypes=tuple(dict.fromkeys(dtype)),
         modes=modes,
         training=train,
         features=features,
@@ -125,11 +128,14 @@ def main_attention(
         compile: also with torch.compile.
         train: forward and backward.
         device: auto, cpu, cuda, mps.
-        threads: CPU threads.
+        threads: CPU threads; default: as many as PyTorch takes.
         rounds: turns.
         clock: wall or cpu.
         out: folder for JSON, CSV and a plot.
     """
+    _check(rounds=rounds, sides=sides, batch=batch, dim=dim, heads=heads, out=out)
+    if dim % heads:
+        raise ValueError(f"dim must be a multiple of heads, got dim={dim}, heads={heads}")
     report = measure_attention(
         dim=dim,
         num_heads=heads,
@@ -163,11 +169,12 @@ def main_ops(
         batch: images at a time.
         dtype: fp32, bf16 or fp16.
         device: auto, cpu, cuda, mps.
-        threads: CPU threads.
+        threads: CPU threads; default: as many as PyTorch takes.
         rounds: turns.
         clock: wall or cpu.
         out: folder for JSON, CSV and a plot.
     """
+    _check(rounds=rounds, batch=batch, out=out)
     report = measure_ops(
         batch=batch,
         dtype=dtype,
@@ -209,6 +216,8 @@ def main_scaling(
         clock: wall or cpu.
         out: folder for JSON, CSV and a plot.
     """
+    _check(rounds=rounds, models=models, batches=batches, thread_counts=thread_counts, out=out)
+    _check(32, sizes=sizes)
     report = measure_scaling(
         models,
         peers,
@@ -233,6 +242,24 @@ COMMANDS: dict[str, Callable[..., Report]] = {
     "ops": main_ops,
     "scaling": main_scaling,
 }
+
+
+def _check(least: int = 1, *, out: Path | None = None, **values: Any) -> None:
+    """Raises ValueError, before anything is measured, for numbers below `least`, empty lists, an unusable folder."""
+    for name, value in values.items():
+        several = value if isinstance(value, tuple) else (value,)
+        if not several:
+            raise ValueError(f"{name} needs at least one value, got none")
+        low = [v for v in several if isinstance(v, int) and v < least]
+        if low:
+            raise ValueError(f"{name} must be at least {least}, got {low[0]}")
+    if out is not None:
+        try:
+            out.mkdir(parents=True, exist_ok=True)
+            if not os.access(out, os.W_OK):
+                raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+        except OSError as error:
+            raise ValueError(f"--out must be a folder that can be written to, got {out} ({error.strerror})") from None
 
 
 def _side(size: Sequence[int]) -> tuple[int, int]:

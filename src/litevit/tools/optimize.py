@@ -37,7 +37,12 @@ def optimize_for_inference(model: nn.Module) -> nn.Module:
     Returns:
         The folded copy, in evaluation mode, its parameters without gradients. Its BatchNorms are gone: it can neither
         be trained on nor take a checkpoint. Outputs agree to rounding (float32: about 1e-6 of their scale).
+
+    Raises:
+        TypeError: this is no model.
     """
+    if not isinstance(model, nn.Module):
+        raise TypeError(f"optimize_for_inference takes a model (litevit.create_model makes one), got {model!r}")
     folded = copy.deepcopy(model).eval().requires_grad_(False)
     on_cpu = all(p.device.type == "cpu" for p in folded.parameters())
     for module in folded.modules():
@@ -52,7 +57,7 @@ def optimize_for_inference(model: nn.Module) -> nn.Module:
         if isinstance(module, NATIVE):
             module.native = on_cpu and kernels.available()
         if isinstance(module, RelativeAttention):
-            _fix_bias(module)
+            module.remember()
         for name, child in module.named_children():
             if type(child).__name__ == "DropPath" or isinstance(child, nn.Dropout):
                 setattr(module, name, nn.Identity())
@@ -71,11 +76,3 @@ def _fold_norm(merging: DeformableTokenMerging) -> None:
     merging.proj.weight = nn.Parameter(kernel, requires_grad=False)
     merging.proj.bias = nn.Parameter(bias.detach(), requires_grad=False)
     merging.norm = nn.Identity()  # type: ignore[assignment]
-
-
-def _fix_bias(attention: RelativeAttention) -> None:
-    attention.remembers = True
-    H, W = attention.grid_size
-    if attention.fits(H, W):
-        with torch.no_grad():
-            attention.fixed_bias = attention.arranged(attention.bias(H, W))

@@ -72,8 +72,14 @@ def build(folder: Path, compiler: Sequence[str]) -> Path:
     library = folder / f"kernels_{digest.hexdigest()[:16]}.so"
     if _is_whole(library):
         return library
-    folder.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=folder) as scratch:  # beside it, so that the last step is a rename
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        scratch_folder = tempfile.TemporaryDirectory(dir=folder)  # beside it, so that the last step is a rename
+    except OSError as error:
+        raise OSError(
+            f"the cache folder {folder} cannot be written to ({error.strerror}); set LITEVIT_CACHE to one that can"
+        ) from None
+    with scratch_folder as scratch:
         made, record = Path(scratch) / library.name, Path(scratch) / "sha256"
         sources = [str(file) for file in files if file.suffix == ".cpp"]
         command = [*compiler, *FLAGS, *sources, "-o", str(made)]
@@ -95,13 +101,14 @@ def library() -> ctypes.CDLL | None:
         if not chosen and shutil.which(compiler[0]) is None:
             return None  # a machine without a compiler is nothing to warn of
         return ctypes.CDLL(str(build(_folder(), compiler)))
-    except (OSError, RuntimeError, ValueError, subprocess.SubprocessError) as error:  # no home: RuntimeError
-        said = getattr(error, "stderr", None) or b""
-        first = next((line for line in said.decode(errors="replace").splitlines() if "error" in line), str(error))
-        warnings.warn(
-            f"litevit's C++ kernels could not be built with {chosen or 'g++'} and loaded, PyTorch's run instead "
-            f"(slower): {first}",
-            RuntimeWarning,
-            stacklevel=2,
-        )
-        return None
+    except subprocess.SubprocessError as error:
+        said = (getattr(error, "stderr", None) or b"").decode(errors="replace").splitlines()
+        first = next((line for line in said if "error" in line), str(error))
+        reason = f"the compiler {chosen or 'g++'} (CXX, else g++) failed: {first}"
+    except FileNotFoundError:
+        reason = f"the compiler {chosen or 'g++'} (CXX, else g++) was not found"
+    except (OSError, RuntimeError, ValueError) as error:  # the folder, a library of another system, no home, quotes
+        reason = str(error)
+    message = f"litevit's C++ kernels cannot be had, PyTorch's run instead (slower): {reason}"
+    warnings.warn(message, RuntimeWarning, stacklevel=4)  # whoever called optimize_for_inference
+    return None
