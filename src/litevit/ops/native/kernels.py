@@ -85,6 +85,8 @@ def _name(kernel: str, x: Tensor) -> str:
 
 def attends(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None) -> bool:
     """Whether `attention` serves: nothing is broadcast, D in `HEAD_DIMS`."""
+    if not unobserved():  # first: a compiler would make the sizes below conditions of its graph
+        return False
     B, N, L, D = q.shape
     M = k.shape[2]
     return (
@@ -117,6 +119,8 @@ def attention(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None, scale: float
 
 def attends_windows(qkv: Tensor, num_heads: int, window_size: int) -> bool:
     """Whether `window_attention` serves: D in `HEAD_DIMS`, windows that fill the grid, of up to 16 x 16."""
+    if not unobserved():
+        return False
     _, H, W, E = qkv.shape
     fits = H % window_size == 0 and W % window_size == 0 and window_size <= MAX_WINDOW
     return fits and any(E == 3 * num_heads * D for D in HEAD_DIMS) and takes(qkv)
@@ -136,7 +140,7 @@ def convolves(x: Tensor, conv: nn.Module) -> bool:
 
     Args: x: (B, H, W, C); conv: what a user may have put in place of the depthwise 3 x 3 convolution.
     """
-    if type(conv) is not nn.Conv2d or conv.bias is None or conv.padding_mode != "zeros":
+    if not unobserved() or type(conv) is not nn.Conv2d or conv.bias is None or conv.padding_mode != "zeros":
         return False
     published = (conv.groups, conv.padding, conv.stride, conv.dilation) == (x.shape[-1], (1, 1), (1, 1), (1, 1))
     return published and convolves_with(x, conv.weight, conv.bias)
@@ -144,6 +148,8 @@ def convolves(x: Tensor, conv: nn.Module) -> bool:
 
 def convolves_with(x: Tensor, weight: Tensor, bias: Tensor) -> bool:
     """The same for the parameters of such a convolution."""
+    if not unobserved():
+        return False
     C = x.shape[-1]
     fits = x.dtype == torch.bfloat16 and C % CHANNELS == 0 and weight.shape == (C, 1, 3, 3) and bias.shape == (C,)
     return fits and weight.is_contiguous() and takes(x, weight, bias)
@@ -170,6 +176,8 @@ def depthwise_gelu(x: Tensor, weight: Tensor, bias: Tensor, *, pad_rows: bool = 
 
 def dilates(x: Tensor, weight: Tensor, rates: Sequence[int]) -> bool:
     """Whether `dilated_silu_sum` serves: bfloat16, channels a multiple of `CHANNELS`, up to eight rates."""
+    if not unobserved():
+        return False
     C = x.shape[-1]
     fits = C % CHANNELS == 0 and weight.shape == (C, 1, 3, 3) and 0 < len(rates) <= 8 and min(rates) > 0
     return fits and x.dtype == torch.bfloat16 and weight.is_contiguous() and takes(x, weight)
@@ -213,6 +221,8 @@ def csa_mix(logits: Tensor, planes: Sequence[Tensor], out: Tensor, num_heads: in
 
 def normalises(x: Tensor, weight: Tensor, bias: Tensor, added: Tensor | None = None) -> bool:
     """Whether `layer_norm` serves: dense tensors, C a multiple of 16 up to 4096."""
+    if not unobserved():
+        return False
     C = x.shape[-1]
     fits = C % 16 == 0 and C <= 4096 and weight.shape == bias.shape == (C,) and x.is_contiguous()
     if added is None:
