@@ -10,6 +10,7 @@ if TYPE_CHECKING:
 
 OURS, PEER = "#c8452f", "#8a94a6"
 COLOURS = ("#c8452f", "#2f6db5", "#3d9a5f", "#8d5fb0", "#c99a2e", "#4aa3a8", "#7a7a7a", "#d678a3")
+HILO = {"s=2": ("#f0b3a6", "#e07f6b", "#c8452f", "#8a2413"), "s=4": ("#a9c6e8", "#6b9bd1", "#2f6db5", "#173f70")}
 
 
 def _axes(width: float, height: float) -> tuple[Any, Any]:
@@ -27,6 +28,19 @@ def _caption(report: "Report") -> str:
     e = report.environment
     machine = e["processor"] if e["device"] == "cpu" else e["device"]
     return f"{machine}, {e['threads']} thread(s), torch {e['torch']}, {e['date']}"
+
+
+def _log_milliseconds(axes: Any) -> None:
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
+
+    axes.set_yscale("log")
+    axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axes.yaxis.set_minor_locator(NullLocator())
+
+
+def _three_digits(value: float) -> str:
+    return f"{value:.3g}" if value < 1000 else f"{value:.0f}"
 
 
 def _save(figure: Any, path: Path) -> None:
@@ -63,14 +77,15 @@ def plot_attention(report: "Report", path: Path) -> None:
     """Milliseconds of one layer over the side of the map."""
     figure, axes = _axes(8, 5)
     first = report.rows[0]["mode"]
-    for i, name in enumerate(dict.fromkeys(row["layer"] for row in report.rows)):
+    others = iter(("#333333", *COLOURS[2:]))
+    shades = {key: iter(colours) for key, colours in HILO.items()}  # darker with alpha
+    for name in dict.fromkeys(row["layer"] for row in report.rows):
         points = [(r["side"], r["ms"]) for r in report.rows if r["layer"] == name and r["mode"] == first]
-        style = "-" if name.startswith("HiLo") else "--"
-        axes.plot(
-            *zip(*points), style, marker="o", ms=3, label=name, color=COLOURS[i % len(COLOURS)], lw=1.3 + 0.2 * (i // 8)
-        )
+        hilo = name.startswith("HiLo")
+        colour = next(shades[name.split()[1]] if hilo else others)
+        axes.plot(*zip(*points), "-" if hilo else "--", marker="o", ms=3, label=name, color=colour, lw=1.4)
     axes.set_xscale("log", base=2)
-    axes.set_yscale("log")
+    _log_milliseconds(axes)
     sides = sorted({row["side"] for row in report.rows})
     axes.set_xticks(sides, [str(s) for s in sides])
     axes.set_xlabel(f"side of the map, tokens\n{_caption(report)}", fontsize=9)
@@ -96,11 +111,11 @@ def plot_ops(report: "Report", path: Path) -> None:
                 forward = row["direction"] == "forward"
                 colour = PEER if row["x reference"] == 1 else OURS
                 bar = axes.barh(y, row["x reference"], 0.46, color=colour, alpha=1.0 if forward else 0.45)
-                axes.bar_label(bar, [f" {row['x reference']:.2f}x   {row['ms']:.3g} ms"], fontsize=7)
+                axes.bar_label(bar, [f" {row['x reference']:.2f}x   {_three_digits(row['ms'])} ms"], fontsize=7)
                 y += 0.5
             y += 0.4
         y += 0.4
-    axes.axvline(1, color="#444", lw=0.8)
+    axes.axvline(1, color="#bbb", lw=0.8, zorder=0)
     axes.set_yticks(ticks, labels, fontsize=8)
     axes.set_ylim(y, -1)
     axes.set_xlim(0, 1.3 * max(row["x reference"] for row in rows))
@@ -120,7 +135,7 @@ def plot_scaling(report: "Report", path: Path) -> None:
             *zip(*points), "-" if is_ours(name) else "--", marker="o", ms=4, label=name, color=COLOURS[i % len(COLOURS)]
         )
     axes.set_xscale("log", base=2)
-    axes.set_yscale("log")
+    _log_milliseconds(axes)
     values = sorted({row[over] for row in report.rows})
     axes.set_xticks(values, [str(v) for v in values])
     axes.set_xlabel(
