@@ -20,12 +20,11 @@ from litevit.layers.csa import ConvolutionalSelfAttention
 from litevit.layers.hilo import HiLo
 from litevit.ops.attention import attention
 from litevit.ops.dilated import dilated_silu_sum
-from litevit.ops.linear import is_emulated
 from litevit.ops.native import build, kernels
 from litevit.ops.window_attention import window_attention
 
 here = pytest.mark.skipif(not kernels.available(), reason="no AVX-512, or no C++ compiler")
-DTYPES = [torch.float32] + ([] if is_emulated(torch.zeros(1, dtype=torch.bfloat16)) else [torch.bfloat16])
+DTYPES = [torch.float32, *([torch.bfloat16] if kernels._has_bfloat16() else [])]
 dtypes = pytest.mark.parametrize("dtype", DTYPES)
 
 

@@ -101,9 +101,10 @@ class RelativeAttention(Attention):
 
     def bias(self, H: int, W: int) -> Tensor:
         """(N, H*W, H*W): table row (y_i - y_j + H - 1) * (2W - 1) + (x_i - x_j + W - 1) for query i and key j."""
-        if self.fixed_bias is not None and (H, W) == self.grid_size and not torch.compiler.is_exporting():
+        # Exporting first: the sizes would become conditions of the program.
+        if self.fixed_bias is not None and not torch.compiler.is_exporting() and (H, W) == self.grid_size:
             return self.fixed_bias
-        if not (self.remembers and self.fits(H, W) and kernels.unobserved()):
+        if not (self.remembers and kernels.unobserved() and self.fits(H, W)):
             return self._look_up(H, W)
         table = self.relative_position_bias_table
         version = None if table.is_inference() else table._version
