@@ -469,17 +469,15 @@ def test_the_bias_that_is_kept():
 
 
 def compiler(folder, script: str) -> str:
+    """A compiler that has a version and otherwise does what the script says; $last is the path after -o."""
     path = folder / "c++"
-    path.write_text(f'#!/bin/sh\nif [ "$1" = --version ]; then echo 1.0; exit; fi\n{script}\n')
+    path.write_text(f'#!/bin/sh\nfor last; do :; done\nif [ "$last" = --version ]; then echo 1.0; exit; fi\n{script}\n')
     path.chmod(0o755)
     return str(path)
 
 
-LAST = "for last; do :; done"  # the path after -o
-
-
 def test_the_library_is_built_once(tmp_path):
-    cxx = [compiler(tmp_path, f'echo run >> "$0.log"; {LAST}; echo made > "$last"')]
+    cxx = [compiler(tmp_path, 'echo run >> "$0.log"; echo made > "$last"')]
     folder = tmp_path / "cache" / "kernels"
     first = build.build(folder, cxx)
     assert first.read_text() == "made\n"
@@ -496,7 +494,7 @@ def test_the_library_is_built_once(tmp_path):
     [
         ("echo 'x.cpp:1: error: bad flag' >&2; exit 1", "bad flag"),
         ("exit 3", "exit status 3"),
-        (f'{LAST}; echo no library > "$last"', "invalid ELF|file too short"),
+        ('echo no library > "$last"', "invalid ELF|file too short"),
     ],
 )
 def test_a_compiler_that_fails(tmp_path, monkeypatch, script, said):
