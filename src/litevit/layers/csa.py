@@ -84,11 +84,10 @@ class ConvolutionalSelfAttention(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Args: x: (B, H, W, C). Returns: (B, H, W, C)."""
         if csa_strips.pays(x, self.attn, self.proj) and self.value_weight.dtype == x.dtype:
-            args = (x, self.attn.weight, self.attn.bias, self.value_weight, self.num_heads, self.scale)
             if self.native and csa_native.pays(x, self.num_heads):
-                return linear(self.proj, csa_native.attend(*args))
+                return linear(self.proj, csa_native.attend(x, self._logits_TN(x), self.value_weight))
             if self.compiled and fragments.pays(x):
-                return linear(self.proj, csa_compiled.attend(*args))
+                return linear(self.proj, csa_compiled.attend(x, self._logits_TN(x), self.value_weight))
             return csa_strips.attend(x, self.attn, self.value_weight, self.proj, self.num_heads, self.scale)
         return self.forward_whole(x)
 

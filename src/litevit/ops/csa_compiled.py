@@ -11,33 +11,27 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from litevit.ops.csa import window_means
 from litevit.ops.csa_strips import PLANES
 from litevit.ops.fragments import Fragment
 from litevit.ops.linear import product
 from litevit.ops.softmax import softmax_over
 
 
-def attend(x: Tensor, attn_weight: Tensor, attn_bias: Tensor, value_weight: Tensor, N: int, scale: float) -> Tensor:
-    """The layer up to its output projection.
+def attend(x: Tensor, logits: Tensor, value_weight: Tensor) -> Tensor:
+    """The layer between its logits and its output projection.
 
     Args:
         x: (B, H, W, C).
-        attn_weight, attn_bias: C -> N * 81, rows head, destination, source.
+        logits: (B, h, w, N, 9 sources, 9 destinations): what a softmax runs over are nine short rows.
         value_weight: (9, C, C).
-        N: heads.
-        scale: factor on the logits.
 
     Returns:
         (B, H, W, C).
     """
-    B, H, W, C = x.shape
-    h, w = (H + 1) // 2, (W + 1) // 2
-    # Sources first: what a window's softmax runs over are nine short rows.
-    weight = attn_weight.view(N, 9, 9, C).transpose(1, 2).reshape(N * 81, C) * scale
-    bias = attn_bias.view(N, 9, 9).transpose(1, 2).reshape(N * 81) * scale
+    B, _, _, C = x.shape
+    h, w, N = logits.shape[1:4]
     key = (C, N, x.dtype)
-    mixing = _WEIGHTS(key, product(window_means(x).contiguous(), weight, bias).view(B, h, w, N, 9, 9))
+    mixing = _WEIGHTS(key, logits)
     values = []
     for (odd_row, odd_column), positions in zip(_PARITIES, PLANES):
         # Cell (i, j) holds row 2 i or 2 i - 1 and column 2 j or 2 j - 1, by parity; zero outside the map.

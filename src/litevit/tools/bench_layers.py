@@ -308,8 +308,7 @@ def _csa(batch: int, side: int, C: int, dtype: torch.dtype, where: torch.device)
         return csa_strips.attend(x, layer.attn, layer.value_weight, layer.proj, 2, layer.scale)
 
     def cpp(x: Tensor) -> Tensor:
-        attn = layer.attn
-        return linear(layer.proj, csa_native.attend(x, attn.weight, attn.bias, layer.value_weight, 2, layer.scale))
+        return linear(layer.proj, csa_native.attend(x, layer._logits_TN(x), layer.value_weight))
 
     cases: Cases = [("whole", layer.forward_whole, x)]
     if where.type == "cpu":

@@ -269,6 +269,5 @@ def _side(size: Sequence[int]) -> tuple[int, int]:
 
 
 def _batch(batch: int | None, device: str) -> int:
-    if batch is not None and batch < 1:
-        raise ValueError(f"batch must be at least 1, got {batch}")
+    _check(batch=batch)
     return batch or (256 if timing.find_device(device).type == "cuda" else 8)

@@ -1,7 +1,7 @@
 """The C++ kernels as functions of tensors: inference on the CPU, in models that went through `optimize_for_inference`.
 
-Callers ask `takes` first, and pass maps whose last axis is dense. Shapes: B batch, H x W grid, C channels, N heads,
-L queries, M keys, D head channels.
+Callers ask first whether a kernel serves: `attends`, `attends_windows`, `convolves`, `dilates`, `normalises`, `takes`.
+Shapes: B batch, H x W grid, C channels, N heads, L queries, M keys, D head channels.
 """
 
 import ctypes
