@@ -22,6 +22,7 @@ from litevit.ops.attention import attention
 from litevit.ops.dilated import dilated_silu_sum
 from litevit.ops.native import build, kernels
 from litevit.ops.window_attention import window_attention
+from litevit.tools.bench_timing import peak_bytes
 
 here = pytest.mark.skipif(not kernels.available(), reason="no AVX-512, or no C++ compiler")
 DTYPES = [torch.float32, *([torch.bfloat16] if kernels._has_bfloat16() else [])]
@@ -420,6 +421,15 @@ def test_who_follows_the_operators_sees_them_all(name):
             counted(images)
         counts.append(counter.get_total_flops())
     assert counts[0] == counts[1]
+
+
+@here
+def test_memory_is_counted_with_the_kernels(called):
+    norm = CompiledLayerNorm(32)
+    x = torch.randn(64, 32)
+    assert peak_bytes(lambda: norm(x), torch.device("cpu")) == x.nbytes
+    assert called == ["layer_norm_float"] * len(called)
+    assert called
 
 
 @pytest.mark.parametrize("name", ["lit_ti", "litv2_s"])

@@ -120,7 +120,9 @@ def _has_storage(leaf: object) -> TypeGuard[Tensor]:
 
 
 class _LiveBytes(TorchDispatchMode):
-    """Counts the bytes of storages made inside and still alive. The C++ kernels leave the work to PyTorch meanwhile."""
+    """Counts the bytes of storages made inside and still alive; not what the C++ kernels take for themselves."""
+
+    counts_tensors_only = True  # the C++ kernels run on
 
     def __init__(self) -> None:
         super().__init__()

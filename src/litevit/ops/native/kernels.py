@@ -10,6 +10,7 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
+from torch.utils._python_dispatch import _get_current_dispatch_mode_stack
 
 from litevit.ops.native.build import library
 
@@ -24,13 +25,15 @@ def available() -> bool:
 
 
 def unobserved() -> bool:
-    """Whether nobody follows PyTorch's operators here: no compiler, tracer, transform or counter."""
-    return not (
-        torch.compiler.is_compiling()
-        or torch.jit.is_tracing()
-        or torch._C._are_functorch_transforms_active()
-        or torch._C._len_torch_dispatch_stack()
-    )
+    """Whether nobody follows PyTorch's operators here: no compiler, tracer, transform or counter.
+
+    A dispatch mode that only looks at tensors as they are made says so by an attribute `counts_tensors_only = True`.
+    """
+    if torch.compiler.is_compiling() or torch.jit.is_tracing() or torch._C._are_functorch_transforms_active():
+        return False
+    if not torch._C._len_torch_dispatch_stack():
+        return True
+    return all(getattr(mode, "counts_tensors_only", False) for mode in _get_current_dispatch_mode_stack())
 
 
 def takes(x: Tensor, *others: Tensor) -> bool:
