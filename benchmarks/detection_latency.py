@@ -27,11 +27,7 @@ from torch import Tensor, nn
 from torchvision.models.detection import maskrcnn_resnet50_fpn_v2
 
 import litevit
-from litevit.ops.boxes import paste_masks
-from litevit.tasks.detection import prepare_images, to_original
-from litevit.tasks.mask_rcnn import MaskRCNN
-from litevit.tasks.roi_heads import join_rois
-from litevit.tools.bench_timing import (
+from litevit.bench.timing import (
     environment,
     find_device,
     interleave,
@@ -39,6 +35,10 @@ from litevit.tools.bench_timing import (
     synchronize,
     write_results,
 )
+from litevit.ops.boxes import paste_masks
+from litevit.tasks.detection import prepare_images, to_original
+from litevit.tasks.mask_rcnn import MaskRCNN
+from litevit.tasks.roi_heads import join_rois
 
 SIZE = (800, 1333)
 OBJECTS = 100

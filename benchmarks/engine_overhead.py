@@ -34,7 +34,7 @@ from litevit.data.classification import Augment, ClassificationData, create_data
 from litevit.data.posterize import with_posterize_to_black
 from litevit.engine import ModelConfig, OptimConfig, Recipe, RunConfig, ScheduleConfig, fit, param_groups
 from litevit.engine.optim import create_optimizer
-from litevit.recipes.classification import ClassificationTask
+from litevit.jobs.classification import ClassificationTask
 
 BATCH = 16
 

@@ -15,8 +15,8 @@ from torch import Tensor, nn
 from torchvision.ops import deform_conv2d
 
 import litevit
-from litevit.convert.lit import to_official
-from litevit.tools.bench_timing import interleave, speedup, threads
+from litevit.bench.timing import interleave, speedup, threads
+from litevit.checkpoints.lit import to_official
 
 
 class Attention(nn.Module):

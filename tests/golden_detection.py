@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 import golden
-from litevit.convert import lit, mmdet
+from litevit.checkpoints import lit, mmdet
 from litevit.layers.features import FeatureSpec
 from litevit.zoo import MODELS
 

@@ -13,27 +13,25 @@ ROOT = Path(litevit.__file__).parent
 
 # Part -> parts of litevit it may import. A part is a folder or a module of the package.
 MODEL = {"ops", "layers", "backbones", "tasks"}
+ZOO = {*MODEL, "zoo"}
 ALLOWED: dict[str, set[str]] = {
     "ops": {"ops"},
     "layers": {"ops", "layers"},
     "backbones": {"ops", "layers", "backbones"},
     "tasks": {"ops", "layers", "tasks"},
-    "convert": {"convert"},
-    "checkpoints": {"convert", "weights"},
-    "weights": {"convert", "checkpoints"},
-    "loading": {*MODEL, "convert", "checkpoints", "weights", "zoo"},  # zoo lazily, to name the models that fit
-    "zoo": {*MODEL, "convert", "checkpoints", "weights", "loading"},
+    "optimize": {*MODEL, "optimize"},
+    "zoo": ZOO,
+    "checkpoints": {*ZOO, "checkpoints"},
+    "models": {*ZOO, "checkpoints", "models"},
     "data": {"ops", "data"},
     "metrics": {"ops", "metrics"},
     "engine": {"ops", "data", "metrics", "engine"},
-    # Of the tools, recipes use the drawing.
-    "recipes": {*MODEL, "zoo", "loading", "weights", "checkpoints", "data", "metrics", "engine", "recipes"}
-    | {"convert", "tools"},
-    "tools": {*MODEL, "zoo", "loading", "weights", "checkpoints", "convert", "data", "metrics", "tools"},
-    "adapters": {*MODEL, "zoo", "loading", "weights", "convert", "adapters"},
-    "demo": {"zoo", "loading", "weights", "tools", "data", "ops", "demo"},
+    "jobs": {*ZOO, "models", "optimize", "checkpoints", "data", "metrics", "engine", "jobs"},
+    "recipes": {"data", "engine", "jobs", "recipes"},
+    "explain": {*ZOO, "explain"},
+    "bench": {*ZOO, "models", "checkpoints", "optimize", "bench"},
+    "adapters": {*ZOO, "models", "checkpoints", "jobs", "adapters"},
 }
-ANYTHING = {"cli", "__init__", "__main__"}
 # What model code may import besides the standard library and torch.
 MODEL_LIBRARIES = {"torch", "torchvision", "timm", "numpy", "triton"}
 
@@ -80,7 +78,7 @@ def test_arrows(path: Path) -> None:
 def test_no_part_is_forgotten() -> None:
     parts = {part_of(path) for path in modules()}
     assert parts <= set(ALLOWED) | ANYTHING
-    assert {"ops", "layers", "backbones", "tasks", "convert", "zoo"} <= parts
+    assert {"ops", "layers", "backbones", "tasks", "checkpoints", "zoo"} <= parts
 
 
 def test_no_utils() -> None:
@@ -89,7 +87,7 @@ def test_no_utils() -> None:
 
 def test_the_command_line_imports_lazily() -> None:
     """`litevit --help` does not wait for torch."""
-    heavy = {"torch", "torchvision", "timm", "litevit.zoo", "litevit.engine", "litevit.recipes", "litevit.tools"}
+    heavy = {"torch", "torchvision", "timm", "litevit.zoo", "litevit.engine", "litevit.recipes", "litevit.jobs"}
     found = set().union(*(imports(file, top_level_only=True) for file in (ROOT / "cli").glob("*.py")))
     assert found
     assert not [name for name in found if any(name == h or name.startswith(h + ".") for h in heavy)]

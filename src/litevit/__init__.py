@@ -3,11 +3,11 @@
 import importlib
 from typing import Any
 
+from litevit.checkpoints.load import LoadReport, load_weights
 from litevit.layers.csa import ConvolutionalSelfAttention
 from litevit.layers.deformable_merging import DeformableTokenMerging
 from litevit.layers.hilo import HiLo
 from litevit.layers.rasa import RecursiveAtrousSelfAttention
-from litevit.loading import LoadReport, load_weights
 from litevit.zoo import ModelInfo, create_backbone, create_model, info, list_models
 
 __version__ = "0.1.0"
@@ -29,23 +29,24 @@ __all__ = [
 
 _SUBMODULES = (
     "adapters",
-    "convert",
+    "checkpoints",
     "data",
     "engine",
+    "explain",
+    "jobs",
     "layers",
     "metrics",
     "ops",
+    "optimize",
     "recipes",
     "tasks",
-    "tools",
-    "weights",
 )
 
 
 def __getattr__(name: str) -> Any:
     """Subpackages and tools are imported on first use, so that `import litevit` stays light."""
     if name == "optimize_for_inference":
-        from litevit.tools.optimize import optimize_for_inference
+        from litevit.optimize.inference import optimize_for_inference
 
         return optimize_for_inference
     if name in _SUBMODULES:

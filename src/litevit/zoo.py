@@ -258,8 +258,8 @@ def create_model(
     else:
         raise _unknown(name, sorted([*MODELS, *GENERIC]), "model")
     if weights is not None:
-        from litevit import weights as published  # the table is only needed here
-        from litevit.loading import load_weights
+        from litevit.checkpoints import published  # the table is only needed here
+        from litevit.checkpoints.load import load_weights
 
         load_weights(model, published.fetch(name) if weights == "official" else weights)
     return model
@@ -308,7 +308,7 @@ def info(name: str, image_size: int | tuple[int, int] | None = None) -> ModelInf
         name: one of `list_models()`.
         image_size: side or (H, W) for the multiply-adds; None takes the model's own size.
     """
-    from litevit.weights import ABLATIONS, WEIGHTS
+    from litevit.checkpoints.published import ABLATIONS, WEIGHTS
 
     if name not in MODELS:
         raise _unknown(name, sorted(MODELS), "model")

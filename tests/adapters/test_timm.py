@@ -13,8 +13,8 @@ from timm.optim._param_groups import param_groups_layer_decay
 
 import litevit
 import litevit.adapters.timm
-from litevit import weights
-from litevit.convert import layouts
+from litevit.checkpoints import layouts
+from litevit.checkpoints import published as weights
 
 SMALL = {
     "lit_s": {"embed_dims": (8, 16, 32, 64), "depths": (1, 1, 1, 1), "num_heads": (1, 1, 1, 2)},

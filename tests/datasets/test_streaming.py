@@ -19,9 +19,10 @@ from litevit.data.classification import Augment, ClassificationData, count_class
 from litevit.data.sampling import Unreadable
 from litevit.data.streaming import HuggingFaceShards, StreamedBatches, StreamedImages, TarShards
 from litevit.engine.config import override
-from litevit.engine.evaluate import evaluation_loader
-from litevit.recipes import get_recipe, train
-from litevit.recipes.evaluation import evaluate_run
+from litevit.jobs.evaluate import evaluate_run
+from litevit.jobs.evaluation_loop import evaluation_loader
+from litevit.jobs.train import train
+from litevit.recipes import get_recipe
 
 SHARDS, IN_EACH = 4, 6
 

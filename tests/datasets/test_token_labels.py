@@ -25,9 +25,10 @@ from litevit.data.token_labels import (
     warp_maps,
 )
 from litevit.engine.config import override
-from litevit.recipes import get_recipe, train
+from litevit.jobs.token_labels import dense_logits, label_maps, make_token_labels
+from litevit.jobs.train import train
+from litevit.recipes import get_recipe
 from litevit.tasks.token_labeling import token_labels, unpack_label_maps
-from litevit.tools.token_labels import dense_logits, label_maps, make_token_labels
 
 GEOMETRIC = ("Rotate", "ShearX", "ShearY", "TranslateXRel", "TranslateYRel")
 

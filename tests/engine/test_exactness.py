@@ -154,8 +154,8 @@ def test_a_finished_run_is_left_as_it_is(reference, tmp_path):
 @pytest.mark.parametrize("workers", [pytest.param(0, marks=pytest.mark.slow), 2])
 def test_litv2_on_digits_continues_bit_for_bit(tmp_path, workers):
     """The real model, data, augmentation, DTM's BatchNorm and drop path; killed in the middle of an epoch."""
+    from litevit.jobs.classification import ClassificationTask
     from litevit.recipes import get_recipe
-    from litevit.recipes.classification import ClassificationTask
 
     class Dying(ClassificationTask):
         calls = 0

@@ -31,7 +31,7 @@ from golden_detection import (
     our_name,
     stored,
 )
-from litevit.convert import lit, mmdet
+from litevit.checkpoints import lit, mmdet
 from litevit.ops.anchors import base_anchors
 from litevit.ops.assign import assign_by_iou
 from litevit.ops.boxes import decode_boxes, encode_boxes

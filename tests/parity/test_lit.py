@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 import golden
 import litevit
-from litevit.convert import lit as convert
+from litevit.checkpoints import lit as convert
 from litevit.layers.deformable_merging import DeformableTokenMerging
 from litevit.layers.hilo import HiLo
 from litevit.ops.deformable_merging import deformable_merging

@@ -9,8 +9,8 @@ from torch import Tensor, nn
 
 import golden
 import litevit
-import litevit.loading
-from litevit.convert import lvt as convert
+import litevit.checkpoints.load
+from litevit.checkpoints import lvt as convert
 from litevit.layers.csa import ConvolutionalSelfAttention
 from litevit.layers.rasa import RecursiveAtrousSelfAttention
 from litevit.ops.mix_token import draw_mix_box
@@ -52,7 +52,7 @@ def model_of(official: str) -> nn.Module:
         "lvt_backbone": lambda: litevit.create_backbone("lvt"),
         "lvt_backbone_cls_ln": lambda: litevit.create_backbone("lvt", stage_norms=True),
     }[official]()
-    litevit.loading.load_weights(model, golden.official_state(f"lvt/{official}"))
+    litevit.checkpoints.load.load_weights(model, golden.official_state(f"lvt/{official}"))
     return model.eval()
 
 

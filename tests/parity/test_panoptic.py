@@ -71,7 +71,7 @@ def on_maps(model: PanopticFPN, size: tuple[int, int], seed: int) -> PanopticFPN
 @pytest.mark.parametrize("manifest", [MANIFEST, "dense/panoptic_fpn_lvt_fpn_1x_coco", "lvt/panoptic_fpn_lvt"])
 def test_every_key_of_the_official_checkpoint_has_its_place(manifest):
     """... and the way back gives the same tensors."""
-    from litevit.convert import layouts
+    from litevit.checkpoints import layouts
 
     official = golden.official_state(manifest)
     model = litevit.create_model("panoptic_fpn_lvt")

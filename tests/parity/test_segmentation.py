@@ -111,7 +111,7 @@ def test_whole_model(name):
 )
 def test_every_key_of_the_official_checkpoint_has_its_place(manifest):
     """... and the way back gives the same tensors."""
-    from litevit.convert import layouts
+    from litevit.checkpoints import layouts
 
     official = golden.official_state(manifest)
     model = litevit.create_model(MODELS[manifest])

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 
 import golden
 import litevit
-from litevit.convert import lit as convert
+from litevit.checkpoints import lit as convert
 from litevit.engine.optim import param_groups
 
 REFERENCE = json.loads((golden.DATA / "training" / "litv2_s.json").read_text())

@@ -7,8 +7,9 @@ import torch
 from rich.console import Console
 
 from litevit.engine.config import override
-from litevit.recipes import get_recipe, train
-from litevit.recipes.classification import build_classifier
+from litevit.jobs.classification import build_classifier
+from litevit.jobs.train import train
+from litevit.recipes import get_recipe
 
 # Parameters in millions: similar for the four that are compared.
 SIZES = {

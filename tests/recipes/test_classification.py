@@ -13,10 +13,11 @@ from rich.console import Console
 from litevit import cli
 from litevit.data.token_labels import TokenLabelImages
 from litevit.engine.config import ModelConfig, override
-from litevit.recipes import get_recipe, train
-from litevit.recipes.classification import ClassificationTask, build_classifier
-from litevit.recipes.evaluation import evaluate_run
-from litevit.tools.token_labels import make_token_labels
+from litevit.jobs.classification import ClassificationTask, build_classifier
+from litevit.jobs.evaluate import evaluate_run
+from litevit.jobs.token_labels import make_token_labels
+from litevit.jobs.train import train
+from litevit.recipes import get_recipe
 
 
 @pytest.fixture

@@ -8,8 +8,9 @@ import torch
 import litevit
 from litevit.engine.config import to_dict
 from litevit.engine.schedule import learning_rate, total_steps
-from litevit.recipes import RECIPES, coco, get_recipe, recipe_from_dict
-from litevit.recipes.dense_tasks import IMAGENET, dense_param_groups
+from litevit.jobs.dense_tasks import IMAGENET, dense_param_groups
+from litevit.jobs.train import recipe_from_dict
+from litevit.recipes import RECIPES, coco, get_recipe
 
 # name: (lr, drop path, decay, precision, activation checkpointing)
 DETECTION = {

@@ -11,7 +11,8 @@ import pytest
 from PIL import Image
 from rich.console import Console
 
-from litevit.recipes import get_recipe, train
+from litevit.jobs.train import train
+from litevit.recipes import get_recipe
 
 pytest.importorskip("faster_coco_eval", reason="COCO evaluation needs faster-coco-eval (the extra 'coco')")
 pytest.importorskip("accelerate", reason="training needs accelerate (the extra 'train')")

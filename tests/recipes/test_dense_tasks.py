@@ -13,8 +13,9 @@ from litevit.data.ade20k import read_index_mask
 from litevit.data.dense import DetectionSets, ScenesData, SegmentationSets
 from litevit.data.scenes import ScenesConfig
 from litevit.engine.config import Recipe, override
+from litevit.jobs.train import create_task, train
 from litevit.metrics.panoptic import panoptic_quality
-from litevit.recipes import create_task, get_recipe, train
+from litevit.recipes import get_recipe
 
 pytest.importorskip("faster_coco_eval", reason="COCO evaluation needs faster-coco-eval (the extra 'coco')")
 pytest.importorskip("accelerate", reason="training needs accelerate (the extra 'train')")

@@ -12,7 +12,8 @@ from rich.console import Console
 
 import litevit
 from litevit.engine.config import from_dict, override, to_dict
-from litevit.recipes import RECIPES, create_task, get_recipe, imagenet1k, load_recipe, recipe_from_dict, train
+from litevit.jobs.train import create_task, load_recipe, recipe_from_dict, train
+from litevit.recipes import RECIPES, get_recipe, imagenet1k
 
 # What differs between the rows. Everything else is in `test_...common`.
 TI = {
@@ -103,7 +104,7 @@ def test_every_published_classification_model_has_a_recipe():
 
 
 def test_published_accuracy_in_each_docstring():
-    from litevit.weights import WEIGHTS
+    from litevit.checkpoints.published import WEIGHTS
 
     for name, weights in WEIGHTS.items():
         top1 = weights.published.get("top1")
@@ -229,7 +230,7 @@ def test_overrides_are_checked_and_read_from_text():
 
 
 def test_finetune_counts_the_classes(toy_images):
-    from litevit.recipes import resolve
+    from litevit.jobs.train import resolve
 
     recipe = resolve(override(get_recipe("finetune"), "data.path", str(toy_images)))
     assert recipe.data.num_classes == 2

@@ -16,9 +16,9 @@ from timm.models import build_model_with_cfg, generate_default_cfgs, register_mo
 from timm.models._features import feature_take_indices
 from torch import Tensor, nn
 
-from litevit import weights
-from litevit.convert import layouts
-from litevit.loading import load_weights
+from litevit.checkpoints import layouts
+from litevit.checkpoints import published as weights
+from litevit.checkpoints.load import load_weights
 from litevit.tasks.classification import Classifier
 from litevit.tasks.lvt_classifier import LVTClassifier
 from litevit.zoo import create_model, list_models

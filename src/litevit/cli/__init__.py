@@ -36,12 +36,12 @@ class Verb(NamedTuple):
 VERBS: dict[str, Verb] = {
     "list": Verb(list_, "litevit.zoo"),
     "info": Verb(info, "litevit.zoo"),
-    "predict": Verb(predict, "litevit.tools.predict"),
-    "eval": Verb(eval_, "litevit.tools.evaluate_dense"),
+    "predict": Verb(predict, "litevit.jobs.predict"),
+    "eval": Verb(eval_, "litevit.jobs.evaluate_dense"),
     "train": Verb(train, "litevit.recipes", raw=True),
-    "convert": Verb(convert, "litevit.tools.convert"),
-    "bench": Verb(bench, "litevit.tools.benchmark", raw=True),
-    "token-labels": Verb(token_labels, "litevit.tools.token_labels"),
+    "convert": Verb(convert, "litevit.checkpoints.convert"),
+    "bench": Verb(bench, "litevit.bench.commands", raw=True),
+    "token-labels": Verb(token_labels, "litevit.jobs.token_labels"),
     "doctor": Verb(doctor, "litevit.data.doctor"),
 }
 

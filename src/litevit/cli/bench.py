@@ -12,7 +12,7 @@ def bench(arguments: Sequence[str]) -> None:
 
     `litevit bench models --help` lists the options of one.
     """
-    from litevit.tools.benchmark import COMMANDS
+    from litevit.bench.commands import COMMANDS
 
     if not arguments or arguments[0] in ("-h", "--help"):
         lines = [f"  {name:10} {(run.__doc__ or '').splitlines()[0]}" for name, run in COMMANDS.items()]

@@ -14,7 +14,7 @@ def convert(source: Positional[Path], target: Positional[Path], *, ema: bool = F
         target: file to write: .safetensors, or .pth for a PyTorch file.
         ema: take the moving average where the checkpoint holds both.
     """
-    from litevit.tools.convert import convert as run
+    from litevit.checkpoints.convert import convert as run
 
     done = run(source, target, ema=ema)
     print(f"{source} ({done.layout_from}) -> {target} ({done.layout_to}): {done.tensors} tensors, checked both ways")

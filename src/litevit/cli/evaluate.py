@@ -91,8 +91,8 @@ def eval_(
             model, data, source, protocol, quiet=quiet, device=where, accelerator=accelerator, **common
         )
     else:
-        from litevit.tools import evaluate_dense as tool
-        from litevit.tools.dense_models import load_dense
+        from litevit.jobs import evaluate_dense as tool
+        from litevit.jobs.dense_models import load_dense
 
         looks = tool.Looks(window=_pair(window), stride=_pair(stride), ratios=tuple(ratios) or None, flip=flip)
         dense = load_dense(model, source, num_classes=num_classes, names=names, size=size)
@@ -140,7 +140,7 @@ def _several_processes(device: Device) -> Any:
 def _evaluate_classifier(
     model: str | None, data: str | None, source: str, protocol: dict[str, Any], *, quiet: bool, **options: Any
 ) -> Any:
-    from litevit.recipes import evaluation as tool
+    from litevit.jobs import evaluate as tool
 
     with progress_bar("images", quiet=quiet) as advance:
         if Path(source).is_dir():  # a run has its own protocol

@@ -39,8 +39,8 @@ def list_(
         print("\n".join(found))
         return
     if compare:
-        from litevit.tools.info import figures, markdown
-        from litevit.weights import ABLATIONS, WEIGHTS
+        from litevit.bench.figures import figures, markdown
+        from litevit.checkpoints.published import ABLATIONS, WEIGHTS
 
         classifiers = set(list_models(pattern, task="classification"))
         text = markdown(figures([name for name in (*WEIGHTS, *ABLATIONS) if name in classifiers]))
@@ -108,8 +108,8 @@ def info(model: Positional[str], *, size: tuple[int, ...] = (), json: bool = Fal
     from dataclasses import asdict
 
     from litevit import zoo
-    from litevit.tools.info import REASONS
-    from litevit.weights import WEIGHTS
+    from litevit.bench.figures import REASONS
+    from litevit.checkpoints.published import WEIGHTS
 
     facts = zoo.info(model, parse_size(size))
     if json:

@@ -43,7 +43,7 @@ def predict(
     """
     from dataclasses import replace
 
-    from litevit.tools import predict as tool
+    from litevit.jobs import predict as tool
 
     dense = dense_task(model, weights)
     if dense is not None:
@@ -86,7 +86,7 @@ def predict(
 
 def dense_task(model: str | None, weights: str) -> str | None:
     """The task of a detector, segmenter or panoptic model; None: a classifier."""
-    from litevit.tools.dense_models import task_of
+    from litevit.jobs.dense_models import task_of
 
     task = task_of(model, None if weights == "none" else weights)
     return None if task == "classification" else task
@@ -104,9 +104,9 @@ def _predict_dense(
 ) -> None:
     from json import dumps
 
-    from litevit.tools import predict_dense as tool
-    from litevit.tools.dense_models import DETECTION, INSTANCES, load_dense
-    from litevit.tools.dense_results import create_results
+    from litevit.jobs import predict_dense as tool
+    from litevit.jobs.dense_models import DETECTION, INSTANCES, load_dense
+    from litevit.jobs.dense_results import create_results
 
     files = tool.find_files(images)
     total = tool.count_pictures(files)

@@ -38,7 +38,7 @@ def token_labels(
         workers: processes that read images.
         device: where to run.
     """
-    from litevit.tools.token_labels import make_token_labels
+    from litevit.jobs.token_labels import make_token_labels
 
     with progress_bar("images", quiet=False) as advance:
         written = make_token_labels(

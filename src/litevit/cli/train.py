@@ -13,6 +13,7 @@ def train(arguments: Sequence[str]) -> None:
     The fields of the recipe are its options: `litevit train quickstart --help` lists them.
     """
     from litevit import recipes
+    from litevit.jobs import train as job
 
     names = ", ".join(recipes.RECIPES)
     usage = f"usage: litevit train RECIPE --data PATH [OPTIONS]\n\nRecipes: {names}, or a run's recipe.json"
@@ -24,9 +25,9 @@ def train(arguments: Sequence[str]) -> None:
     name, *rest = arguments
     recipe = recipes.get_recipe(name)
     recipe, rest = _model_overrides(recipe, _as_tyro_spells(recipe, rest))
-    kind: Any = recipes.Recipe[recipes.TASKS[recipe.task][0]]  # type: ignore[misc, valid-type]
+    kind: Any = job.Recipe[job.TASKS[recipe.task][0]]  # type: ignore[misc, valid-type]
     recipe = tyro.cli(kind, default=recipe, args=rest, prog=f"litevit train {name}")
-    recipes.train(recipe)
+    job.train(recipe)
 
 
 def _as_tyro_spells(recipe: Any, arguments: Sequence[str]) -> list[str]:

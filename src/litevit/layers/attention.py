@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from litevit.ops.attention import attention
 from litevit.ops.linear import conv2d, linear
-from litevit.ops.native import kernels
+from litevit.optimize.native import kernels
 
 
 class Attention(nn.Module):

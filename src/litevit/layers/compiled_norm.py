@@ -4,7 +4,7 @@ from torch import Tensor, nn
 
 from litevit.ops import fragments
 from litevit.ops.linear import hooked
-from litevit.ops.native import kernels
+from litevit.optimize.native import kernels
 
 
 class CompiledLayerNorm(nn.LayerNorm):

@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 from litevit.ops import blocked_ffn
 from litevit.ops.linear import conv2d, hooked, linear
-from litevit.ops.native import kernels
+from litevit.optimize.native import kernels
 
 
 class ConvFFN(nn.Module):

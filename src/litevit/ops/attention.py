@@ -6,7 +6,7 @@ Shapes: B batch, N heads, L queries, M keys, D head channels.
 import torch.nn.functional as F
 from torch import Tensor
 
-from litevit.ops.native import kernels
+from litevit.optimize.native import kernels
 
 
 def attention(

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from litevit.ops.linear import is_emulated, prefers_onednn, product, widened
-from litevit.ops.native import kernels
+from litevit.optimize.native import kernels
 
 BLOCK_BYTES = 5 << 20  # hidden bytes of one piece in float32 (bfloat16: half); measured, see docs/performance.md
 MIN_BYTES = {"mlp": 8 << 20, "conv_ffn": 5 << 20}  # smaller hidden maps run whole; measured likewise

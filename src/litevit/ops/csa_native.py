@@ -7,7 +7,7 @@ from torch import Tensor
 
 from litevit.ops.csa_strips import PLANES
 from litevit.ops.linear import product
-from litevit.ops.native import kernels
+from litevit.optimize.native import kernels
 
 
 def pays(x: Tensor, num_heads: int) -> bool:

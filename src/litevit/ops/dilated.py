@@ -9,7 +9,7 @@ from torch import Tensor
 
 from litevit.ops.kernels import autocasted, takes_triton
 from litevit.ops.linear import is_emulated, prefers_onednn
-from litevit.ops.native import kernels as native
+from litevit.optimize.native import kernels as native
 
 Backend = Literal["auto", "torch", "native", "triton"]
 BACKENDS: tuple[Backend, ...] = ("auto", "torch", "native", "triton")

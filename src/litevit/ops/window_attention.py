@@ -14,8 +14,8 @@ from torch import Tensor
 
 from litevit.ops.kernels import autocasted, takes_triton
 from litevit.ops.linear import is_emulated
-from litevit.ops.native import kernels as native
 from litevit.ops.softmax import softmax_over
+from litevit.optimize.native import kernels as native
 
 Backend = Literal["auto", "broadcast", "bmm", "sdpa", "native", "triton"]
 BACKENDS: tuple[Backend, ...] = ("auto", "broadcast", "bmm", "sdpa", "native", "triton")

@@ -9,7 +9,7 @@ from dataclasses import replace
 
 from litevit.data.dense import SegmentationData
 from litevit.engine.config import ModelConfig, OptimConfig, Recipe, RunConfig, ScheduleConfig
-from litevit.recipes.dense_tasks import IMAGENET
+from litevit.jobs.dense_tasks import IMAGENET
 
 SegmentationRecipe = Recipe[SegmentationData]
 

@@ -12,7 +12,7 @@ from typing import Literal
 
 from litevit.data.dense import DetectionData
 from litevit.engine.config import ModelConfig, OptimConfig, Recipe, RunConfig, ScheduleConfig
-from litevit.recipes.dense_tasks import IMAGENET
+from litevit.jobs.dense_tasks import IMAGENET
 
 DetectionRecipe = Recipe[DetectionData]
 

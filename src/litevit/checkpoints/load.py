@@ -1,0 +1,286 @@
+"""`load_weights`: any published or own checkpoint into a model, strictly, with an account of every tensor.
+
+A checkpoint is first brought to one form: litevit's keys of a whole model, `backbone.*` and the task's own. Then it is
+fitted to the model: a backbone is taken out of a classifier, a head is left at its initialisation, tables of another
+size are resized, and whatever does not fit raises before the model is touched.
+"""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from math import isqrt
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from litevit.checkpoints import layouts
+from litevit.checkpoints.files import Pathlike, read_state_dict
+from litevit.checkpoints.layouts import Converted
+
+Shape = tuple[int, ...]
+
+
+@dataclass(kw_only=True)
+class LoadReport:
+    """What became of every tensor of a checkpoint (source keys) and of the model (our keys)."""
+
+    source: str
+    layout: str  # "litevit", "official LIT", ...
+    wrapping: tuple[str, ...] = ()  # taken off around the tensors, outermost first
+    used: tuple[str, ...] = ()  # our keys that were set
+    converted: dict[str, str] = field(default_factory=dict)  # source key -> our key, where they differ
+    resized: dict[str, tuple[Shape, Shape]] = field(default_factory=dict)  # our key -> shape in the file, in the model
+    dropped: tuple[str, ...] = ()  # source keys left out on purpose
+    missing: tuple[str, ...] = ()  # our keys that stayed at their initialisation
+    unexpected: tuple[str, ...] = ()  # source keys nobody knows; only with strict=False
+
+    def __str__(self) -> str:
+        inside = f" inside {' > '.join(self.wrapping)}" if self.wrapping else ""
+        lines = [
+            f"{self.source}: {self.layout} layout{inside}",
+            f"  used {len(self.used)} ({len(self.converted)} source keys renamed)",
+        ]
+        for key, (old, new) in self.resized.items():
+            lines.append(f"  resized {key}: {old} -> {new}")
+        for name in ("dropped", "missing", "unexpected"):
+            if keys := getattr(self, name):
+                lines.append(f"  {name} {len(keys)}: {_some(keys)}")
+        return "\n".join(lines)
+
+
+def _some(keys: Any, limit: int = 6) -> str:
+    keys = list(keys)
+    return ", ".join(keys[:limit]) + (f", ... ({len(keys) - limit} more)" if len(keys) > limit else "")
+
+
+# ------------------------------------------------------------ tables
+
+
+def resize_relative_table(table: Tensor, rows: int) -> Tensor:
+    """Relative position biases of a square grid for another one, bicubic.
+
+    Args:
+        table: ((2 H - 1)^2, N).
+        rows: (2 H' - 1)^2.
+
+    Returns:
+        (rows, N).
+    """
+    old, new = isqrt(table.shape[0]), isqrt(rows)
+    if old * old != table.shape[0] or new * new != rows:
+        raise ValueError(f"A relative position table needs a square number of rows, got {table.shape[0]} and {rows}")
+    square = table.T.reshape(1, -1, old, old).float()
+    resized = F.interpolate(square, size=(new, new), mode="bicubic", align_corners=False)
+    return resized.reshape(-1, rows).T.to(table.dtype)
+
+
+def resize_pos_embed(table: Tensor, rows: int, *, class_row: bool) -> Tensor:
+    """Absolute position embeddings of a square grid for another one, bilinear; a class token's row 0 is kept.
+
+    Args:
+        table: (1, H * W, C), or (1, 1 + H * W, C) with `class_row`.
+        rows: H' * W', or 1 + H' * W'.
+
+    Returns:
+        (1, rows, C).
+    """
+    first, grid = table[:, : int(class_row)], table[:, int(class_row) :]
+    old, new = isqrt(grid.shape[1]), isqrt(rows - int(class_row))
+    if old * old != grid.shape[1] or new * new != rows - int(class_row):
+        raise ValueError(f"A position table needs a square grid, got {table.shape[1]} and {rows} rows")
+    square = grid.reshape(1, old, old, -1).permute(0, 3, 1, 2).float()
+    resized = F.interpolate(square, size=(new, new), mode="bilinear", align_corners=False)
+    return torch.cat([first, resized.flatten(2).transpose(1, 2).to(table.dtype)], 1)
+
+
+def _resized(key: str, value: Tensor, shape: Shape) -> Tensor | None:
+    """The tensor in the wanted shape if it is a position table of another size, else None."""
+    if value.ndim != len(shape):
+        return None
+    if key.endswith("relative_position_bias_table") and value.shape[1] == shape[1]:
+        return resize_relative_table(value, shape[0])
+    if ".pos_embeds." in key and value.shape[2] == shape[2]:
+        return resize_pos_embed(value, shape[1], class_row=key.endswith(".3"))
+    return None
+
+
+# ---------------------------------------------------------------- load
+
+
+def load_weights(
+    model: nn.Module,
+    source: Pathlike | Mapping[str, Any],
+    *,
+    drop_head: bool = False,
+    ema: bool = False,
+    strict: bool = True,
+) -> LoadReport:
+    """Loads a checkpoint into a model or a backbone.
+
+    Args:
+        model: a model of `create_model` or a backbone of `create_backbone`.
+        source: `.pth` or `.safetensors` file, or its contents: official or ours, in any wrapping. A classifier or
+            backbone checkpoint fits a dense model, and a whole model's checkpoint fits a backbone.
+        drop_head: leave out head tensors whose shape differs (another number of classes); they keep their
+            initialisation. Without it they raise.
+        ema: take the moving average where the checkpoint holds both.
+        strict: raise when a tensor is missing or unknown. What `LoadReport.dropped` and `missing` list under
+            strict=True was left out on purpose.
+
+    Returns:
+        What was used, resized, dropped and left at its initialisation.
+
+    Raises:
+        ValueError: the checkpoint is damaged, malicious, or of another model; the model is as it was.
+    """
+    name = "state dict" if isinstance(source, Mapping) else str(source)
+    state = read_state_dict(source, ema=ema)
+    found = layouts.to_ours(state.tensors)
+    whole = isinstance(getattr(model, "backbone", None), nn.Module)
+    target = {key if whole else f"backbone.{key}": value for key, value in model.state_dict().items()}
+
+    fit = _fit(found.state, target, drop_head=drop_head)
+    source_keys = {ours: key for key, ours in found.origin.items()}
+    unexpected = [*found.unexpected, *(source_keys[key] for key in fit.unknown)]
+    if fit.misfits or (strict and (fit.wanting or unexpected)):
+        raise ValueError(_explain(name, found, target, fit, unexpected))
+
+    def own(key: str) -> str:
+        return key if whole else key.removeprefix("backbone.")
+
+    model.load_state_dict({own(key): value for key, value in fit.tensors.items()}, strict=False)
+    return LoadReport(
+        source=name,
+        layout=found.layout,
+        wrapping=state.wrapping,
+        used=tuple(own(key) for key in fit.tensors),
+        converted={key: own(ours) for key, ours in found.origin.items() if ours in fit.tensors and key != own(ours)},
+        resized={own(key): shapes for key, shapes in fit.resized.items()},
+        dropped=(*state.dropped, *found.dropped, *(source_keys[key] for key in fit.dropped)),
+        missing=tuple(own(key) for key in (*fit.fresh, *fit.wanting)),
+        unexpected=tuple(unexpected),
+    )
+
+
+@dataclass
+class _Fit:
+    """A checkpoint against a model, both under the keys of a whole model."""
+
+    tensors: dict[str, Tensor] = field(default_factory=dict)
+    resized: dict[str, tuple[Shape, Shape]] = field(default_factory=dict)
+    misfits: dict[str, tuple[Shape, Shape]] = field(default_factory=dict)  # of another shape
+    dropped: list[str] = field(default_factory=list)  # the model has no place for them, as it should be
+    unknown: list[str] = field(default_factory=list)  # the model has no place for them
+    fresh: list[str] = field(default_factory=list)  # not in the file, as it should be
+    wanting: list[str] = field(default_factory=list)  # not in the file
+
+
+def _kind(keys: Mapping[str, Any]) -> str:
+    heads = [key for key in keys if not key.startswith("backbone.")]
+    if not heads:
+        return "backbone"
+    if any(key.startswith(layouts.OURS_MMSEG) for key in heads):  # SegFormer has nothing but its `head.`
+        return "dense"
+    dense = any(key.startswith((*layouts.OURS_MMSEG, *layouts.OURS_MMDET)) for key in heads)
+    return "classifier" if not dense and all(key.startswith(layouts.LVT_HEAD) for key in heads) else "dense"
+
+
+def _fit(found: Mapping[str, Tensor], target: Mapping[str, Tensor], *, drop_head: bool) -> _Fit:
+    """Takes from a checkpoint what a model has."""
+    source_kind, target_kind = _kind(found), _kind(target)
+    # A head may go when the model has none, or another task's while the checkpoint is a classifier.
+    head_may_go = target_kind == "backbone" or (source_kind == "classifier" and target_kind == "dense")
+    head_may_stay_fresh = source_kind == "backbone" or head_may_go
+    # The class token belongs to the classifier, the output norms to the dense task.
+    flavour_may_differ = source_kind != target_kind or source_kind == "backbone"
+    headless = target_kind == "classifier" and "head.weight" not in target  # num_classes=0
+
+    def of_the_head(key: str) -> bool:
+        return not key.startswith("backbone.")
+
+    def of_the_flavour(key: str) -> bool:
+        return flavour_may_differ and key.startswith(("backbone.cls_token", "backbone.out_norms."))
+
+    fit = _Fit()
+    for key, value in found.items():
+        if of_the_head(key) and (head_may_go or (headless and key.startswith(("head.", "aux_head.")))):
+            fit.dropped.append(key)
+        elif key not in target:
+            (fit.dropped if of_the_flavour(key) else fit.unknown).append(key)
+        elif value.shape == target[key].shape:
+            fit.tensors[key] = value
+        else:
+            shapes = tuple(value.shape), tuple(target[key].shape)
+            if (resized := _resized(key, value, shapes[1])) is not None:
+                fit.tensors[key] = resized
+                fit.resized[key] = shapes
+            elif of_the_head(key) and drop_head:
+                fit.dropped.append(key)
+            else:
+                fit.misfits[key] = shapes
+    for key in target:
+        if key not in fit.tensors and key not in fit.misfits:
+            expected = of_the_flavour(key) or (of_the_head(key) and (head_may_stay_fresh or key in fit.dropped))
+            (fit.fresh if expected else fit.wanting).append(key)
+    return fit
+
+
+def _explain(name: str, found: Converted, target: Mapping[str, Tensor], fit: _Fit, unexpected: list[str]) -> str:
+    """One message for a checkpoint that does not fit."""
+    misfits, missing = fit.misfits, fit.wanting
+    heads = {key: shapes for key, shapes in misfits.items() if not key.startswith("backbone.")}
+    if heads and len(heads) == len(misfits) and not missing and not unexpected:
+        key, (theirs, ours) = next(iter(heads.items()))
+        return (
+            f"{name}: the head is for another number of classes ({key} is {theirs} in the file, {ours} in the model). "
+            f"Create the model with num_classes={theirs[0]} (--num-classes), or keep a fresh head: create it "
+            "without weights and call litevit.load_weights(model, source, drop_head=True)."
+        )
+    parts = []
+    if misfits:
+        key, (theirs, ours) = next(iter(misfits.items()))
+        parts.append(
+            f"{len(misfits)} tensors of another shape (first: {key}, {theirs} in the file, {ours} in the model)"
+        )
+    if missing:
+        parts.append(f"{len(missing)} missing ({_some(missing, 3)})")
+    if unexpected:
+        parts.append(f"{len(unexpected)} unexpected ({_some(unexpected, 3)})")
+    advice = ""
+    source_kind, target_kind = _kind(found.state), _kind(target)
+    if source_kind == "dense" and target_kind != "backbone":
+        advice = " To take its backbone alone: load_weights(model.backbone, ...)."
+    fits = models_that_fit(found.state)
+    if fits:
+        advice += f" Its backbone fits {', '.join(fits)}."
+    return f"{name} ({found.layout} layout) is not a checkpoint of this model: {'; '.join(parts)}.{advice}"
+
+
+def models_that_fit(tensors: Mapping[str, Tensor]) -> list[str]:
+    """Names of the backbones whose tensors have these names and shapes (keys of a whole model)."""
+    from litevit import zoo  # here, because zoo loads through this module
+
+    tables = ("relative_position_bias_table", "cls_token")
+    skip = ("backbone.out_norms.", "backbone.pos_embeds.")
+
+    def signature(state: Mapping[str, Tensor]) -> dict[str, Shape]:
+        return {
+            key: tuple(value.shape)
+            for key, value in state.items()
+            if key.startswith("backbone.") and not key.startswith(skip) and not key.endswith(tables)
+        }
+
+    blocks = {match[0] for key in tensors if (match := re.match(r"backbone\.stages\.(\d+)\.blocks\.\d+", key))}
+    depths = tuple(sum(block.startswith(f"backbone.stages.{i}.") for block in blocks) for i in range(4))
+    wanted = signature(tensors)
+    fits = []
+    for name, config in zoo.BACKBONES.items():
+        if tuple(config.depths) != depths:
+            continue  # building takes a while
+        with torch.device("meta"):
+            backbone = zoo.create_backbone(name)
+        if signature({f"backbone.{key}": value for key, value in backbone.state_dict().items()}) == wanted:
+            fits.append(name)
+    return fits

@@ -1,0 +1,153 @@
+"""The classification task: what the training loop has to know about models, batches, losses and evaluation."""
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.utils.data import Dataset, default_collate
+
+from litevit.data.classification import ClassificationData, create_dataset
+from litevit.engine.config import ModelConfig, Recipe
+from litevit.jobs.evaluation_loop import evaluate_classifier, evaluation_loader
+from litevit.metrics.classification import ClassificationMetric
+
+
+class ClassificationTask:
+    """Mixup and CutMix on the device, soft-target cross-entropy, top-1 and top-5."""
+
+    metric = "top1"
+
+    def __init__(self, recipe: Recipe[ClassificationData]):
+        self.recipe = recipe
+        self.data = recipe.data
+        self.repeats = recipe.data.augment.repeats
+        self.max_unreadable = recipe.data.max_unreadable
+        self.mix = create_mix(recipe.data)
+        self.eval_dataset: Dataset | None = None
+
+    def build_model(self) -> nn.Module:
+        return build_classifier(self.recipe.model, self.data.num_classes)
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """Of the data's folders; none for WordNet ids, which have better names."""
+        names = tuple(getattr(self.eval_dataset, "classes", ()))
+        return () if all(re.fullmatch(r"n\d{8}", name) for name in names) else names
+
+    def train_dataset(self) -> Dataset:
+        dataset = create_dataset(self.data, "train")
+        self.open_evaluation(getattr(dataset, "classes", ()))
+        return dataset
+
+    def open_evaluation(self, classes: Sequence[str]) -> None:
+        """Opens the evaluation data before hours are spent, and compares their classes with those of training."""
+        self.eval_dataset = create_dataset(self.data, "eval")
+        held_out = getattr(self.eval_dataset, "classes", ())
+        if classes and held_out and tuple(classes) != tuple(held_out):
+            only = [f"{where} has no {name}" for name in sorted({*classes} ^ {*held_out}, key=str)[:5]
+                    for where in (["evaluation"] if name in classes else ["training"])]  # fmt: skip
+            raise ValueError(
+                f"The classes of the training and the evaluation data of {self.data.path} differ: {', '.join(only)}. "
+                "Labels would mean different things."
+            )
+
+    def collate(self, samples: list[tuple[Tensor, int]]) -> tuple[Tensor, Tensor]:
+        if self.mix is not None and len(samples) % 2:  # mixing pairs images: an odd one (after a skip) is left out
+            samples = samples[:-1] or samples * 2
+        return default_collate(samples)
+
+    def loss(self, model: nn.Module, batch: tuple[Tensor, Tensor]) -> dict[str, Tensor]:
+        images, labels = batch
+        if self.mix is not None:
+            images, targets = self.mix(images, labels)
+            logits = model(images)
+            loss = F.cross_entropy(logits.float(), targets)
+            labels = targets.argmax(1)
+        else:
+            logits = model(images)
+            loss = F.cross_entropy(logits.float(), labels, label_smoothing=self.data.augment.label_smoothing)
+        accuracy = 100 * (logits.detach().argmax(1) == labels).float().mean()
+        return {"loss": loss, "metric/accuracy": accuracy}
+
+    def evaluate(self, model: nn.Module, accelerator: Any) -> dict[str, float]:
+        metric = ClassificationMetric(self.data.num_classes, device=accelerator.device)
+        return self._fill(model, metric, accelerator).compute()
+
+    def _fill(self, model: nn.Module, metric: ClassificationMetric, accelerator: Any) -> ClassificationMetric:
+        if self.eval_dataset is None:
+            self.eval_dataset = create_dataset(self.data, "eval")
+        loader = evaluation_loader(
+            self.eval_dataset,
+            batch_size=self.data.eval_batch_size,
+            workers=self.recipe.run.workers,
+            accelerator=accelerator,
+        )
+        return evaluate_classifier(model, loader, metric, accelerator=accelerator)
+
+    def report(self, model: nn.Module, folder: Path) -> None:
+        """Confusion matrix and a sheet of predictions, for sets that fit on a page."""
+        if self.data.num_classes > 100:
+            return
+        from litevit.jobs.pictures import draw_confusion, draw_predictions
+
+        assert self.eval_dataset is not None
+        device = next(model.parameters()).device
+        loader = evaluation_loader(self.eval_dataset, batch_size=self.data.eval_batch_size)
+        metric = ClassificationMetric(self.data.num_classes, confusion=True, device=device)
+        evaluate_classifier(model, loader, metric)
+        names = getattr(self.eval_dataset, "classes", ()) or [str(i) for i in range(self.data.num_classes)]
+        draw_confusion(metric.confusion.cpu(), names, folder / "confusion.png")
+        if not self.data.stream:  # its images are chosen by index
+            draw_predictions(model, self.eval_dataset, names, self.data, folder / "predictions.png")
+
+
+def create_mix(data: ClassificationData) -> Any:
+    """timm's batch-wise Mixup / CutMix; None where the recipe uses neither."""
+    augment = data.augment
+    if augment.mixup == 0 and augment.cutmix == 0:
+        return None
+    from timm.data import Mixup
+
+    return Mixup(
+        mixup_alpha=augment.mixup,
+        cutmix_alpha=augment.cutmix,
+        prob=augment.mix_prob,
+        switch_prob=augment.switch_prob,
+        mode="batch",
+        label_smoothing=augment.label_smoothing,
+        num_classes=data.num_classes,
+    )
+
+
+def build_classifier(config: ModelConfig, num_classes: int) -> nn.Module:
+    """Our model, or timm's as `timm/NAME`. Weights with another number of classes keep all but their head.
+
+    Args:
+        config: its weights may also be the folder of a training run.
+    """
+    overrides: dict[str, Any] = {  # lists come from JSON
+        name: tuple(value) if isinstance(value, list) else value for name, value in config.overrides.items()
+    }
+    weights = config.weights
+    if weights is not None and (Path(weights) / "best.safetensors").is_file():
+        weights = str(Path(weights) / "best.safetensors")
+    if config.name.startswith("timm/"):
+        import timm
+
+        if weights not in (None, "official"):
+            if not Path(weights).is_file():
+                raise FileNotFoundError(f"Checkpoint {weights} does not exist.")
+            overrides["pretrained_cfg_overlay"] = {"file": weights}
+        name = config.name.removeprefix("timm/")
+        return timm.create_model(name, pretrained=weights is not None, num_classes=num_classes, **overrides)
+    from litevit.checkpoints.load import load_weights
+    from litevit.checkpoints.published import fetch
+    from litevit.zoo import create_model
+
+    model = create_model(config.name, num_classes=num_classes, **overrides)
+    if weights is not None:
+        load_weights(model, fetch(config.name) if weights == "official" else weights, drop_head=True)
+    return model

@@ -1,0 +1,299 @@
+"""Detection, segmentation and panoptic tasks: what the training loop has to know of batches, losses and evaluation."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed
+from PIL import Image
+from torch import Tensor, nn
+from torch.utils.data import Dataset
+
+from litevit.checkpoints.published import cache_dir, fetch
+from litevit.data.coco_panoptic import CocoPanoptic
+from litevit.data.dense import DetectionData, DetectionSets, SegmentationData, SegmentationSets, Selected
+from litevit.data.grouping import GroupedBatchStream
+from litevit.engine.config import ModelConfig, OptimConfig, Recipe
+from litevit.jobs.evaluation_loop import evaluation_loader
+from litevit.metrics.coco import COCOAveragePrecision
+from litevit.metrics.panoptic import PanopticQuality, PanopticWriter
+from litevit.metrics.segmentation import MeanIoU
+from litevit.tasks.segmentation import read_overrides
+from litevit.zoo import MODELS, create_model
+
+Batch = tuple[list[Tensor], list[dict[str, Any]]]
+IMAGENET = "imagenet"  # ModelConfig.weights: the backbone's published ImageNet weights
+
+
+def build_dense_model(config: ModelConfig, **sizes: int) -> nn.Module:
+    """The recipe's model with as many classes as its data.
+
+    Args:
+        sizes: of the heads, such as `num_classes=80`.
+    """
+    options = sizes | read_overrides(config.overrides)
+    if config.weights != IMAGENET:
+        return create_model(config.name, weights=config.weights, **options)
+    from litevit.checkpoints.load import load_weights
+
+    model = create_model(config.name, **options)
+    backbone = config.overrides.get("backbone") or MODELS[config.name].backbone_name
+    load_weights(model, fetch(backbone))
+    return model
+
+
+def dense_param_groups(model: nn.Module, optim: OptimConfig, lr: float) -> list[dict[str, Any]]:
+    """The published groups of the dense recipes.
+
+    `optim.decay` "all": weight decay acts on everything (biases and norms too). "no_norms": not on normalisation layers
+    and relative position tables (official: names with "norm", "relative_position_bias_table"). Parameters outside
+    backbone and pyramid learn at `head_lr_ratio` x lr, and then keep their decay, norms included: the official rule
+    tests "head" first.
+    """
+    free: set[int] = set()
+    for module in model.modules():
+        if isinstance(module, nn.LayerNorm | nn.BatchNorm2d | nn.GroupNorm):
+            free |= {id(parameter) for parameter in module.parameters(recurse=False)}
+        table = getattr(module, "relative_position_bias_table", None)
+        if isinstance(table, nn.Parameter):
+            free.add(id(table))
+    groups: dict[str, dict[str, Any]] = {
+        "decay": {"lr": lr, "weight_decay": optim.weight_decay},
+        "no_decay": {"lr": lr, "weight_decay": 0.0},
+        "head": {"lr": lr * optim.head_lr_ratio, "weight_decay": optim.weight_decay},
+    }
+    members: dict[str, list[nn.Parameter]] = {name: [] for name in groups}
+    for name, parameter in model.named_parameters():
+        if not parameter.requires_grad:
+            continue
+        if optim.head_lr_ratio != 1 and not name.startswith(("backbone.", "fpn.")):
+            members["head"].append(parameter)
+        elif optim.decay == "no_norms" and id(parameter) in free:
+            members["no_decay"].append(parameter)
+        else:
+            members["decay"].append(parameter)
+    return [{"name": name, "params": members[name], **group} for name, group in groups.items() if members[name]]
+
+
+def collate_lists(samples: list[tuple[Tensor, dict[str, Any]]]) -> Batch:
+    """Images of any sizes stay a list; tv_tensors become plain tensors."""
+    return [image.as_subclass(Tensor) for image, _ in samples], [_plain(target) for _, target in samples]
+
+
+def _plain(target: dict[str, Any]) -> dict[str, Any]:
+    return {key: value.as_subclass(Tensor) if isinstance(value, Tensor) else value for key, value in target.items()}
+
+
+class _DenseTask:
+    def __init__(self, recipe: Recipe):
+        self.recipe = recipe
+        self.eval_dataset: Selected | None = None
+
+    def param_groups(self, model: nn.Module, optim: OptimConfig, lr: float) -> list[dict[str, Any]]:
+        return dense_param_groups(model, optim, lr)
+
+    def _loader(self, dataset: Dataset, accelerator: Any, batch_size: int = 1) -> Any:
+        return evaluation_loader(
+            dataset,
+            batch_size=batch_size,
+            workers=self.recipe.run.workers,
+            accelerator=accelerator,
+            collate=collate_lists,
+        )
+
+
+class DetectionTask(_DenseTask):
+    """RetinaNet and Mask R-CNN: COCO's average precision."""
+
+    def __init__(self, recipe: Recipe[DetectionData]):
+        super().__init__(recipe)
+        self.data = recipe.data
+        self.sets = DetectionSets(recipe.data, cache=cache_dir())
+        self.kinds = ("bbox", "segm") if recipe.data.masks else ("bbox",)
+        self.metric = f"{self.kinds[-1]}/AP"
+        self.result: COCOAveragePrecision | None = None
+
+    def build_model(self) -> nn.Module:
+        return build_dense_model(self.recipe.model, num_classes=len(self.sets.classes))
+
+    def train_dataset(self) -> Dataset:
+        return self.sets.train
+
+    def batch_stream(self, dataset: Selected, **options: Any) -> GroupedBatchStream:
+        return GroupedBatchStream(dataset.aspect_ratios, chunk=self.data.group, **options)
+
+    def collate(self, samples: list[Any]) -> Batch:
+        return collate_lists(samples)
+
+    def loss(self, model: nn.Module, batch: Batch) -> dict[str, Tensor]:
+        return model(*batch)
+
+    def evaluate(self, model: nn.Module, accelerator: Any, *, save: Path | None = None) -> dict[str, float]:
+        """Args: save: folder for COCO's `results.json`."""
+        if self.eval_dataset is None:
+            self.eval_dataset = self.sets.eval()
+        self.result = COCOAveragePrecision(self.sets.classes, self.sets.category_ids, kinds=self.kinds)
+        for images, targets in self._loader(self.eval_dataset, accelerator, self.data.eval_batch_size):
+            found = model([image.to(accelerator.device, non_blocking=True) for image in images])
+            self.result.update([{key: value.cpu() for key, value in one.items()} for one in found], targets)
+        metrics = self.result.compute()
+        if save is not None and accelerator.process_index == 0:
+            self.result.save_results(save / "results.json")
+        return metrics
+
+    def report(self, model: nn.Module, folder: Path) -> None:
+        """COCO's results JSON, the table per class, and pictures: truth on the left, found on the right."""
+        assert self.result is not None
+        assert self.eval_dataset is not None
+        self.result.save_results(folder / "results.json")
+        (folder / "per_class.json").write_text(json.dumps(self.result.per_class(), indent=1))
+        from litevit.jobs.dense_pictures import draw_detections
+
+        draw_detections(model, self.eval_dataset, self.sets.classes, folder / "predictions.png")
+
+
+class PanopticTask(_DenseTask):
+    """Panoptic FPN: panoptic quality."""
+
+    metric = "pq"
+
+    def __init__(self, recipe: Recipe[DetectionData]):
+        super().__init__(recipe)
+        self.data = recipe.data
+        self.sets = DetectionSets(recipe.data, cache=cache_dir(), panoptic=True)
+        source = self.sets.train_source
+        assert isinstance(source, CocoPanoptic)
+        self.num_things, self.num_stuff = source.num_things, source.num_stuff
+        self.result: PanopticQuality | None = None
+
+    def build_model(self) -> nn.Module:
+        return build_dense_model(self.recipe.model, num_things=self.num_things, num_stuff=self.num_stuff)
+
+    def train_dataset(self) -> Dataset:
+        return self.sets.train
+
+    def batch_stream(self, dataset: Selected, **options: Any) -> GroupedBatchStream:
+        return GroupedBatchStream(dataset.aspect_ratios, chunk=self.data.group, **options)
+
+    def collate(self, samples: list[Any]) -> Batch:
+        return collate_lists(samples)
+
+    def loss(self, model: nn.Module, batch: Batch) -> dict[str, Tensor]:
+        return model(*batch)
+
+    def evaluate(self, model: nn.Module, accelerator: Any, *, save: Path | None = None) -> dict[str, float]:
+        """Args: save: folder for COCO's panoptic results: `panoptic.json` and the PNGs in `panoptic/`."""
+        if self.eval_dataset is None:
+            self.eval_dataset = self.sets.eval()
+        writer = None
+        if save is not None:
+            writer = PanopticWriter(save / "panoptic", category_ids=self.sets.category_ids)
+        metric = PanopticQuality([{"id": i, "isthing": i < self.num_things} for i in range(len(self.sets.classes))])
+        for images, targets in self._loader(self.eval_dataset, accelerator, self.data.eval_batch_size):
+            found = model([image.to(accelerator.device, non_blocking=True) for image in images])
+            for one, target in zip(found, targets):
+                if writer is not None:
+                    writer.add(target["image_id"], one["panoptic"], one["segments_info"])
+                metric.update(
+                    one["panoptic"], one["segments_info"], target["panoptic"], target["segments_info"],
+                    name=f"image {target['image_id']}",
+                )  # fmt: skip
+        metric.counts = _summed(metric.counts, accelerator)
+        if writer is not None and save is not None:
+            annotations = _gathered(writer.annotations, accelerator)
+            if accelerator.process_index == 0:
+                writer.save(save / "panoptic.json", annotations=annotations)
+        self.result = metric
+        computed = metric.compute()
+        groups = {"": computed["All"], "_things": computed["Things"], "_stuff": computed["Stuff"]}
+        return {f"{name}{suffix}": values[name] for suffix, values in groups.items() for name in ("pq", "sq", "rq")}
+
+    def report(self, model: nn.Module, folder: Path) -> None:
+        """The table per class, and pictures: truth on the left, found on the right."""
+        assert self.result is not None
+        assert self.eval_dataset is not None
+        per_class = self.result.compute()["per_class"]
+        occurs = self.result.counts.sum(1).tolist()  # absent from truth and answers: null
+        table = {name: per_class[label] if occurs[label] else None for label, name in enumerate(self.sets.classes)}
+        (folder / "per_class.json").write_text(json.dumps(table, indent=1))
+        from litevit.jobs.dense_pictures import draw_panoptic
+
+        draw_panoptic(model, self.eval_dataset, self.sets.classes, folder / "predictions.png")
+
+
+class SegmentationTask(_DenseTask):
+    """Semantic FPN and SegFormer: mean intersection over union at the images' own resolution."""
+
+    metric = "miou"
+
+    def __init__(self, recipe: Recipe[SegmentationData]):
+        super().__init__(recipe)
+        self.data = recipe.data
+        self.sets = SegmentationSets(recipe.data, cache=cache_dir())
+        self.result: MeanIoU | None = None
+
+    def build_model(self) -> nn.Module:
+        model = build_dense_model(self.recipe.model, num_classes=len(self.sets.classes))
+        # Published: the head's BatchNorm sees the batch of all GPUs, the backbone's (deformable merging) its own share.
+        parallel = torch.distributed.is_available() and torch.distributed.is_initialized()
+        if parallel and torch.cuda.is_available() and self.recipe.run.device != "cpu":
+            model.head = nn.SyncBatchNorm.convert_sync_batchnorm(model.head)  # type: ignore[arg-type]
+        return model
+
+    def train_dataset(self) -> Dataset:
+        return self.sets.train
+
+    def collate(self, samples: list[Any]) -> tuple[Tensor, Tensor]:
+        images, targets = collate_lists(samples)
+        return torch.stack(images), torch.stack([target["semantic"] for target in targets])
+
+    def loss(self, model: nn.Module, batch: tuple[Tensor, Tensor]) -> dict[str, Tensor]:
+        return model(*batch)
+
+    def evaluate(self, model: nn.Module, accelerator: Any, *, save: Path | None = None) -> dict[str, float]:
+        """Args: save: folder for index PNGs with the values of the data set's own masks."""
+        if self.eval_dataset is None:
+            self.eval_dataset = self.sets.eval()
+        segment: Callable[[Tensor], Tensor] = model.segment  # type: ignore[assignment]
+        metric = MeanIoU(len(self.sets.classes), class_names=self.sets.classes)
+        for images, targets in self._loader(self.eval_dataset, accelerator):
+            for image, target in zip(images, targets):
+                labels = segment(image.to(accelerator.device, non_blocking=True))
+                metric.update(labels, target["semantic"].to(labels.device), name=f"mask of {target['image_id']}")
+                if save is not None:
+                    path = save / f"{target['image_id']}.png"
+                    path.parent.mkdir(parents=True, exist_ok=True)
+                    first = int(self.sets.train_source.reduce_zero_label)
+                    Image.fromarray((labels + first).to("cpu", torch.uint8).numpy()).save(path)
+        metric.confusion = _summed(metric.confusion, accelerator)
+        self.result = metric
+        return {name: value for name, value in metric.compute().items() if name != "per_class"}
+
+    def report(self, model: nn.Module, folder: Path) -> None:
+        """The table per class, and pictures: truth on the left, found on the right."""
+        assert self.result is not None
+        assert self.eval_dataset is not None
+        (folder / "per_class.json").write_text(json.dumps(self.result.compute()["per_class"], indent=1))
+        from litevit.jobs.dense_pictures import draw_segmentation
+
+        draw_segmentation(model, self.eval_dataset, self.sets.classes, folder / "predictions.png")
+
+
+def _gathered(items: list[Any], accelerator: Any) -> list[Any]:
+    """The lists of all processes, joined."""
+    if accelerator.num_processes == 1:
+        return items
+    shares: list[Any] = [None] * accelerator.num_processes
+    torch.distributed.all_gather_object(shares, items)
+    return [item for share in shares for item in share]
+
+
+def _summed(counts: Tensor, accelerator: Any) -> Tensor:
+    """Over all processes, exactly: integers, or sums of few float64."""
+    if accelerator.num_processes == 1:
+        return counts
+    counts = counts.to(accelerator.device)
+    torch.distributed.all_reduce(counts)
+    return counts.cpu()

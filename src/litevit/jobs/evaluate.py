@@ -1,0 +1,230 @@
+"""Evaluates a classifier by the published protocol: what `litevit eval` does."""
+
+import dataclasses
+import json
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from safetensors.torch import load_file
+from torch import Tensor, nn
+from torch.utils.data import Dataset
+
+from litevit.checkpoints.files import read_metadata
+from litevit.checkpoints.published import WEIGHTS
+from litevit.data.classification import (
+    ANY,
+    ClassificationData,
+    ClassificationImages,
+    create_dataset,
+    multi_hot,
+    numeric_class_order,
+    real_label_sets,
+    same_for_both,
+)
+from litevit.engine.config import ModelConfig, from_dict
+from litevit.jobs.classification import build_classifier
+from litevit.jobs.evaluation_loop import evaluate_classifier, evaluation_loader
+from litevit.metrics.classification import ClassificationMetric, ClassRow
+from litevit.zoo import create_model
+
+Labels = Literal["own", "imagenet", "real", "v2"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evaluation:
+    """What an evaluation found. Accuracies in %."""
+
+    model: str
+    data: str
+    labels: Labels
+    images: int
+    top1: float
+    top5: float
+    loss: float | None  # None with label sets
+    protocol: str
+    per_class: tuple[ClassRow, ...] = ()
+    class_names: tuple[str, ...] = ()
+
+    def to_json(self) -> str:
+        return json.dumps(dataclasses.asdict(self), indent=2)
+
+
+def evaluate(
+    model: str | nn.Module,
+    data: str,
+    *,
+    weights: str | None = None,
+    labels: Labels = "own",
+    reader: str = "",
+    split: str = "validation",
+    num_classes: int = 1000,
+    image_size: int | None = None,
+    crop_pct: float | None = None,
+    batch_size: int = 128,
+    workers: int = 4,
+    precision: Literal["fp32", "bf16", "fp16"] = "fp32",
+    device: str | torch.device = "cpu",
+    settings: ClassificationData | None = None,
+    classes: Sequence[str] = (),
+    accelerator: Any = None,
+    on_progress: Callable[[int, int], None] | None = None,
+) -> Evaluation:
+    """Top-1, top-5 and loss; exact over any number of processes, because every image is counted by one of them.
+
+    Args:
+        model: a name of `list_models(task="classification")`, or a module in which the classes are those of the data.
+        weights: "official", a file, or None: the module as it is.
+        data: folder, `.tar` or shards, as for training; a folder with the split inside, or the split itself.
+        labels: "own": the data's (any data set). "imagenet": the same, of ImageNet-1K's 1,000 classes. "real":
+            ImageNet-ReaL's label sets, for ImageNet's validation images under their own names. "v2": folders called
+            0..999 (ImageNet-V2).
+        image_size: None: the model's published size, with its crop.
+        crop_pct: 1.0 resizes without a crop.
+        settings: the data settings of a recipe, instead of image_size, crop_pct and num_classes.
+        classes: names the model was trained with; data with other ones raise ValueError.
+        accelerator: of accelerate, when several processes share the work.
+        on_progress: called with the images this process has done and has to do.
+    """
+    if accelerator is not None:
+        device = accelerator.device
+    name = model if isinstance(model, str) else type(model).__name__
+    settings = settings or _settings(name, num_classes, image_size, crop_pct)
+    settings = replace(settings, path=data or settings.path, eval_path=None, reader=reader, eval_split=split)
+    network = _load(model, weights, settings.num_classes).eval().to(device)
+
+    dataset = create_dataset(replace(settings, num_classes=ANY) if labels == "v2" else settings, "eval")
+    theirs = tuple(getattr(dataset, "classes", ()))
+    if classes and theirs and theirs != tuple(classes):
+        raise ValueError(
+            f"{settings.path} has the classes {', '.join(theirs[:8])}, the model was trained with "
+            f"{', '.join(classes[:8])}: labels would mean different things."
+        )
+    targets = _label_sets(dataset, labels, settings.num_classes)
+    loader = evaluation_loader(dataset, batch_size=batch_size, workers=workers, accelerator=accelerator)
+    mine = None if settings.stream else loader.sampler
+
+    def batches() -> Iterator[tuple[Tensor, Tensor]]:
+        done = 0
+        for images, own in loader:
+            yield images, own if targets is None else targets(mine[done : done + len(images)], own)  # type: ignore[index]
+            done += len(images)
+            if on_progress:
+                on_progress(done, done if mine is None else len(mine))  # type: ignore[arg-type]
+
+    metric = ClassificationMetric(settings.num_classes, device=device)
+    dtype = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[precision]
+    with torch.autocast(torch.device(device).type, dtype=dtype, enabled=precision != "fp32"):
+        evaluate_classifier(network, batches(), metric, accelerator=accelerator)
+    result = metric.compute()
+    return Evaluation(
+        model=name,
+        data=str(settings.path),
+        labels=labels,
+        images=int(result["images"]),
+        top1=result["top1"],
+        top5=result["top5"],
+        loss=result.get("loss"),
+        protocol=_protocol(settings, precision) + _share(settings),
+        per_class=tuple(metric.per_class()),
+        class_names=tuple(getattr(dataset, "classes", ())) if labels in ("own", "imagenet") else (),
+    )
+
+
+def evaluate_run(
+    folder: str | Path, *, data: str | None = None, device: str | torch.device = "cpu", **options: Any
+) -> Evaluation:
+    """Evaluates the best weights of a training run with the run's own data settings.
+
+    Args:
+        data: another data set than the run's.
+        options: of `evaluate`, such as workers, precision and on_progress.
+    """
+    folder = Path(folder)
+    file, weights = folder / "recipe.json", folder / "best.safetensors"
+    if not file.exists() or not weights.exists():
+        raise FileNotFoundError(f"{folder} is not a training run: it needs recipe.json and best.safetensors.")
+    recipe = json.loads(file.read_text())
+    if recipe["task"] not in ("classification", "token_labeling"):
+        raise ValueError(f"{folder} is a run of the task '{recipe['task']}', not of classification.")
+    settings = from_dict(ClassificationData, recipe["data"], "recipe.data")
+    config = recipe["model"]
+    model = build_classifier(ModelConfig(name=config["name"], overrides=config["overrides"]), settings.num_classes)
+    model.load_state_dict(load_file(weights))
+    found = evaluate(
+        model,
+        data or settings.eval_path or settings.path,
+        classes=json.loads(read_metadata(weights).get("classes", "[]")),
+        settings=settings,
+        reader=settings.reader,
+        split=settings.eval_split,
+        device=device,
+        **options,
+    )
+    return replace(found, model=f"{config['name']} of {folder}")
+
+
+def _settings(name: str, num_classes: int, image_size: int | None, crop_pct: float | None) -> ClassificationData:
+    """The published protocol of a model; another size keeps its crop ratio."""
+    known = WEIGHTS.get(name)
+    if known is None:
+        size, ratio, mean, std = 224, 0.875, ClassificationData().mean, ClassificationData().std
+    else:
+        prepared = known.preprocessing
+        size = prepared.size if isinstance(prepared.size, int) else prepared.size[0]
+        ratio, mean, std = prepared.crop_pct or 1.0, prepared.mean, prepared.std
+    return ClassificationData(
+        num_classes=num_classes,
+        image_size=image_size or size,
+        crop_pct=crop_pct or ratio,
+        mean=mean,
+        std=std,
+    )
+
+
+def _load(model: str | nn.Module, weights: str | None, num_classes: int) -> nn.Module:
+    if isinstance(model, nn.Module):
+        if weights is not None:
+            from litevit.checkpoints.load import load_weights
+
+            load_weights(model, weights)
+        return model
+    if weights is None:
+        raise ValueError(f"{model} without weights would guess: give --weights official, or a file.")
+    return create_model(model, weights=weights, num_classes=num_classes)
+
+
+def _label_sets(dataset: Dataset, labels: Labels, num_classes: int) -> Callable[..., Tensor] | None:
+    """From sample numbers and the data's own targets to what is counted; None: the targets themselves."""
+    if labels == "imagenet" and num_classes != 1000:
+        raise ValueError(
+            f"--labels imagenet means ImageNet-1K's 1,000 classes, the model has {num_classes}: leave it out."
+        )
+    if labels in ("own", "imagenet"):
+        return None
+    if not isinstance(dataset, ClassificationImages):
+        raise ValueError(f"--labels {labels} needs ImageNet's image files.")
+    if labels == "real":
+        sets = real_label_sets([dataset.name(i) for i in range(len(dataset))])
+        return lambda indices, _: multi_hot([sets[i] for i in indices], num_classes)
+    order = numeric_class_order(dataset.reader)
+    table = torch.tensor([order[i] for i in range(len(order))])
+    if int(table.max()) >= num_classes:
+        raise ValueError(f"ImageNet-V2 has folders 0..{num_classes - 1}, got one called {int(table.max())}.")
+    return lambda _, own: table[own]
+
+
+def _share(settings: ClassificationData) -> str:
+    held_out = bool(settings.hold_out) and same_for_both(settings)
+    return f", the held-out {settings.hold_out:.0%} of each class" if held_out else ""
+
+
+def _protocol(settings: ClassificationData, precision: str) -> str:
+    size = settings.image_size
+    if settings.crop_pct == 1.0:
+        geometry = f"resized to {size} x {size}"
+    else:
+        geometry = f"shorter side {int(size / settings.crop_pct)}, centre crop {size}"
+    return f"{geometry}, {settings.eval_interpolation}, {precision}"

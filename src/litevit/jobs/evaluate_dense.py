@@ -1,0 +1,335 @@
+"""Evaluates detectors, segmenters and panoptic models on a data set: what `litevit eval` does for them.
+
+Every image is looked at by exactly one process and counts once; the truth is compared in its own pixels.
+"""
+
+import json
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed
+from torch import Tensor
+from torch.utils.data import DataLoader
+
+from litevit.checkpoints.files import Pathlike
+from litevit.checkpoints.published import cache_dir
+from litevit.data.ade20k import SegmentationFolder, ade20k, read_classes
+from litevit.data.class_names import ADE20K
+from litevit.data.coco import CocoInstances
+from litevit.data.coco_panoptic import CocoPanoptic
+from litevit.data.dense import EMBEDDED, ScenesData, Selected, scenes_folder
+from litevit.data.dense_transforms import ToFloat
+from litevit.data.sampling import shard
+from litevit.jobs.dense_models import INSTANCES, PANOPTIC, SEMANTIC, DenseModel, look_of_scenes, read_run
+from litevit.metrics.coco import COCOAveragePrecision
+from litevit.metrics.panoptic import TP, PanopticQuality, PanopticWriter
+from litevit.metrics.segmentation import MeanIoU, write_index_png
+
+SPLITS = {"val": "validation", "train": "training"}  # COCO's names -> ADE20K's
+
+
+@dataclass(frozen=True, kw_only=True)
+class DenseEvaluation:
+    """What an evaluation found. All figures are fractions; -1 (COCO) and nan mark what has no truth."""
+
+    model: str
+    task: str
+    data: str
+    split: str | None  # None: all of the images that were given with annotations
+    images: int
+    protocol: str
+    metrics: dict[str, float]
+    per_class: dict[str, dict[str, float]]
+
+    def to_json(self) -> str:
+        return json.dumps(_without_nan(asdict(self)), indent=2, ensure_ascii=False)
+
+
+def _without_nan(value: Any) -> Any:
+    """JSON has no nan: null."""
+    if isinstance(value, dict):
+        return {key: _without_nan(item) for key, item in value.items()}
+    return None if isinstance(value, float) and value != value else value
+
+
+@dataclass(frozen=True, kw_only=True)
+class Looks:
+    """How a segmenter looks at an image; None keeps what its weights were published with."""
+
+    window: tuple[int, int] | None = None  # height and width of sliding windows
+    stride: tuple[int, int] | None = None
+    ratios: tuple[float, ...] | None = None  # several scales, averaged
+    flip: bool = False
+
+    def __post_init__(self) -> None:
+        if self.stride is not None and self.window is None:
+            raise ValueError("a stride needs a window")
+        for name, pair in (("window", self.window), ("stride", self.stride)):
+            if pair is not None and (len(pair) != 2 or min(pair) < 1):
+                raise ValueError(f"{name} needs a height and a width of at least 1, got {pair}")
+        if self.stride is not None and self.window is not None and any(s > w for s, w in zip(self.stride, self.window)):
+            raise ValueError(f"the stride must not be larger than the window, got {self.stride} and {self.window}")
+        if self.ratios is not None and (not self.ratios or min(self.ratios) <= 0):
+            raise ValueError(f"ratios needs scales above 0, got {self.ratios}")
+
+    @property
+    def changed(self) -> bool:
+        return self != Looks()
+
+
+def evaluate(
+    dense: DenseModel,
+    data: Pathlike,
+    *,
+    annotations: Pathlike | None = None,
+    split: str = "val",
+    limit: int = 0,
+    looks: Looks | None = None,
+    workers: int = 0,
+    folder: Pathlike | None = None,
+    accelerator: Any = None,
+    on_progress: Callable[[int, int], None] | None = None,
+) -> DenseEvaluation:
+    """Runs a model over a data set and measures it.
+
+    Detection: COCO's 12 numbers of boxes, and of masks where the model makes them. Semantic: mIoU, mean accuracy and
+    pixel accuracy at the masks' own size. Panoptic: PQ, SQ and RQ of all, things and stuff.
+
+    Args:
+        data: the root of COCO 2017's or ADE20K's layout, `embedded:scenes`, or with `annotations` the folder of images.
+        annotations: COCO-format JSON (panoptic: with its folder of PNGs beside it), or a folder of index masks, for
+            data in another layout.
+        split: "val" or "train".
+        limit: only the first images; 0: all.
+        looks: of segmenters.
+        folder: gets the results: `results.json`, or `panoptic.json` and `panoptic/`, or `index/`.
+        accelerator: of accelerate, when several processes share the work.
+        on_progress: called with the images this process has done and has to do.
+    """
+    if split not in SPLITS:
+        raise ValueError(f"split must be 'val' or 'train', got {split!r}")
+    if limit < 0:
+        raise ValueError(f"limit must be 0 (all images) or more, got {limit}")
+    if looks is not None and looks.changed and dense.task != SEMANTIC:
+        raise ValueError(f"{dense.name} does {dense.task}: windows, scales and flips are for semantic segmentation")
+    target = None if folder is None else Path(folder)
+    if target is not None:
+        target.mkdir(parents=True, exist_ok=True)
+    run = {SEMANTIC: _semantic, PANOPTIC: _panoptic}.get(dense.task, _detection)
+    source = _open(dense, data, annotations, split)
+    _check_classes(dense, source)
+    chosen = Selected(source, range(min(len(source), limit) if limit else len(source)))
+    samples = _Samples(dense, chosen, workers, accelerator, on_progress)
+    training = dense.model.training
+    dense.model.eval()
+    try:
+        with torch.inference_mode():
+            protocol, metrics, per_class = run(dense, source, samples, looks or Looks(), target, accelerator)
+    finally:
+        dense.model.train(training)
+    return DenseEvaluation(
+        model=dense.name,
+        task=dense.task,
+        data=str(data),
+        split=split if annotations is None else None,
+        images=len(chosen),
+        protocol=protocol,
+        metrics=metrics,
+        per_class=per_class,
+    )
+
+
+def data_of_run(weights: Pathlike, task: str) -> str:
+    """The folder of the data a training run held out; embedded scenes are drawn where they are not there yet."""
+    data = read_run(weights)[1].get("data")
+    if data is None:
+        raise ValueError(f"{weights} does not say which data it was trained on: give --data")
+    if data["path"] != EMBEDDED:
+        return str(data["path"])
+    scenes = data["scenes"]
+    look = look_of_scenes(data)
+    return str(
+        scenes_folder(
+            ScenesData(train=scenes["train"], val=scenes["val"], seed=scenes["seed"], look=look),
+            cache_dir(),
+            "ade" if task == SEMANTIC else "coco",
+        )
+    )
+
+
+# -------------------------------------------------------------------- data
+
+Source = CocoInstances | CocoPanoptic | SegmentationFolder
+
+
+def _open(dense: DenseModel, data: Pathlike, annotations: Pathlike | None, split: str) -> Source:
+    root = Path(data)
+    if not root.is_dir():
+        raise FileNotFoundError(f"data folder {root} does not exist")
+    if dense.task == SEMANTIC:
+        return _open_semantic(dense, root, annotations, split)
+    kind = "panoptic" if dense.task == PANOPTIC else "instances"
+    images = root if annotations is not None else root / f"{split}2017"
+    file = Path(annotations) if annotations is not None else root / "annotations" / f"{kind}_{split}2017.json"
+    if dense.task == PANOPTIC:
+        return CocoPanoptic(images, file, transforms=ToFloat())
+    return CocoInstances(images, file, masks=dense.task == INSTANCES, transforms=ToFloat())
+
+
+def _open_semantic(dense: DenseModel, root: Path, annotations: Pathlike | None, split: str) -> SegmentationFolder:
+    if annotations is not None:
+        return SegmentationFolder(root, Path(annotations), dense.classes.names, transforms=ToFloat())
+    lists = [file for file in (root / "classes.json", root / "objectInfo150.txt") if file.is_file()]
+    names: Sequence[str] = read_classes(lists[0]) if lists else dense.classes.names
+    if not lists and names != ADE20K:
+        raise FileNotFoundError(f"no class list in {root}: put classes.json there, or give --names")
+    return ade20k(root, SPLITS[split], classes=names, transforms=ToFloat())
+
+
+def _check_classes(dense: DenseModel, source: Source) -> None:
+    """Labels of model and data must mean the same."""
+    ours, theirs = dense.classes, tuple(source.classes)
+    things = getattr(source, "num_things", None)
+    if len(ours.names) != len(theirs) or (things is not None and things != ours.num_things):
+        said = "" if things is None else f" ({things} things)"
+        mine = "" if things is None else f" ({ours.num_things} things)"
+        raise ValueError(f"the data has {len(theirs)} classes{said}, {dense.name} {len(ours.names)}{mine}")
+    numbered = all(name == f"class {i}" for i, name in enumerate(ours.names))
+    # ADE20K's lists give a class several names and differ in which is first; COCO's are the same everywhere.
+    if dense.task != SEMANTIC and not numbered and ours.names != theirs:
+        first = next(i for i, (a, b) in enumerate(zip(ours.names, theirs)) if a != b)
+        raise ValueError(
+            f"class {first} is {ours.names[first]!r} for {dense.name} and {theirs[first]!r} in the data: the model was "
+            "made for other classes (--names FILE if only the names differ)"
+        )
+
+
+def _as_is(samples: list[Any]) -> list[Any]:
+    return samples
+
+
+class _Samples:
+    """This process's images and truths, one by one, as plain tensors."""
+
+    def __init__(
+        self,
+        dense: DenseModel,
+        dataset: Selected,
+        workers: int,
+        accelerator: Any,
+        on_progress: Callable[[int, int], None] | None,
+    ):
+        rank, world = (accelerator.process_index, accelerator.num_processes) if accelerator else (0, 1)
+        mine = shard(len(dataset), rank=rank, world=world)
+        self.total, self.on_progress = len(mine), on_progress
+        self.device = next(dense.model.parameters()).device
+        self.loader = DataLoader(dataset, batch_size=1, sampler=mine, num_workers=workers, collate_fn=_as_is)  # type: ignore[arg-type]
+
+    def __iter__(self) -> Iterator[tuple[Tensor, dict[str, Any]]]:
+        for done, ((image, target),) in enumerate(self.loader, start=1):
+            plain = {k: v.as_subclass(Tensor) if isinstance(v, Tensor) else v for k, v in target.items()}
+            yield image.as_subclass(Tensor).to(self.device, non_blocking=True), plain
+            if self.on_progress is not None:
+                self.on_progress(done, self.total)
+
+
+def _is_main(accelerator: Any) -> bool:
+    return accelerator is None or accelerator.process_index == 0
+
+
+# ------------------------------------------------------------------- tasks
+
+Outcome = tuple[str, dict[str, float], dict[str, dict[str, float]]]
+
+
+def _detection(
+    dense: DenseModel, source: Any, samples: _Samples, _: Looks, folder: Path | None, accelerator: Any
+) -> Outcome:
+    kinds = ("bbox", "segm") if dense.task == INSTANCES else ("bbox",)
+    metric = COCOAveragePrecision(source.classes, source.category_ids, kinds=kinds)
+    for image, target in samples:
+        (found,) = dense.model([image])
+        metric.update([{key: value.cpu() for key, value in found.items()}], [target])
+    metrics = metric.compute()
+    if folder is not None and _is_main(accelerator):
+        metric.save_results(folder / "results.json")
+    return f"COCO, {_input_size(dense)}", metrics, metric.per_class()
+
+
+def _input_size(dense: DenseModel) -> str:
+    config: Any = dense.model.config
+    return f"short side {config.min_size}, long at most {config.max_size}" if config.resize else "images as they are"
+
+
+def _panoptic(
+    dense: DenseModel, source: Any, samples: _Samples, _: Looks, folder: Path | None, accelerator: Any
+) -> Outcome:
+    metric = PanopticQuality([{"id": i, "isthing": i < source.num_things} for i in range(len(source.classes))])
+    writer = None if folder is None else PanopticWriter(folder / "panoptic", category_ids=source.category_ids)
+    for image, target in samples:
+        (found,) = dense.model([image])
+        found["panoptic"] = found["panoptic"].cpu()
+        if writer is not None:
+            writer.add(target["image_id"], found["panoptic"], found["segments_info"])
+        metric.update(
+            found["panoptic"], found["segments_info"], target["panoptic"], target["segments_info"],
+            name=f"image {target['image_id']}",
+        )  # fmt: skip
+    if accelerator is not None:
+        metric.reduce(accelerator)
+    if writer is not None and folder is not None:
+        annotations = _gathered(writer.annotations, accelerator)
+        if _is_main(accelerator):
+            writer.save(folder / "panoptic.json", annotations=sorted(annotations, key=lambda a: str(a["file_name"])))
+    result = metric.compute()
+    groups = {"": result["All"], "_things": result["Things"], "_stuff": result["Stuff"]}
+    metrics = {f"{name}{suffix}": values[name] for suffix, values in groups.items() for name in ("pq", "sq", "rq")}
+    occurs = (metric.counts[:, TP:].sum(1) > 0).tolist()
+    absent = dict.fromkeys(("pq", "sq", "rq"), math.nan)  # neither in the truth nor found
+    per_class = {
+        name: result["per_class"][label] if occurs[label] else absent for label, name in enumerate(source.classes)
+    }
+    return f"COCO panoptic, {_input_size(dense)}", metrics, per_class
+
+
+def _gathered(items: list[Any], accelerator: Any) -> list[Any]:
+    if accelerator is None or accelerator.num_processes == 1:
+        return items
+    shares: list[Any] = [None] * accelerator.num_processes
+    torch.distributed.all_gather_object(shares, items)
+    return [item for share in shares for item in share]
+
+
+def _semantic(
+    dense: DenseModel, source: Any, samples: _Samples, looks: Looks, folder: Path | None, accelerator: Any
+) -> Outcome:
+    test: Any = dense.model.config.test  # type: ignore[union-attr]
+    if looks.changed:
+        test = replace(
+            test,
+            window=looks.window or test.window,
+            stride=looks.stride or (None if looks.window else test.stride),
+            ratios=looks.ratios or test.ratios,
+            flip=looks.flip or test.flip,
+        )
+    metric = MeanIoU(len(source.classes), class_names=source.classes)
+    for image, target in samples:
+        labels = dense.model.segment(image, test=test)  # type: ignore[operator]
+        metric.update(labels, target["semantic"].to(labels.device), name=f"mask of {target['image_id']}")
+        if folder is not None:
+            path = folder / "index" / f"{target['image_id']}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            write_index_png(path, labels, reduce_zero_label=source.reduce_zero_label)
+    if accelerator is not None:
+        metric.reduce(accelerator)
+    result = metric.compute()
+    per_class = result.pop("per_class")
+    views = [f"windows of {test.window[0]} x {test.window[1]}" if test.window else "whole images"]
+    views += [f"resized to fit {test.scale[0]} x {test.scale[1]}"] if test.scale else []
+    views += [f"scales {', '.join(map(str, test.ratios))}"] if test.ratios != (1.0,) else []
+    views += ["with mirror images"] if test.flip else []
+    return ", ".join(views), result, {str(name): row for name, row in per_class.items()}

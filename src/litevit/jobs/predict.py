@@ -1,0 +1,277 @@
+"""Predictions of a classifier on image files, with the preprocessing its weights were published with."""
+
+import json
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from PIL import Image, ImageDraw, ImageFont, ImageOps, UnidentifiedImageError
+from timm.data import ImageNetInfo, create_transform
+from torch import Tensor, nn
+
+from litevit.checkpoints.files import Pathlike, read_metadata
+from litevit.checkpoints.published import Preprocessing, preprocessing
+from litevit.zoo import MODELS, create_model
+
+IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".jfif", ".avif"}
+MAX_ASPECT = 8  # a longer image is cut to this before it is resized; the centre crop is the same
+
+
+@dataclass(frozen=True)
+class Guess:
+    """One of the classes a model holds likely."""
+
+    index: int
+    name: str
+    probability: float
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """Most likely classes of one file, best first, or why there are none."""
+
+    path: str
+    guesses: tuple[Guess, ...] = ()
+    error: str | None = None
+
+
+def load_image(path: Pathlike) -> Image.Image:
+    """An image file as RGB, turned upright by its EXIF orientation; first frame, transparency on white.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: the file is truncated or no image.
+    """
+    path = Path(path)
+    try:
+        with Image.open(path) as file:
+            image = ImageOps.exif_transpose(file)
+            image.load()
+    except (FileNotFoundError, IsADirectoryError, PermissionError) as error:
+        raise type(error)(f"{path}: {error.strerror}") from None
+    except UnidentifiedImageError:
+        raise ValueError(f"{path} is not an image that can be read ({path.stat().st_size} bytes)") from None
+    except Image.DecompressionBombError as error:
+        raise ValueError(f"{path} is too large an image: {error}") from None
+    except Exception as error:  # decoders of damaged files raise OSError, SyntaxError, ValueError, struct.error, ...
+        raise ValueError(f"{path} is damaged or truncated: {error}") from None
+    return to_rgb(image)
+
+
+def to_rgb(image: Image.Image) -> Image.Image:
+    """Any mode as RGB: 16-bit greys are scaled to 8, transparency is laid on white."""
+    if image.mode.startswith("I;16") or image.mode == "I":
+        image = image.convert("I").point(lambda v: v / 256).convert("L")
+    elif image.mode == "F":
+        image = image.convert("L")
+    if image.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info:
+        image = image.convert("RGBA")
+        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
+    return image.convert("RGB")
+
+
+class Prepare:
+    """PIL image -> normalised (3, S, S) tensor, as the preprocessing says."""
+
+    def __init__(self, how: Preprocessing):
+        if not isinstance(how.size, int) or how.crop_pct is None:
+            raise ValueError(f"Preprocessing of a classifier needs one size and a crop, got {how}")
+        self.transform = create_transform(
+            (3, how.size, how.size),
+            interpolation=how.interpolation,
+            mean=how.mean,
+            std=how.std,
+            crop_pct=how.crop_pct,
+            crop_mode=how.crop_mode,
+        )
+
+    def __call__(self, image: Image.Image) -> Tensor:
+        image = to_rgb(image)
+        W, H = image.size
+        longest = MAX_ASPECT * min(W, H)
+        if max(W, H) > longest:
+            dw, dh = max(W - longest, 0) // 2, max(H - longest, 0) // 2
+            image = image.crop((dw, dh, W - dw, H - dh))
+        return self.transform(image)
+
+
+def class_names(num_classes: int) -> list[str]:
+    """ImageNet-1K's names for 1,000 classes, numbers otherwise."""
+    if num_classes != 1000:
+        return [f"class {i}" for i in range(num_classes)]
+    imagenet = ImageNetInfo()
+    return [imagenet.index_to_description(i) for i in range(1000)]
+
+
+def find_images(inputs: Iterable[Pathlike]) -> list[Path]:
+    """The files themselves, and what looks like an image below the folders, sorted."""
+    found: list[Path] = []
+    for item in map(Path, inputs):
+        if item.is_dir():
+            inside = sorted(p for p in item.rglob("*") if p.suffix.lower() in IMAGE_SUFFIXES and p.is_file())
+            if not inside:
+                raise FileNotFoundError(f"No images in the folder {item} ({', '.join(sorted(IMAGE_SUFFIXES))})")
+            found += inside
+        elif item.is_file():
+            found.append(item)
+        else:
+            raise FileNotFoundError(f"{item} does not exist")
+    if not found:
+        raise ValueError("Nothing to predict: give image files or folders")
+    return found
+
+
+@torch.no_grad()
+def predict(
+    model: nn.Module,
+    paths: Iterable[Pathlike],
+    how: Preprocessing,
+    *,
+    names: Sequence[str] | None = None,
+    top: int = 5,
+    batch_size: int = 16,
+) -> Iterator[Prediction]:
+    """Classifies image files; a file that cannot be read gives a `Prediction` with its error and stops nothing.
+
+    Args:
+        model: a classifier, on any device; it is put into evaluation mode.
+        paths: files.
+        how: preprocessing, such as `litevit.checkpoints.published.preprocessing("litv2_s")`.
+        names: class names; None takes ImageNet's for 1,000 classes.
+        top: how many classes per image.
+        batch_size: images at a time.
+
+    Raises:
+        ValueError: `top` or `batch_size` is less than 1.
+    """
+    if top < 1 or batch_size < 1:
+        raise ValueError(f"top and batch_size must be at least 1, got top={top}, batch_size={batch_size}")
+    model.eval()
+    device = next(model.parameters()).device
+    prepare = Prepare(how)
+    pending: list[tuple[str, Tensor | str]] = []
+    paths = list(paths)
+    for i, path in enumerate(paths):
+        try:
+            pending.append((str(path), prepare(load_image(path))))
+        except (ValueError, OSError) as error:
+            pending.append((str(path), str(error)))
+        if len(pending) < batch_size and i + 1 < len(paths):
+            continue
+        images = [item for _, item in pending if isinstance(item, Tensor)]
+        answers = iter(model(torch.stack(images).to(device)).float().softmax(-1).cpu() if images else ())
+        for name, item in pending:
+            if isinstance(item, str):
+                yield Prediction(name, error=item)
+                continue
+            probabilities = next(answers)
+            names = names or class_names(len(probabilities))
+            values, indices = probabilities.topk(min(top, len(probabilities)))
+            guesses = [Guess(int(k), names[int(k)], float(p)) for p, k in zip(values, indices)]
+            yield Prediction(name, tuple(guesses))
+        pending.clear()
+
+
+def load_classifier(
+    name: str | None, weights: Pathlike | None, *, num_classes: int | None = None
+) -> tuple[nn.Module, Preprocessing]:
+    """A classifier with its weights, and how its images are prepared.
+
+    Args:
+        name: model name; None: what the checkpoint of a training run says.
+        weights: None (random), `"official"`, a checkpoint file, or the folder of a training run.
+        num_classes: where it is not the model's own.
+    """
+    if weights is not None:
+        weights = _weights_file(weights)
+    recipe = {} if weights is None else json.loads(read_metadata(weights).get("recipe", "{}"))
+    overrides: dict[str, Any] = {}
+    how = None
+    if recipe and name in (None, recipe["model"]["name"]):
+        name, data = recipe["model"]["name"], recipe["data"]
+        overrides = {k: tuple(v) if isinstance(v, list) else v for k, v in recipe["model"]["overrides"].items()}
+        overrides["num_classes"] = data["num_classes"]
+        how = Preprocessing(
+            size=data["image_size"],
+            crop_pct=data["crop_pct"],
+            interpolation=data["eval_interpolation"],
+            mean=tuple(data["mean"]),
+            std=tuple(data["std"]),
+        )
+    if name is None:
+        raise ValueError(f"{weights} does not say which model it is of: give its name (--model)")
+    if name in MODELS and MODELS[name].task.name != "classification":
+        raise ValueError(f"{name} does {MODELS[name].task.name}; predict takes a classification model")
+    if num_classes is not None:
+        overrides["num_classes"] = num_classes
+    model = create_model(name, weights=None if weights is None else str(weights), **overrides).eval()
+    return model, how or preprocessing(name)
+
+
+def recorded_classes(weights: Pathlike) -> list[str] | None:
+    """Class names that a training run has kept with its best weights (file or folder); None: there are none."""
+    return json.loads(read_metadata(_weights_file(weights)).get("classes", "null"))
+
+
+def _weights_file(weights: Pathlike) -> Pathlike:
+    if not Path(weights).is_dir():
+        return weights
+    file = Path(weights) / "best.safetensors"
+    if not file.is_file():
+        raise FileNotFoundError(f"{weights} is not the folder of a finished training run: no {file.name}")
+    return file
+
+
+def to_json(predictions: Iterable[Prediction]) -> str:
+    """A list of objects with `path` and `guesses` (index, name, probability) or `error`."""
+    rows = []
+    for prediction in predictions:
+        row = asdict(prediction)
+        rows.append({k: v for k, v in row.items() if v is not None and not (k == "guesses" and prediction.error)})
+    return json.dumps(rows, indent=1, ensure_ascii=False)
+
+
+def draw(prediction: Prediction, folder: Pathlike, *, name: str | None = None, width: int = 480) -> Path:
+    """Writes the picture with bars of its classes below to `folder`; returns the file.
+
+    Args:
+        name: file name without suffix; None takes the image's.
+        width: of the picture, in pixels.
+    """
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    image = load_image(prediction.path)
+    height = min(max(round(image.height * width / image.width), 1), 3 * width)
+    row = 26
+    page = Image.new("RGB", (width, height + row * len(prediction.guesses) + 8), "white")
+    page.paste(image.resize((width, height), Image.Resampling.BICUBIC))
+    pen, font = ImageDraw.Draw(page), ImageFont.load_default(14)
+    for i, guess in enumerate(prediction.guesses):
+        y = height + 6 + i * row
+        pen.rectangle((0, y, round(guess.probability * (width - 1)), y + row - 4), fill=(190, 215, 240))
+        pen.text((6, y + 2), f"{100 * guess.probability:5.1f} %  {guess.name.split(';')[0]}", fill="black", font=font)
+    target = folder / f"{name or Path(prediction.path).stem}.png"
+    temporary = target.with_name(f".{target.name}.tmp")
+    try:
+        page.save(temporary, format="PNG")
+        temporary.replace(target)
+    except OSError as error:
+        raise OSError(f"Cannot write {target}: {error.strerror or error}. The picture was not kept.") from None
+    finally:
+        temporary.unlink(missing_ok=True)
+    return target
+
+
+def draw_all(predictions: Iterable[Prediction], folder: Pathlike) -> list[Path]:
+    """`draw` for every prediction without an error; files of the same name get a number."""
+    written: list[Path] = []
+    used: dict[str, int] = {}
+    for prediction in predictions:
+        if prediction.error:
+            continue
+        stem = Path(prediction.path).stem
+        used[stem] = used.get(stem, 0) + 1
+        written.append(draw(prediction, folder, name=stem if used[stem] == 1 else f"{stem}-{used[stem]}"))
+    return written

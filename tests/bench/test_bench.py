@@ -1,0 +1,285 @@
+"""litevit bench: what it measures with, and that a case which cannot run leaves the table standing."""
+
+import json
+
+import pytest
+import torch
+from torch._inductor.exc import InvalidCxxCompiler
+
+from litevit.bench import layers as bench_layers
+from litevit.bench import models as bench_models
+from litevit.bench import report as bench_report
+from litevit.bench import timing as timing
+from litevit.bench.plots import plot_ops
+from litevit.bench.timing import Timing
+from litevit.cli import main
+from litevit.ops import linear
+from litevit.zoo import create_backbone, create_model
+
+
+@pytest.fixture
+def small(monkeypatch):
+    """LITv2-S with little in it: what is measured does not matter here."""
+    build = bench_models._build
+
+    def build_small(name, size, features):
+        if name != "litv2_s":
+            return build(name, size, features)
+        make = create_backbone if features else create_model
+        return make(name, embed_dim=32, depths=(1, 1, 1, 1), num_heads=(1, 2, 4, 8))
+
+    monkeypatch.setattr(bench_models, "_build", build_small)
+    monkeypatch.setattr(timing, "product_rate", lambda *arguments: 1e9)
+
+
+def test_turns_are_interleaved():
+    order = []
+    cases = {name: (lambda name=name: order.append(name)) for name in ("a", "b")}
+    timed = timing.interleave(cases, rounds=3, min_seconds=0)
+    assert order == ["a", "b", "a", "b", "b", "a", "a", "b"]  # one call to see how long it takes, then there and back
+    assert [len(t.wall) for t in timed.values()] == [3, 3]
+
+
+def test_ratio_is_within_a_turn():
+    fast, slow = Timing(wall=[1.0, 10.0, 1.0]), Timing(wall=[2.0, 20.0, 2.0])  # the second turn was disturbed
+    assert timing.speedup(fast, slow) == 2
+    assert fast.median() == 1
+
+
+def test_peak_memory_counts_what_lives():
+    def run():
+        a = torch.zeros(1000)
+        b = a + 1
+        del a
+        return b.view(10, 100) * 2
+
+    assert timing.peak_bytes(run) == 8000
+
+
+@pytest.mark.skipif(not torch.backends.mkldnn.is_available(), reason="PyTorch was built without oneDNN")
+def test_peak_memory_of_weights_in_onednns_order(monkeypatch):
+    monkeypatch.setattr(linear, "ONEDNN_PRODUCTS", True)
+    layer, x = torch.nn.Linear(16, 16).requires_grad_(False), torch.randn(64, 16)
+    linear.pack_when_used(layer.weight)
+    with torch.no_grad():
+        assert timing.peak_bytes(lambda: linear.linear(layer, x)) >= 4 * 64 * 16
+
+
+def test_out_of_memory_halves_the_batch():
+    def make(batch):
+        def run():
+            if batch > 3:
+                raise torch.OutOfMemoryError("out of memory")
+
+        return run
+
+    notes = []
+    case = bench_report.prepare(make, 8, "model", notes)
+    assert case.batch == 2
+    assert notes == [
+        "model: out of memory at batch 8, halved to 4.",
+        "model: out of memory at batch 4, halved to 2.",
+    ]
+
+
+def test_no_compiler_leaves_the_case_out():
+    def make(batch):
+        def run():
+            raise RuntimeError("No working C++ compiler found in config")
+
+        return run
+
+    notes = []
+    assert bench_report.prepare(make, 8, "model", notes) is None
+    assert "no working compiler" in notes[0]
+
+
+def test_peers():
+    notes = []
+    assert bench_models.resolve_peers("convnext_tiny,convnext_tinny,none", notes) == ["convnext_tiny"]
+    assert "convnext_tinny" in notes[0]
+    assert "convnext_tiny" in notes[0].split("Did you mean")[1]
+
+
+@pytest.mark.parametrize("name", [name for name in bench_models.PEERS if name != "none"])
+def test_every_named_peer_is_in_timm(name):
+    notes = []
+    assert len(bench_models.resolve_peers(name, notes)) == len(bench_models.PEERS[name])
+    assert not notes
+
+
+def test_models_from_the_command_line(small, tmp_path, capsys):
+    options = "--models litv2_s --peers resnet10t,no_such_model --size 64 --batch 1 --rounds 1 --no-compile"
+    assert main(["bench", "models", *options.split(), "--device", "cpu", "--out", str(tmp_path)]) == 0
+    shown = capsys.readouterr().out
+    assert "litv2_s" in shown
+    assert "Unknown peer 'no_such_model'" in shown
+    content = json.loads((tmp_path / "models.json").read_text())
+    assert [row["model"] for row in content["rows"]] == ["litv2_s", "resnet10t"]
+    ours, peer = content["rows"]
+    assert ours["x resnet10t"] == pytest.approx(1 / peer["x litv2_s"])
+    assert ours["peak_mb"] > 0
+    assert content["environment"]["torch"] == torch.__version__
+    assert (tmp_path / "models.csv").read_text().count("\n") == 3
+
+
+def test_training_step_runs(small):
+    report = bench_models.measure_models(
+        ["litv2_s"],
+        "none",
+        size=(64, 64),
+        batch=2,
+        modes=("eager",),
+        training=True,
+        device="cpu",
+        rounds=1,
+        min_seconds=0,
+    )
+    assert report.rows[0]["images_per_s"] > 0
+
+
+def test_attention_measures_every_kind():
+    report = bench_layers.measure_attention(dim=64, num_heads=2, sides=(14,), rounds=1, min_seconds=0, device="cpu")
+    assert not report.notes
+    assert {row["layer"].split()[0] for row in report.rows} == {
+        "full",
+        "windows",
+        "shifted",
+        "spatial",
+        "HiLo",
+        "CSA",
+        "RASA",
+    }
+
+
+def test_ops_measures_every_operator(monkeypatch, tmp_path):
+    pytest.importorskip("matplotlib", reason="matplotlib is not installed: no plots")
+    monkeypatch.setattr(torch, "compile", lambda function, **options: function)  # half a minute for nothing here
+    report = bench_layers.measure_ops(batch=1, rounds=1, min_seconds=0, device="cpu")
+    assert not report.notes
+    rows = {(row["op"].split()[0], row["backend"], row["direction"]) for row in report.rows}
+    for op, backend in (
+        ("deformable", "gather"),
+        ("deformable", "taps"),
+        ("window", "bmm"),
+        ("Conv-FFN", "blocked (inference)"),
+        ("MLP", "blocked (inference)"),
+        ("CSA", "strips (inference)"),
+        ("dilated", "torch"),
+        ("segmentation", "strips"),
+    ):
+        assert (op, backend, "forward") in rows
+        assert ((op, backend, "forward + backward") in rows) != ("inference" in backend)
+    assert all(row["x reference"] > 0 for row in report.rows)
+    plot_ops(report, tmp_path / "ops.png")
+    assert (tmp_path / "ops.png").stat().st_size > 10_000
+
+
+def test_no_memory_halves_the_batch_in_the_table(small, monkeypatch):
+    build = bench_models._build
+
+    def build_hungry(name, size, features):
+        model = build(name, size, features)
+        forward = model.forward
+
+        def hungry(images):
+            if len(images) > 2:
+                raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes.")
+            return forward(images)
+
+        model.forward = hungry
+        return model
+
+    monkeypatch.setattr(bench_models, "_build", build_hungry)
+    report = bench_models.measure_models(
+        ["litv2_s"], "resnet10t", size=(64, 64), modes=("eager",), device="cpu", rounds=1, min_seconds=0
+    )
+    assert [row["batch"] for row in report.rows] == [2, 2]
+    assert "litv2_s fp32 eager: out of memory at batch 4, halved to 2." in report.notes
+
+
+def test_no_compiler_leaves_the_eager_rows(small, monkeypatch):
+    def compile_without_compiler(model, **options):
+        def run(images):
+            raise InvalidCxxCompiler
+
+        return run
+
+    monkeypatch.setattr(torch, "compile", compile_without_compiler)
+    report = bench_models.measure_models(
+        ["litv2_s"], "none", size=(64, 64), batch=1, device="cpu", rounds=1, min_seconds=0
+    )
+    assert [row["mode"] for row in report.rows] == ["eager"]
+    assert report.notes == ["litv2_s fp32 compiled: torch.compile found no working compiler (CXX, else g++), left out."]
+
+
+def test_windows_of_four(small):
+    assert bench_models._build("litv2_s_ws4", (64, 64), True).config.window_sizes == (0, 0, 4, 1)
+    report = bench_models.measure_models(
+        ["litv2_s_ws4"], "none", size=(64, 96), batch=1, modes=("eager",), features=True, device="cpu", rounds=1
+    )
+    assert report.rows[0]["model"] == "litv2_s_ws4"
+
+
+def test_scaling(small):
+    report = bench_models.measure_scaling(["litv2_s"], "none", sizes=(64, 96), rounds=1, device="cpu")
+    assert [row["size"] for row in report.rows] == [64, 96]
+    assert report.title == "scaling_size"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["models", "--models", "litv2_z"], "Unknown model 'litv2_z'"),
+        (["models", "--models", "lit_s_ws4"], "Unknown model 'lit_s_ws4'"),
+        (["models", "--device", "tpu"], "device 'tpu' is not here"),
+        (["attention", "--device", "tpu:1"], "device 'tpu:1' is not here"),
+        (["models", "--batch", "0", "--device", "cpu"], "batch must be at least 1"),
+        (["models", "--no-eager", "--no-compile"], "leave nothing to measure"),
+        (["speed"], "Unknown benchmark 'speed'"),
+    ],
+)
+def test_wrong_input_is_one_line(arguments, message, capsys):
+    assert main(["bench", *arguments]) == 2
+    assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["models", "--rounds", "0"], "rounds must be at least 1, got 0"),
+        (["models", "--models"], "models needs at least one value"),
+        (["models", "--models", "nosuch"], "litevit list"),
+        (["attention", "--batch", "0"], "batch must be at least 1, got 0"),
+        (["attention", "--sides", "14", "0"], "sides must be at least 1, got 0"),
+        (["attention", "--heads", "5"], "dim must be a multiple of heads"),
+        (["ops", "--batch", "-1"], "batch must be at least 1, got -1"),
+        (["scaling", "--sizes", "64", "16"], "sizes must be at least 32, got 16"),
+        (["scaling", "--over", "batch", "--batches", "0"], "batches must be at least 1, got 0"),
+        (["scaling", "--rounds", "-2"], "rounds must be at least 1, got -2"),
+    ],
+)
+def test_wrong_numbers_are_refused_before_anything_is_measured(arguments, message, monkeypatch, capsys):
+    monkeypatch.setattr(timing, "interleave", lambda *args, **options: pytest.fail("measured"))
+    monkeypatch.setattr(timing, "product_rate", lambda *args, **options: pytest.fail("measured"))
+    assert main(["bench", *arguments]) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_a_folder_that_cannot_be_written_is_refused_first(tmp_path, monkeypatch, capsys):
+    (tmp_path / "file").write_text("")
+    monkeypatch.setattr(timing, "product_rate", lambda *args, **options: pytest.fail("measured"))
+    for out in (tmp_path / "file", tmp_path / "file" / "below"):
+        assert main(["bench", "models", "--out", str(out)]) == 2
+        assert "--out must be a folder that can be written to" in capsys.readouterr().err
+
+
+def test_one_turn_has_no_spread():
+    assert Timing([1.0], [1.0]).spread() is None
+    assert bench_report._cell("spread", None) == "-"
+
+
+def test_without_kernels_the_table_says_so(monkeypatch):
+    monkeypatch.setattr(timing, "runs_here", lambda: True)
+    monkeypatch.setattr(timing.kernels, "available", lambda: False)
+    assert "C++ kernels did not run" in timing.environment(torch.device("cpu"))["warning"]
