@@ -32,6 +32,7 @@ ALLOWED: dict[str, set[str]] = {
     "bench": {*ZOO, "models", "checkpoints", "optimize", "bench"},
     "adapters": {*ZOO, "models", "checkpoints", "jobs", "adapters"},
 }
+ANYTHING = {"cli", "__init__", "__main__"}
 # What model code may import besides the standard library and torch.
 MODEL_LIBRARIES = {"torch", "torchvision", "timm", "numpy", "triton"}
 
