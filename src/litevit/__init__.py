@@ -25,6 +25,7 @@ __all__ = [
     "list_models",
     "load_weights",
     "optimize_for_inference",
+    "optimize_for_training",
 ]
 
 _SUBMODULES = (
@@ -45,10 +46,8 @@ _SUBMODULES = (
 
 def __getattr__(name: str) -> Any:
     """Subpackages and tools are imported on first use, so that `import litevit` stays light."""
-    if name == "optimize_for_inference":
-        from litevit.optimize.inference import optimize_for_inference
-
-        return optimize_for_inference
+    if name in ("optimize_for_inference", "optimize_for_training"):
+        return getattr(importlib.import_module("litevit.optimize"), name)
     if name in _SUBMODULES:
         return importlib.import_module(f"litevit.{name}")
     raise AttributeError(f"module 'litevit' has no attribute {name!r}")

@@ -41,7 +41,7 @@ class TimmInterface:
         self.head_hidden_size = self.num_features
         self.head_drop = nn.Dropout(drop_rate)
         self._set_pooling(self.poolings[0] if global_pool is None else global_pool)
-        trunk = "backbone.trunk.layers" if hasattr(backbone, "trunk") else "backbone.stages"
+        trunk = "backbone.stages"
         self.feature_info = [
             {"num_chs": spec.channels, "reduction": spec.stride, "module": f"{trunk}.{i}"}
             for i, spec in enumerate(backbone.features)
@@ -73,15 +73,12 @@ class TimmInterface:
 
     def group_matcher(self, coarse: bool = False) -> dict[str, Any]:
         """Patterns that tell timm the depth of a parameter (layer-wise learning rates)."""
-        if hasattr(self.backbone, "trunk"):
-            stem, stage, entry = r"^backbone\.trunk\.patch_embed", r"^backbone\.trunk\.layers\.(\d+)", "downsample"
-        else:
-            stem, stage, entry = r"^backbone\.(?:stages\.0\.embed|pos_embeds)", r"^backbone\.stages\.(\d+)", "embed"
+        stem, stage = r"^backbone\.(?:embeds\.0|positions)", r"^backbone\.(?:stages|embeds)\.(\d+)"
         if coarse:
             return {"stem": stem, "blocks": stage}
         blocks = [
-            (rf"{stage}\.{entry}", (0,)),
-            (rf"{stage}\.blocks\.(\d+)", None),
+            (r"^backbone\.embeds\.(\d+)", (0,)),
+            (r"^backbone\.stages\.(\d+)\.blocks\.(\d+)", None),
             (r"^(?:backbone\.cls_token|backbone\.out_norms|norm|cls_token|class_blocks)", (99999,)),
         ]
         return {"stem": stem, "blocks": blocks}
@@ -167,7 +164,7 @@ class TimmTokenClassifier(TimmInterface, Classifier):
     poolings = ("token", "avg", "")
 
     def _maps_and_features(self, x: Tensor) -> tuple[tuple[Tensor, ...], Tensor]:
-        maps, class_token = self.backbone.forward_class_token(x)  # type: ignore[operator]
+        maps, class_token = self.backbone(x, class_token=True)  # type: ignore[operator]
         patches = maps[-1].flatten(2).transpose(1, 2)
         return maps, torch.cat([class_token[:, None], patches], 1)
 
@@ -248,7 +245,7 @@ def build(
 
 
 def _stem(model: nn.Module) -> str:
-    return "backbone.trunk.patch_embed.proj" if hasattr(model.backbone, "trunk") else "backbone.stages.0.embed.proj"
+    return "backbone.embeds.0.proj"
 
 
 def _cfg(name: str) -> dict[str, Any]:

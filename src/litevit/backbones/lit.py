@@ -10,18 +10,18 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
-import torch.nn.functional as F
-from timm.layers import DropPath
 from torch import Tensor, nn
 
 from litevit.layers.attention import Attention, RelativeAttention
-from litevit.layers.compiled_norm import add_and_norm
+from litevit.layers.block import AttentionBlock, FeedForwardBlock
 from litevit.layers.deformable_merging import DeformableTokenMerging
 from litevit.layers.features import FeatureSpec
 from litevit.layers.mlp import MLP
 from litevit.layers.out_norms import OutNorms, build_out_norms
 from litevit.layers.patch_embed import LinearMerging, PatchEmbed
-from litevit.layers.stage import Stage, check_config, check_images
+from litevit.layers.position import AbsolutePosition
+from litevit.layers.stage import Stage, check_config
+from litevit.ops.grid import check_images, pad_images
 
 # Nominal image sizes the relative tables of each flavour are made for (grids: size // 16 and size // 32).
 TABLE_SIZE: dict[str, int] = {"none": 224, "detection": 800, "segmentation": 512}
@@ -48,47 +48,12 @@ class LITConfig:
     out_norms: OutNorms = "none"
 
 
-class MLPBlock(nn.Module):
-    """x + MLP(LN(x)): the block of the early stages. The only norm keeps the official name `norm2`."""
-
-    def __init__(self, dim: int, *, mlp_ratio: int, drop_path: float, norm_eps: float):
-        super().__init__()
-        self.norm2 = nn.LayerNorm(dim, eps=norm_eps)
-        self.mlp = MLP(dim, dim * mlp_ratio)
-        self.drop_path = DropPath(drop_path) if drop_path > 0 else nn.Identity()
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Args: x: (B, H, W, C) or (B, L, C). Returns: as x."""
-        if isinstance(self.drop_path, nn.Identity):
-            return self.mlp(self.norm2(x), residual=x)  # one pass less over the map
-        return x + self.drop_path(self.mlp(self.norm2(x)))
-
-
-class AttentionBlock(nn.Module):
-    """Pre-norm Transformer block: x + MSA(LN(x)), then x + MLP(LN(x))."""
-
-    def __init__(self, dim: int, attn: Attention, *, mlp_ratio: int, drop_path: float, norm_eps: float):
-        super().__init__()
-        self.norm1 = nn.LayerNorm(dim, eps=norm_eps)
-        self.attn = attn
-        self.norm2 = nn.LayerNorm(dim, eps=norm_eps)
-        self.mlp = MLP(dim, dim * mlp_ratio)
-        self.drop_path = DropPath(drop_path) if drop_path > 0 else nn.Identity()
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Args: x: (B, H, W, C) or (B, L, C). Returns: as x."""
-        x, normed = add_and_norm(self.norm2, x, self.drop_path(self.attn(self.norm1(x))))
-        if isinstance(self.drop_path, nn.Identity):
-            return self.mlp(normed, residual=x)  # one pass less over the map
-        return x + self.drop_path(self.mlp(normed))
-
-
 class LIT(nn.Module):
     """LIT backbone.
 
     Attributes:
         features: channels and stride of each map.
-        has_class_token: whether `forward_class_token` is there.
+        has_class_token: whether `forward(..., class_token=True)` is there.
     """
 
     def __init__(self, config: LITConfig):
@@ -116,7 +81,6 @@ class LIT(nn.Module):
             raise ValueError(f"LIT: sr_ratios > 1 need position='absolute', got sr_ratios={c.sr_ratios}")
         self.config = config
         self.has_class_token = c.class_token
-        self.grad_checkpointing = False
         self.features = tuple(FeatureSpec(dim, c.patch_size * 2**i) for i, dim in enumerate(c.embed_dims))
         table_size = c.table_size or (TABLE_SIZE[c.out_norms] if c.position == "relative" else 224)
         if table_size < 8 * c.patch_size:
@@ -124,15 +88,16 @@ class LIT(nn.Module):
         self.grids = tuple((table_size // f.stride, table_size // f.stride) for f in self.features)
 
         rates = torch.linspace(0, c.drop_path_rate, sum(c.depths), device="cpu").tolist()
-        stages = []
-        for i in range(4):
-            blocks = [self._block(i, rates.pop(0)) for _ in range(c.depths[i])]
-            stages.append(Stage(self._entry(i), blocks))
-        self.stages = nn.ModuleList(stages)
+        self.embeds = nn.ModuleList(self._entry(i) for i in range(4))
+        self.stages = nn.ModuleList(
+            Stage([self._block(i, rates.pop(0)) for _ in range(depth)]) for i, depth in enumerate(c.depths)
+        )
         if c.position == "absolute":
             # The table of stage 4 has a first row for the class token, whether or not there is one.
-            lengths = [h * w + (i == 3) for i, (h, w) in enumerate(self.grids)]
-            self.pos_embeds = nn.ParameterList(torch.empty(1, n, d) for n, d in zip(lengths, c.embed_dims))
+            self.positions = nn.ModuleList(
+                AbsolutePosition(dim, grid_size=grid, class_row=i == 3)
+                for i, (dim, grid) in enumerate(zip(c.embed_dims, self.grids))
+            )
         if c.class_token:
             self.cls_token = nn.Parameter(torch.empty(1, 1, c.embed_dims[-1]))
         # LIT-Ti and PVT hand out their maps as they are, in every flavour.
@@ -154,15 +119,16 @@ class LIT(nn.Module):
 
     def _block(self, i: int, drop_path: float) -> nn.Module:
         c = self.config
-        dim, ratio = c.embed_dims[i], c.mlp_ratios[i]
+        dim = c.embed_dims[i]
+        mlp = MLP(dim, dim * c.mlp_ratios[i])
         if not c.attention[i]:
-            return MLPBlock(dim, mlp_ratio=ratio, drop_path=drop_path, norm_eps=c.norm_eps)
+            return FeedForwardBlock(dim, mlp, drop_path=drop_path, norm_eps=c.norm_eps)
         attn = (
             RelativeAttention(dim, num_heads=c.num_heads[i], grid_size=self.grids[i])
             if c.position == "relative"
             else Attention(dim, num_heads=c.num_heads[i], sr_ratio=c.sr_ratios[i])
         )
-        return AttentionBlock(dim, attn, mlp_ratio=ratio, drop_path=drop_path, norm_eps=c.norm_eps)
+        return AttentionBlock(dim, attn, mlp, drop_path=drop_path, norm_eps=c.norm_eps)
 
     @torch.no_grad()
     def init_weights(self) -> None:
@@ -172,64 +138,49 @@ class LIT(nn.Module):
                 nn.init.trunc_normal_(module.weight, std=0.02)
                 if module.bias is not None:
                     nn.init.zeros_(module.bias)
-            elif isinstance(module, DeformableTokenMerging):
-                module.reset_offset()
-        for table in self.no_weight_init_tables():
-            nn.init.trunc_normal_(table, std=0.02)
-
-    def no_weight_init_tables(self) -> list[nn.Parameter]:
-        """Position tables and the class token."""
-        tables = list(self.pos_embeds) if self.config.position == "absolute" else []
-        return [*tables, self.cls_token] if self.has_class_token else tables
+        for module in self.modules():  # a convolution in the official code
+            if isinstance(module, DeformableTokenMerging):
+                module.reset_parameters()
+        if self.has_class_token:
+            nn.init.trunc_normal_(self.cls_token, std=0.02)
 
     def set_grad_checkpointing(self, enable: bool = True) -> None:
         """Recompute each block in the backward pass instead of storing its activations."""
-        self.grad_checkpointing = enable
+        for stage in self.stages:
+            stage.grad_checkpointing = enable  # type: ignore[assignment]
 
-    def _add_position(self, x: Tensor, i: int) -> Tensor:
-        """Args: x: (B, H, W, C) of stage i. The table is resized (bilinear) to another grid than its own."""
-        _, H, W, C = x.shape
-        table = self.pos_embeds[i]
-        if i == 3:
-            table = table[:, 1:]  # the first row belongs to the class token
-        table = table.view(1, *self.grids[i], C)
-        if torch.compiler.is_exporting() or (H, W) != self.grids[i]:
-            table = F.interpolate(table.permute(0, 3, 1, 2), size=(H, W), mode="bilinear").permute(0, 2, 3, 1)
-        return x + table
+    def forward(
+        self, images: Tensor, class_token: bool = False
+    ) -> tuple[Tensor, ...] | tuple[tuple[Tensor, ...], Tensor]:
+        """
+        Args:
+            images: (B, in_chans, H, W), normalised, H and W >= 32.
+            class_token: return it as well; only with `LITConfig.class_token`.
 
-    def _forward(self, images: Tensor) -> tuple[tuple[Tensor, ...], Tensor | None]:
+        Returns:
+            The maps, 4 x (B, C_i, H_i, W_i); or the maps and the class token, (B, C_4).
+        """
         p = self.config.patch_size
         pads = self.config.position == "relative"  # LIT-Ti and PVT drop what does not fill a patch, LIT-S/M/B pad
         check_images("LIT", images, in_chans=self.config.in_chans, least=7 * p + 1 if pads else 8 * p)
-        if pads:
-            H, W = images.shape[-2:]
-            if torch.compiler.is_compiling() or H % p or W % p:
-                images = F.pad(images, (0, (W + p - 1) // p * p - W, 0, (H + p - 1) // p * p - H))
-        x = images.permute(0, 2, 3, 1)
-        maps, class_token = [], None
-        for i, stage in enumerate(self.stages):
-            x = stage.embed(x)  # type: ignore[operator]
+        if class_token and not self.has_class_token:
+            raise ValueError("LIT: this backbone has no class token; its config needs class_token=True")
+        x = (pad_images(images, p) if pads else images).permute(0, 2, 3, 1)
+        maps, token = [], None
+        for i, (embed, stage, out_norm) in enumerate(zip(self.embeds, self.stages, self.out_norms)):
+            x = embed(x)
             B, H, W, C = x.shape
+            with_token = self.has_class_token and i == 3
             if self.config.position == "absolute":
-                x = self._add_position(x, i)
-            if self.has_class_token and i == 3:
-                class_token = (self.cls_token + self.pos_embeds[3][:, :1]).expand(B, -1, -1)
-                x = torch.cat([class_token, x.reshape(B, H * W, C)], 1)
-            x = stage.run_blocks(x, recompute=self.grad_checkpointing)  # type: ignore[operator]
-            if self.has_class_token and i == 3:
-                class_token, x = x[:, 0], x[:, 1:].view(B, H, W, C)
-            maps.append(self.out_norms[i](x).permute(0, 3, 1, 2))
-        return tuple(maps), class_token
-
-    def forward(self, images: Tensor) -> tuple[Tensor, ...]:
-        """Args: images: (B, in_chans, H, W), normalised, H and W >= 32. Returns: 4 x (B, C_i, H_i, W_i)."""
-        return self._forward(images)[0]
-
-    def forward_class_token(self, images: Tensor) -> tuple[tuple[Tensor, ...], Tensor]:
-        """As `forward`, and the class token (B, C_4). Only with `class_token=True`."""
-        maps, class_token = self._forward(images)
-        assert class_token is not None
-        return maps, class_token
+                x = self.positions[i](x, self.cls_token) if with_token else self.positions[i](x)
+            x = stage(x)
+            if with_token:
+                token, x = x[:, 0], x[:, 1:].view(B, H, W, C)
+            maps.append(out_norm(x).permute(0, 3, 1, 2))
+        if class_token:
+            assert token is not None
+            return tuple(maps), token
+        return tuple(maps)
 
 
 LIT_TI = LITConfig(

@@ -8,18 +8,17 @@ Shapes: B batch, H x W grid, C channels. The stream is BHWC.
 from dataclasses import dataclass, replace
 
 import torch
-import torch.nn.functional as F
-from timm.layers import DropPath
 from torch import Tensor, nn
 
-from litevit.layers.compiled_norm import add_and_norm
+from litevit.layers.block import AttentionBlock, FeedForwardBlock
 from litevit.layers.conv_ffn import ConvFFN
 from litevit.layers.deformable_merging import DeformableTokenMerging
 from litevit.layers.features import FeatureSpec
 from litevit.layers.hilo import HiLo
 from litevit.layers.out_norms import OutNorms, build_out_norms
 from litevit.layers.patch_embed import PatchEmbed
-from litevit.layers.stage import Stage, check_config, check_images
+from litevit.layers.stage import Stage, check_config
+from litevit.ops.grid import check_images, pad_images
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,41 +35,6 @@ class LITv2Config:
     in_chans: int = 3
     drop_path_rate: float = 0.0
     out_norms: OutNorms = "none"
-
-
-class ConvFFNBlock(nn.Module):
-    """x + ConvFFN(LN(x)): the block of the early stages. The only norm keeps the official name `norm2`."""
-
-    def __init__(self, dim: int, *, mlp_ratio: int, drop_path: float):
-        super().__init__()
-        self.norm2 = nn.LayerNorm(dim, eps=1e-5)
-        self.mlp = ConvFFN(dim, dim * mlp_ratio)
-        self.drop_path = DropPath(drop_path) if drop_path > 0 else nn.Identity()
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Args: x: (B, H, W, C). Returns: (B, H, W, C)."""
-        if isinstance(self.drop_path, nn.Identity):
-            return self.mlp(self.norm2(x), residual=x)  # one pass less over the map
-        return x + self.drop_path(self.mlp(self.norm2(x)))
-
-
-class HiLoBlock(nn.Module):
-    """x + HiLo(LN(x)), then x + ConvFFN(LN(x))."""
-
-    def __init__(self, dim: int, attn: HiLo, *, mlp_ratio: int, drop_path: float):
-        super().__init__()
-        self.norm1 = nn.LayerNorm(dim, eps=1e-5)
-        self.attn = attn
-        self.norm2 = nn.LayerNorm(dim, eps=1e-5)
-        self.mlp = ConvFFN(dim, dim * mlp_ratio)
-        self.drop_path = DropPath(drop_path) if drop_path > 0 else nn.Identity()
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Args: x: (B, H, W, C). Returns: (B, H, W, C)."""
-        x, normed = add_and_norm(self.norm2, x, self.drop_path(self.attn(self.norm1(x))))
-        if isinstance(self.drop_path, nn.Identity):
-            return self.mlp(normed, residual=x)  # one pass less over the map
-        return x + self.drop_path(self.mlp(normed))
 
 
 class LITv2(nn.Module):
@@ -91,29 +55,28 @@ class LITv2(nn.Module):
             drop_path_rate=c.drop_path_rate,
         )
         self.config = config
-        self.grad_checkpointing = False
         dims = [c.embed_dim * 2**i for i in range(4)]
         self.features = tuple(FeatureSpec(dim, c.patch_size * 2**i) for i, dim in enumerate(dims))
         rates = torch.linspace(0, c.drop_path_rate, sum(c.depths), device="cpu").tolist()
-        stages = []
-        for i, dim in enumerate(dims):
-            blocks = [self._block(i, dim, rates.pop(0)) for _ in range(c.depths[i])]
-            embed = (
-                PatchEmbed(c.in_chans, dim, patch_size=c.patch_size)
-                if i == 0
-                else DeformableTokenMerging(dims[i - 1], dim)
-            )
-            stages.append(Stage(embed, blocks))
-        self.stages = nn.ModuleList(stages)
+        self.embeds = nn.ModuleList(
+            PatchEmbed(c.in_chans, dim, patch_size=c.patch_size)
+            if i == 0
+            else DeformableTokenMerging(dims[i - 1], dim)
+            for i, dim in enumerate(dims)
+        )
+        self.stages = nn.ModuleList(
+            Stage([self._block(i, dim, rates.pop(0)) for _ in range(c.depths[i])]) for i, dim in enumerate(dims)
+        )
         self.out_norms = build_out_norms(c.out_norms, dims)
         self.init_weights()
 
     def _block(self, i: int, dim: int, drop_path: float) -> nn.Module:
         c = self.config
+        mlp = ConvFFN(dim, dim * c.mlp_ratio)
         if c.window_sizes[i] == 0:
-            return ConvFFNBlock(dim, mlp_ratio=c.mlp_ratio, drop_path=drop_path)
+            return FeedForwardBlock(dim, mlp, drop_path=drop_path)
         attn = HiLo(dim, c.num_heads[i], window_size=c.window_sizes[i], alpha=c.alpha, qkv_bias=True)
-        return HiLoBlock(dim, attn, mlp_ratio=c.mlp_ratio, drop_path=drop_path)
+        return AttentionBlock(dim, attn, mlp, drop_path=drop_path)
 
     @torch.no_grad()
     def init_weights(self) -> None:
@@ -123,25 +86,23 @@ class LITv2(nn.Module):
                 nn.init.trunc_normal_(module.weight, std=0.02)
                 if module.bias is not None:
                     nn.init.zeros_(module.bias)
-            elif isinstance(module, DeformableTokenMerging):
-                module.reset_offset()
+        for module in self.modules():  # a convolution in the official code
+            if isinstance(module, DeformableTokenMerging):
+                module.reset_parameters()
 
     def set_grad_checkpointing(self, enable: bool = True) -> None:
         """Recompute each block in the backward pass instead of storing its activations."""
-        self.grad_checkpointing = enable
+        for stage in self.stages:
+            stage.grad_checkpointing = enable  # type: ignore[assignment]
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
         """Args: images: (B, in_chans, H, W), normalised, H and W >= 32. Returns: 4 x (B, C_i, H_i, W_i)."""
         p = self.config.patch_size
         check_images("LITv2", images, in_chans=self.config.in_chans, least=7 * p + 1)
-        H, W = images.shape[-2:]
-        if torch.compiler.is_compiling() or H % p or W % p:
-            images = F.pad(images, (0, (W + p - 1) // p * p - W, 0, (H + p - 1) // p * p - H))
-        x = images.permute(0, 2, 3, 1)
+        x = pad_images(images, p).permute(0, 2, 3, 1)
         maps = []
-        for stage, out_norm in zip(self.stages, self.out_norms):
-            x = stage.embed(x)  # type: ignore[operator]
-            x = stage.run_blocks(x, recompute=self.grad_checkpointing)  # type: ignore[operator]
+        for embed, stage, out_norm in zip(self.embeds, self.stages, self.out_norms):
+            x = stage(embed(x))
             maps.append(out_norm(x).permute(0, 3, 1, 2))
         return tuple(maps)
 

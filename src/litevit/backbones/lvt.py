@@ -11,18 +11,18 @@ from dataclasses import dataclass
 from typing import Literal
 
 import torch
-from timm.layers import DropPath
 from torch import Tensor, nn
 
-from litevit.layers.compiled_norm import add_and_norm
+from litevit.layers.block import AttentionBlock
 from litevit.layers.conv_ffn import ConvFFN
 from litevit.layers.csa import ConvolutionalSelfAttention
 from litevit.layers.features import FeatureSpec
 from litevit.layers.mlp import MLP
 from litevit.layers.out_norms import FIRST_NORMED, OutNorms
+from litevit.layers.patch_embed import OverlapPatchEmbed
 from litevit.layers.rasa import RecursiveAtrousSelfAttention
-from litevit.layers.stage import Stage, check_config, check_images
-from litevit.ops.linear import conv2d
+from litevit.layers.stage import Stage, check_config
+from litevit.ops.grid import check_images
 from litevit.ops.mix_token import swap_box
 
 
@@ -43,39 +43,6 @@ class LVTConfig:
     stage_norms: bool = False  # LayerNorm after each stage, also for the next one (official classification code, maps)
     drop_path_rate: float = 0.0
     out_norms: OutNorms = "none"  # LVT hands out its maps as they are, in every flavour
-
-
-class OverlapPatchEmbed(nn.Module):
-    """Strided convolution whose kernel reaches into the neighbouring patches, then LayerNorm."""
-
-    def __init__(self, in_dim: int, dim: int, *, stride: int):
-        super().__init__()
-        kernel = max(3, 2 * stride - 1)
-        self.proj = nn.Conv2d(in_dim, dim, kernel, stride=stride, padding=kernel // 2)
-        self.norm = nn.LayerNorm(dim, eps=1e-5)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Args: x: (B, H, W, C_in). Returns: (B, ceil(H/stride), ceil(W/stride), C)."""
-        return self.norm(conv2d(self.proj, x.permute(0, 3, 1, 2)).permute(0, 2, 3, 1))
-
-
-class LVTBlock(nn.Module):
-    """x + Mixer(LN(x)), then x + MLP(LN(x))."""
-
-    def __init__(self, dim: int, attn: nn.Module, mlp: nn.Module, *, drop_path: float):
-        super().__init__()
-        self.norm1 = nn.LayerNorm(dim, eps=1e-5)
-        self.attn = attn
-        self.norm2 = nn.LayerNorm(dim, eps=1e-5)
-        self.mlp = mlp
-        self.drop_path = DropPath(drop_path) if drop_path > 0 else nn.Identity()
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Args: x: (B, H, W, C). Returns: (B, H, W, C)."""
-        x, normed = add_and_norm(self.norm2, x, self.drop_path(self.attn(self.norm1(x))))
-        if isinstance(self.drop_path, nn.Identity):
-            return self.mlp(normed, residual=x)  # one pass less over the map
-        return x + self.drop_path(self.mlp(normed))
 
 
 class LVT(nn.Module):
@@ -105,15 +72,15 @@ class LVT(nn.Module):
         if c.out_norms not in FIRST_NORMED:
             raise ValueError(f"out_norms must be one of {tuple(FIRST_NORMED)}, got {c.out_norms!r}")
         self.config = config
-        self.grad_checkpointing = False
         self.features = tuple(FeatureSpec(dim, c.patch_size * 2**i) for i, dim in enumerate(c.embed_dims))
         rates = torch.linspace(0, c.drop_path_rate, sum(c.depths), device="cpu").tolist()
-        stages = []
-        for i, dim in enumerate(c.embed_dims):
-            in_dim, stride = (c.in_chans, c.patch_size) if i == 0 else (c.embed_dims[i - 1], 2)
-            blocks = [self._block(i, rates.pop(0)) for _ in range(c.depths[i])]
-            stages.append(Stage(OverlapPatchEmbed(in_dim, dim, stride=stride), blocks))
-        self.stages = nn.ModuleList(stages)
+        in_dims, strides = (c.in_chans, *c.embed_dims[:-1]), (c.patch_size, 2, 2, 2)
+        self.embeds = nn.ModuleList(
+            OverlapPatchEmbed(in_dim, dim, stride=stride) for in_dim, dim, stride in zip(in_dims, c.embed_dims, strides)
+        )
+        self.stages = nn.ModuleList(
+            Stage([self._block(i, rates.pop(0)) for _ in range(depth)]) for i, depth in enumerate(c.depths)
+        )
         # Official name: downstream_norms.
         self.stage_norms = nn.ModuleList(
             nn.LayerNorm(dim, eps=1e-5) if c.stage_norms else nn.Identity() for dim in c.embed_dims
@@ -124,10 +91,10 @@ class LVT(nn.Module):
         c = self.config
         dim, heads, hidden = c.embed_dims[i], c.num_heads[i], c.embed_dims[i] * c.mlp_ratios[i]
         if c.mixers[i] == "csa":
-            return LVTBlock(dim, ConvolutionalSelfAttention(dim, heads), MLP(dim, hidden), drop_path=drop_path)
+            return AttentionBlock(dim, ConvolutionalSelfAttention(dim, heads), MLP(dim, hidden), drop_path=drop_path)
         if c.mixers[i] == "rasa":
             rasa = RecursiveAtrousSelfAttention(dim, heads, c.sr_ratios[i], c.rates, c.num_recursions)
-            return LVTBlock(dim, rasa, ConvFFN(dim, hidden), drop_path=drop_path)
+            return AttentionBlock(dim, rasa, ConvFFN(dim, hidden), drop_path=drop_path)
         raise ValueError(f"LVT: mixers must be 'csa' or 'rasa', got {c.mixers[i]!r}")
 
     @torch.no_grad()
@@ -148,7 +115,8 @@ class LVT(nn.Module):
 
     def set_grad_checkpointing(self, enable: bool = True) -> None:
         """Recompute each block in the backward pass instead of storing its activations."""
-        self.grad_checkpointing = enable
+        for stage in self.stages:
+            stage.grad_checkpointing = enable  # type: ignore[assignment]
 
     def forward(self, images: Tensor, mix_box: Sequence[int] | Tensor | None = None) -> tuple[Tensor, ...]:
         """Maps of the four stages.
@@ -164,12 +132,11 @@ class LVT(nn.Module):
         check_images("LVT", images, in_chans=self.config.in_chans, least=6 * self.config.patch_size + 1)
         x = images.permute(0, 2, 3, 1)
         maps = []
-        for i, (stage, norm) in enumerate(zip(self.stages, self.stage_norms)):
-            x = stage.embed(x)  # type: ignore[operator]
+        for i, (embed, stage, norm) in enumerate(zip(self.embeds, self.stages, self.stage_norms)):
+            x = embed(x)
             if i == 0 and mix_box is not None:
                 x = swap_box(x, mix_box, cell=self.features[-1].stride // self.features[0].stride)
-            x = stage.run_blocks(x, recompute=self.grad_checkpointing)  # type: ignore[operator]
-            x = norm(x)
+            x = norm(stage(x))
             maps.append(x.permute(0, 3, 1, 2))
         return tuple(maps)
 

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from torch import Tensor
 
-from litevit.checkpoints import lit, lvt, mmdet, mmseg
+from litevit.checkpoints import lit, lvt, mmdet, mmseg, v0_1
 from litevit.checkpoints.rules import Renamed
 
 OURS = ("stages.", "trunk.", "backbone.stages.", "backbone.trunk.")
@@ -68,9 +68,11 @@ def to_ours(state: Mapping[str, Tensor]) -> Converted:
     """Brings bare keys of any known layout, ours included, to litevit's keys of a whole model."""
     if is_ours(state):
         bare = not _any(state, ("backbone.",))
-        renamed = {key: f"backbone.{key}" if bare else key for key in state if not key.startswith(KEPT)}
         kept = tuple(key for key in state if key.startswith(KEPT))
-        return Converted("litevit", {new: state[key] for key, new in renamed.items()}, renamed, kept, ())
+        own, names = v0_1.upgrade({key: value for key, value in state.items() if key not in kept})
+        prefix = "backbone." if bare else ""
+        origin = {key: prefix + name for key, name in names.items()}
+        return Converted("litevit", {prefix + key: value for key, value in own.items()}, origin, kept, ())
     layout = next((known for known in LAYOUTS if any(known.mark.search(key) for key in state)), None)
     if layout is None:
         first = ", ".join(list(state)[:4])
@@ -148,6 +150,7 @@ def official_container(state: Mapping[str, Tensor]) -> str | None:
 
 
 def _layout_of_ours(own: Mapping[str, Tensor]) -> Layout:
-    if not _any(own, ("backbone.stages.",)):
+    swin = "backbone.stages.0.blocks.0.attn.relative_position_bias_table"  # LIT has none in its first stage
+    if swin in own or not _any(own, ("backbone.stages.",)):
         raise ValueError("Only LIT, LITv2, PVT and LVT have an official layout; this model has another backbone")
     return LVT if any(key.endswith("attn.value_weight") for key in own) else LIT

@@ -1,6 +1,7 @@
 """Official LIT, LITv2 and PVT checkpoints <-> litevit, bit for bit.
 
-Only names change, except that HiLo's `l_q` and `h_qkv` are rows of one `in_proj`. The relative position index of the
+Only names change, except that HiLo's `l_q` and `h_qkv` are rows of one `in_proj`, and that the kernel of token merging
+is a matrix here, (dim, 4 C) tap by tap, and (dim, C, 2, 2) there. The relative position index of the
 official classifiers is a constant: dropped on the way in, made again on the way out.
 """
 
@@ -19,8 +20,8 @@ _DTM = (
 
 # LIT-S/M/B and LITv2: merging at the end of a stage; here it is the entry of the next one.
 _COLUMNAR = (
-    Rule("patch_embed.**", "stages.0.embed.**"),
-    *(Rule(f"layers.{i}.downsample.{a}", f"stages.{i + 1}.embed.{b}") for i in range(3) for a, b in _DTM),
+    Rule("patch_embed.**", "embeds.0.**"),
+    *(Rule(f"layers.{i}.downsample.{a}", f"embeds.{i + 1}.{b}") for i in range(3) for a, b in _DTM),
     Rule("layers.{}.blocks.{}.attn.relative_position_index", None),
     Rule("layers.{}.blocks.{}.mlp.dwconv.dwconv.**", "stages.{}.blocks.{}.mlp.dwconv.**"),
     Rule("layers.{}.blocks.{}.attn.l_kv.**", "stages.{}.blocks.{}.attn.lo_kv.**"),
@@ -29,11 +30,11 @@ _COLUMNAR = (
     Rule("layers.{}.blocks.{}.**", "stages.{}.blocks.{}.**"),
 )
 # LIT-Ti and PVT: the entry belongs to its stage. PVT's entries (patch embeddings) keep their names.
-_NUMBERED_DTM = tuple(Rule(f"patch_embed{i + 1}.{a}", f"stages.{i}.embed.{b}") for i in range(1, 4) for a, b in _DTM)
+_NUMBERED_DTM = tuple(Rule(f"patch_embed{i + 1}.{a}", f"embeds.{i}.{b}") for i in range(1, 4) for a, b in _DTM)
 _NUMBERED = (
-    *(Rule(f"pos_embed{i + 1}", f"pos_embeds.{i}") for i in range(4)),
+    *(Rule(f"pos_embed{i + 1}", f"positions.{i}.table") for i in range(4)),
     Rule("cls_token", "cls_token"),
-    *(Rule(f"patch_embed{i + 1}.**", f"stages.{i}.embed.**") for i in range(4)),
+    *(Rule(f"patch_embed{i + 1}.**", f"embeds.{i}.**") for i in range(4)),
     *(Rule(f"block{i + 1}.{{}}.**", f"stages.{i}.blocks.{{}}.**") for i in range(4)),
 )
 _OUT_NORMS = tuple(Rule(f"norm{i}.**", f"out_norms.{i}.**") for i in range(4))
@@ -54,22 +55,45 @@ def to_ours(state: Mapping[str, Tensor], *, numbered: bool | None = None) -> Ren
     if numbered is None:
         numbered = is_numbered(state)
     if numbered:
-        return rename(state, (*NUMBERED_RULES, *HEAD_RULES))
-    return rename(_fuse_hilo(state), (*_FUSED, *COLUMNAR_RULES, *HEAD_RULES))
+        result = rename(state, (*NUMBERED_RULES, *HEAD_RULES))
+    else:
+        result = rename(_fuse_hilo(state), (*_FUSED, *COLUMNAR_RULES, *HEAD_RULES))
+    return result._replace(state=flatten_merging(result.state))
 
 
 def to_official(state: Mapping[str, Tensor], *, numbered: bool | None = None) -> Renamed:
     """The inverse of `to_ours`; classifiers with relative positions get their index buffers back."""
     if numbered is None:
         numbered = is_numbered(state)
+    state = _unflatten_merging(state)
     if numbered:
-        deformable = "stages.1.embed.offset.weight" in state
+        deformable = "embeds.1.offset.weight" in state
         return rename(state, (*(NUMBERED_RULES if deformable else _NUMBERED), *HEAD_RULES), reverse=True)
     result = rename(state, (*_FUSED, *COLUMNAR_RULES, *HEAD_RULES), reverse=True)
     out = _split_hilo(result.state)
     if "norm.weight" in out:
         out = _with_relative_index(out)
     return result._replace(state=out)
+
+
+def is_merging(key: str, state: Mapping[str, object]) -> bool:
+    """Whether one of our keys is the kernel of a deformable token merging."""
+    return key.endswith(".proj.weight") and key.removesuffix("proj.weight") + "offset.weight" in state
+
+
+def flatten_merging(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Kernels (O, C, 2, 2) of token merging become matrices (O, 4 C), tap by tap."""
+    return {
+        key: value.permute(0, 2, 3, 1).flatten(1) if is_merging(key, state) and value.ndim == 4 else value
+        for key, value in state.items()
+    }
+
+
+def _unflatten_merging(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {
+        key: value.unflatten(1, (2, 2, -1)).permute(0, 3, 1, 2).contiguous() if is_merging(key, state) else value
+        for key, value in state.items()
+    }
 
 
 def _fuse_hilo(state: Mapping[str, Tensor]) -> dict[str, Tensor]:

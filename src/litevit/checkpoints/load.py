@@ -101,8 +101,8 @@ def _resized(key: str, value: Tensor, shape: Shape) -> Tensor | None:
         return None
     if key.endswith("relative_position_bias_table") and value.shape[1] == shape[1]:
         return resize_relative_table(value, shape[0])
-    if ".pos_embeds." in key and value.shape[2] == shape[2]:
-        return resize_pos_embed(value, shape[1], class_row=key.endswith(".3"))
+    if ".positions." in key and value.shape[2] == shape[2]:
+        return resize_pos_embed(value, shape[1], class_row=key.endswith(".3.table"))
     return None
 
 
@@ -263,7 +263,7 @@ def models_that_fit(tensors: Mapping[str, Tensor]) -> list[str]:
     from litevit import zoo  # here, because zoo loads through this module
 
     tables = ("relative_position_bias_table", "cls_token")
-    skip = ("backbone.out_norms.", "backbone.pos_embeds.")
+    skip = ("backbone.out_norms.", "backbone.positions.")
 
     def signature(state: Mapping[str, Tensor]) -> dict[str, Shape]:
         return {

@@ -13,7 +13,7 @@ from torch import Tensor
 from litevit.checkpoints.rules import Renamed, Rule, rename
 
 BACKBONE_RULES: tuple[Rule, ...] = (
-    Rule("backbone.{}.0.**", "stages.{}.embed.**"),
+    Rule("backbone.{}.0.**", "embeds.{}.**"),
     Rule("backbone.{}.1.{}.attn.weight.weight", "stages.{}.blocks.{}.attn.value_weight"),
     Rule("backbone.{}.1.{}.attn.ds.weight", "stages.{}.blocks.{}.attn.atrous_weight"),
     Rule("backbone.{}.1.{}.mlp.depconv.**", "stages.{}.blocks.{}.mlp.dwconv.**"),

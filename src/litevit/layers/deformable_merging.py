@@ -2,8 +2,7 @@
 
 from torch import Tensor, nn
 
-from litevit.ops.deformable_merging import Backend, deformable_merging
-from litevit.ops.linear import conv2d
+from litevit.ops.deformable_sampling import deformable_sample
 
 
 class DeformableTokenMerging(nn.Module):
@@ -14,7 +13,6 @@ class DeformableTokenMerging(nn.Module):
     Args:
         in_dim: channels of the tokens that come in.
         dim: channels of the merged tokens.
-        backend: see `litevit.ops.deformable_merging.deformable_merging`.
 
     Example:
         >>> import torch, litevit
@@ -23,26 +21,25 @@ class DeformableTokenMerging(nn.Module):
         torch.Size([2, 28, 28, 192])
     """
 
-    def __init__(self, in_dim: int, dim: int, *, backend: Backend = "auto"):
+    def __init__(self, in_dim: int, dim: int):
         super().__init__()
-        self.backend: Backend = backend
         self.offset = nn.Conv2d(in_dim, 8, 2, stride=2)  # official name: dconv.conv_offset
-        self.proj = nn.Conv2d(in_dim, dim, 2, stride=2)  # holds the deformable kernel; official name: dconv
+        self.proj = nn.Linear(4 * in_dim, dim)  # the deformable kernel, tap by tap; official: dconv, (dim, in_dim, 2, 2)
         self.norm = nn.BatchNorm2d(dim)
         self.act = nn.GELU()
-        self.reset_offset()
+        self.reset_parameters()
 
-    def reset_offset(self) -> None:
-        """Sets the offset branch to zero: sampling starts on the regular grid."""
+    def reset_parameters(self) -> None:
+        """Sets the offset branch to zero, so that sampling starts on the regular grid; the kernel as a convolution's."""
         nn.init.zeros_(self.offset.weight)
         nn.init.zeros_(self.offset.bias)  # type: ignore[arg-type]
+        self.proj.reset_parameters()  # as a convolution of as many inputs
 
     def predict_offset(self, x: Tensor) -> Tensor:
         """Args: x: (B, H, W, C). Returns: (B, H//2, W//2, 8): dy, dx of the four taps, in pixels of x."""
-        return conv2d(self.offset, x.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
+        return self.offset(x.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
 
     def forward(self, x: Tensor) -> Tensor:
         """Args: x: (B, H, W, C_in), H and W >= 2. Returns: (B, H//2, W//2, C)."""
-        offset = self.predict_offset(x)
-        merged = deformable_merging(x, offset, self.proj.weight, self.proj.bias, backend=self.backend)
+        merged = self.proj(deformable_sample(x, self.predict_offset(x)))
         return self.act(self.norm(merged.permute(0, 3, 1, 2))).permute(0, 2, 3, 1)

@@ -9,8 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from litevit.ops.attention import attention
-from litevit.ops.linear import linear
+from litevit.ops.grid import crop_grid, pad_grid
 from litevit.ops.window_attention import window_attention
 
 
@@ -39,8 +38,6 @@ class HiLo(nn.Module):
         >>> hilo.flops(14, 14)                            # multiply-adds of one image
         83467776
     """
-
-    native = False  # set by litevit.optimize_for_inference
 
     def __init__(
         self,
@@ -91,42 +88,47 @@ class HiLo(nn.Module):
     def _attend(self, x: Tensor) -> Tensor:
         _, H, W, _ = x.shape
         s = self.window_size
-        h, w = (H + s - 1) // s, (W + s - 1) // s
-        if s > 1 and self.pad_windows:
-            if torch.compiler.is_compiling() or (H, W) != (h * s, w * s):  # one graph for all sizes
-                x = F.pad(x, (0, 0, 0, w * s - W, 0, h * s - H))
+        if self.pad_windows:
+            x = pad_grid(x, s) if s > 1 else x
         elif self.hi_heads and (H % s or W % s):
             raise ValueError(f"HiLo: without pad_windows a {H} x {W} grid must be a multiple of window_size={s}")
-        projected = linear(self.in_proj, x)
+        projected = self.in_proj(x)
         outs = []
         if self.hi_heads:
-            outs.append(linear(self.hi_proj, self._hi_fi(projected[..., self.lo_dim :])))
+            outs.append(self.hi_proj(self.hi_fi(projected[..., self.lo_dim :])))
         if self.lo_heads:
-            outs.append(linear(self.lo_proj, self._lo_fi(x, projected[..., : self.lo_dim])))
+            outs.append(self.lo_proj(self.lo_fi(x, projected[..., : self.lo_dim])))
         out = torch.cat(outs, -1) if len(outs) == 2 else outs[0]
-        if torch.compiler.is_compiling():  # a slice would tie the graph to grids that need it, or do not
-            return F.pad(out, (0, 0, 0, W - w * s, 0, H - h * s)) if s > 1 else out
-        return out[:, :H, :W]
+        return crop_grid(out, H, W) if s > 1 else out
 
-    def _hi_fi(self, qkv: Tensor) -> Tensor:
-        """Args: qkv: (B, H, W, 3 * N * D), H and W multiples of s. Returns: (B, H, W, N * D)."""
-        return window_attention(
-            qkv,
-            num_heads=self.hi_heads,
-            window_size=self.window_size,
-            scale=self.scale,
-            backend="native" if self.native else "auto",
-        )
+    def hi_fi(self, qkv: Tensor) -> Tensor:
+        """Attention inside windows.
 
-    def _lo_fi(self, x: Tensor, q: Tensor) -> Tensor:
-        """Args: x: (B, H, W, C); q: (B, H, W, N * D). Returns: (B, H, W, N * D)."""
+        Args:
+            qkv: (B, H, W, 3 * N * D), H and W multiples of s.
+
+        Returns:
+            (B, H, W, N * D).
+        """
+        return window_attention(qkv, num_heads=self.hi_heads, window_size=self.window_size, scale=self.scale)
+
+    def lo_fi(self, x: Tensor, q: Tensor) -> Tensor:
+        """Attention of every position to the window averages.
+
+        Args:
+            x: (B, H, W, C).
+            q: (B, H, W, N * D).
+
+        Returns:
+            (B, H, W, N * D).
+        """
         B, H, W, _ = x.shape
         N, D = self.lo_heads, self.head_dim
         if self.window_size > 1:
             x = F.avg_pool2d(x.permute(0, 3, 1, 2), self.window_size).permute(0, 2, 3, 1)  # B h w C
-        k_BNMD, v_BNMD = linear(self.lo_kv, x).view(B, -1, 2, N, D).permute(2, 0, 3, 1, 4)
+        k_BNMD, v_BNMD = self.lo_kv(x).view(B, -1, 2, N, D).permute(2, 0, 3, 1, 4)
         q_BNLD = q.reshape(B, H * W, N, D).transpose(1, 2)
-        out_BNLD = attention(q_BNLD, k_BNMD, v_BNMD, scale=self.scale, native=self.native)
+        out_BNLD = F.scaled_dot_product_attention(q_BNLD, k_BNMD, v_BNMD, scale=self.scale)
         return out_BNLD.transpose(1, 2).reshape(B, H, W, N * D)
 
     def flops(self, height: int, width: int) -> int:

@@ -6,9 +6,6 @@ Deformable token merging, LIT's own entry, is in `deformable_merging.py`.
 import torch
 from torch import Tensor, nn
 
-from litevit.ops.linear import conv2d, linear
-
-
 class PatchEmbed(nn.Module):
     """p x p patches -> tokens: strided convolution, then LayerNorm. On images, and PVT's uniform merging on maps."""
 
@@ -19,7 +16,21 @@ class PatchEmbed(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Args: x: (B, H, W, C_in). Returns: (B, H//p, W//p, C)."""
-        return self.norm(conv2d(self.proj, x.permute(0, 3, 1, 2)).permute(0, 2, 3, 1))
+        return self.norm(self.proj(x.permute(0, 3, 1, 2)).permute(0, 2, 3, 1))
+
+
+class OverlapPatchEmbed(nn.Module):
+    """LVT's: a strided convolution whose kernel reaches into the neighbouring patches, then LayerNorm."""
+
+    def __init__(self, in_dim: int, dim: int, *, stride: int):
+        super().__init__()
+        kernel = max(3, 2 * stride - 1)
+        self.proj = nn.Conv2d(in_dim, dim, kernel, stride=stride, padding=kernel // 2)
+        self.norm = nn.LayerNorm(dim, eps=1e-5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Args: x: (B, H, W, C_in). Returns: (B, ceil(H/stride), ceil(W/stride), C)."""
+        return self.norm(self.proj(x.permute(0, 3, 1, 2)).permute(0, 2, 3, 1))
 
 
 class LinearMerging(nn.Module):
@@ -36,4 +47,4 @@ class LinearMerging(nn.Module):
         columns = torch.arange(x.shape[2] // 2, device=x.device) * 2
         # Swin's order of the four tokens: down the column first.
         x = torch.cat([x[:, rows + i][:, :, columns + j] for j in (0, 1) for i in (0, 1)], -1)
-        return linear(self.reduction, self.norm(x))
+        return self.reduction(self.norm(x))

@@ -5,11 +5,11 @@ D head channels.
 """
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
-from litevit.ops.attention import attention
 from litevit.ops.dilated import dilated_silu_sum
-from litevit.ops.linear import conv2d, linear
+from litevit.ops.grid import check_grid
 
 
 class RecursiveAtrousSelfAttention(nn.Module):
@@ -33,8 +33,6 @@ class RecursiveAtrousSelfAttention(nn.Module):
         >>> rasa(torch.randn(2, 28, 28, 64)).shape
         torch.Size([2, 28, 28, 64])
     """
-
-    native = False  # set by litevit.optimize_for_inference
 
     def __init__(
         self,
@@ -83,40 +81,48 @@ class RecursiveAtrousSelfAttention(nn.Module):
         if self.rates is not None:
             nn.init.kaiming_uniform_(self.atrous_weight, a=0)
 
-    def _project(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def project(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Queries, keys and values of one pass.
+
+        Args:
+            x: (B, H, W, C).
+
+        Returns:
+            (B, N, L, D), (B, N, M, D), (B, N, M, D).
+        """
         B, H, W, C = x.shape
-        N, R = self.num_heads, self.sr_ratio
-        q = linear(self.q, x)
+        N, D = self.num_heads, C // self.num_heads
+        q = self.q(x)
         if self.rates is not None:
-            q = dilated_silu_sum(q, self.atrous_weight, self.rates, backend="native" if self.native else "auto")
-        if R > 1:
-            x = self.norm(conv2d(self.sr, x.permute(0, 3, 1, 2)).permute(0, 2, 3, 1))  # B H//R W//R C
-        k_BNMD, v_BNMD = linear(self.kv, x).view(B, -1, 2, N, C // N).permute(2, 0, 3, 1, 4)
-        return q.reshape(B, H * W, N, C // N).transpose(1, 2), k_BNMD, v_BNMD
+            q = self.dilate(q)
+        if self.sr_ratio > 1:
+            x = self.norm(self.sr(x.permute(0, 3, 1, 2)).permute(0, 2, 3, 1))  # B H//R W//R C
+        k_BNMD, v_BNMD = self.kv(x).view(B, -1, 2, N, D).permute(2, 0, 3, 1, 4)
+        return q.reshape(B, H * W, N, D).transpose(1, 2), k_BNMD, v_BNMD
 
-    def attend(self, x: Tensor, *, silu: bool = False) -> Tensor:
-        """One pass A(x), through SiLU if wanted. Args: x: (B, H, W, C). Returns: (B, H, W, C)."""
-        q_BNLD, k_BNMD, v_BNMD = self._project(x)
-        out_BNLD = attention(q_BNLD, k_BNMD, v_BNMD, native=self.native)
-        return linear(self.proj, out_BNLD.transpose(1, 2).reshape(x.shape), silu=silu)
+    def dilate(self, q: Tensor) -> Tensor:
+        """The atrous query: sum over the rates of SiLU(DWConv(q)). Args: q: (B, H, W, C). Returns: as q."""
+        assert self.rates is not None
+        return dilated_silu_sum(q, self.atrous_weight, self.rates)
 
-    def attention_probabilities(self, x: Tensor) -> Tensor:
-        """Softmax weights of the last pass, for looking inside. Args: x: as `forward`. Returns: (B, N, L, M)."""
-        for _ in range(self.num_recursions - 1):
-            x = x + self.attend(x, silu=True)
-        q_BNLD, k_BNMD, _ = self._project(x)
-        return ((q_BNLD * q_BNLD.shape[-1] ** -0.5) @ k_BNMD.transpose(-2, -1)).softmax(-1)
+    def attend(self, x: Tensor) -> Tensor:
+        """One pass A(x). Args: x: (B, H, W, C). Returns: (B, H, W, C)."""
+        out_BNLD = F.scaled_dot_product_attention(*self.project(x))
+        return self.proj(out_BNLD.transpose(1, 2).reshape(x.shape))
 
     def forward(self, x: Tensor) -> Tensor:
         """Args: x: (B, H, W, C), H and W at least sr_ratio. Returns: (B, H, W, C), without x itself."""
-        if not torch.compiler.is_compiling() and min(x.shape[1:3]) < self.sr_ratio:
-            raise ValueError(
-                f"RecursiveAtrousSelfAttention: the grid must be at least sr_ratio={self.sr_ratio} on both sides, "
-                f"got {x.shape[1]} x {x.shape[2]}"
-            )
+        check_grid("RecursiveAtrousSelfAttention", x, least=self.sr_ratio)
         if self.num_recursions == 1:
             return self.attend(x)
         # Nothing moves out of the recursion: every projection reads the new x.
         for _ in range(self.num_recursions - 1):
-            x = x + self.attend(x, silu=True)
-        return self.attend(x, silu=True)
+            x = x + F.silu(self.attend(x))
+        return F.silu(self.attend(x))
+
+    def attention_probabilities(self, x: Tensor) -> Tensor:
+        """Softmax weights of the last pass, for looking inside. Args: x: as `forward`. Returns: (B, N, L, M)."""
+        for _ in range(self.num_recursions - 1):
+            x = x + F.silu(self.attend(x))
+        q_BNLD, k_BNMD, _ = self.project(x)
+        return ((q_BNLD * q_BNLD.shape[-1] ** -0.5) @ k_BNMD.transpose(-2, -1)).softmax(-1)

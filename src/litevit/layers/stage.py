@@ -1,4 +1,4 @@
-"""What the backbones have in common: a stage, and the checks of what they are given."""
+"""What the backbones have in common: a stage of blocks, and the checks of their configs."""
 
 from collections.abc import Sequence
 
@@ -8,20 +8,21 @@ from torch.utils.checkpoint import checkpoint
 
 
 class Stage(nn.Module):
-    """Entry (patch embedding or token merging), then blocks, at one resolution.
+    """The blocks of one resolution.
 
-    What comes between the two (position tables, a class token, MixToken) is the backbone's own.
+    Attributes:
+        grad_checkpointing: recompute each block in the backward pass instead of storing its activations.
     """
 
-    def __init__(self, embed: nn.Module, blocks: Sequence[nn.Module]):
+    def __init__(self, blocks: Sequence[nn.Module]):
         super().__init__()
-        self.embed = embed
         self.blocks = nn.ModuleList(blocks)
+        self.grad_checkpointing = False
 
-    def run_blocks(self, x: Tensor, *, recompute: bool) -> Tensor:
-        """Args: x: what `embed` gives; recompute: in the backward pass, instead of storing. Returns: as x."""
+    def forward(self, x: Tensor) -> Tensor:
+        """Args: x: what the stage's entry gives. Returns: as x."""
         for block in self.blocks:
-            if recompute and torch.is_grad_enabled():
+            if self.grad_checkpointing and torch.is_grad_enabled():
                 x = checkpoint(block, x, use_reentrant=False)  # type: ignore[assignment]
             else:
                 x = block(x)
@@ -35,13 +36,3 @@ def check_config(name: str, per_stage: dict[str, Sequence], *, drop_path_rate: f
             raise ValueError(f"{name}: {field} needs 4 entries, one per stage, got {len(value)}: {tuple(value)}")
     if not 0 <= drop_path_rate < 1:
         raise ValueError(f"{name}: drop_path_rate must be in [0, 1), got {drop_path_rate}")
-
-
-def check_images(name: str, images: Tensor, *, in_chans: int, least: int) -> None:
-    """Raises ValueError for anything but (B, in_chans, H, W) with H and W of at least `least` pixels."""
-    if torch.compiler.is_compiling():  # a guard on the sizes would cost a graph
-        return
-    if images.ndim != 4 or images.shape[1] != in_chans or min(images.shape[2:]) < least:
-        raise ValueError(
-            f"{name}: images must be (B, {in_chans}, H, W) with H and W at least {least}, got {tuple(images.shape)}"
-        )

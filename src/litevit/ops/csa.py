@@ -6,17 +6,9 @@ and column splits into even and odd rows and columns, and position (ky, kx) of e
 Shapes: B batch, H x W grid, h x w = ceil(H/2) x ceil(W/2) windows, N heads, D head channels, C = N * D.
 """
 
-from typing import Literal
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-
-from litevit.ops.kernels import takes_triton
-from litevit.ops.linear import product
-
-Backend = Literal["auto", "torch", "triton"]
-BACKENDS: tuple[Backend, ...] = ("auto", "torch", "triton")
 
 
 def window_values(x: Tensor, weight: Tensor, num_heads: int) -> Tensor:
@@ -37,30 +29,23 @@ def window_values(x: Tensor, weight: Tensor, num_heads: int) -> Tensor:
     for ky in range(3):
         for kx in range(3):
             pixels = padded[:, ky : ky + 2 * h : 2, kx : kx + 2 * w : 2]  # B h w C
-            values.append(product(pixels, weight[3 * ky + kx], None).view(B, h, w, num_heads, -1))
+            values.append(F.linear(pixels, weight[3 * ky + kx]).view(B, h, w, num_heads, -1))
     return torch.stack(values, 4)
 
 
-def mix_windows(logits: Tensor, values: Tensor, height: int, width: int, *, backend: Backend = "auto") -> Tensor:
+def mix_windows(logits: Tensor, values: Tensor, height: int, width: int) -> Tensor:
     """Each position of a window becomes a mixture of its nine, by a softmax over them; overlapping windows add up.
 
     Args:
-        logits: (B, h, w, N, 9 sources, 9 destinations).
+        logits: (B, h, w, N, 9 destinations, 9 sources).
         values: (B, h, w, N, 9, D).
         height, width: H and W.
-        backend: `"torch"`: batched matrix products, which `"auto"` takes. `"triton"`, never run on a GPU, is taken when
-            asked for here or by `litevit.ops.kernels.use("triton")`, and is `"torch"` where Triton cannot run.
 
     Returns:
         (B, H, W, C).
     """
-    if backend not in BACKENDS:
-        raise ValueError(f"mix_windows: backend must be one of {BACKENDS}, got {backend!r}")
-    if takes_triton(values, backend):
-        from litevit.ops.triton.csa import csa_mix
-
-        return csa_mix(logits, values, height, width)
-    weights = logits.softmax(-2).to(values.dtype)
+    # Sources first: a softmax over the last axis but one vectorises on a CPU, over nine values it does not (3x).
+    weights = logits.transpose(-2, -1).contiguous().softmax(-2).to(values.dtype)
     mixed = torch.bmm(weights.flatten(0, 3).transpose(1, 2), values.flatten(0, 3))
     # In two steps: a graph with dynamic sizes cannot prove that w divides w * N.
     mixed = mixed.unflatten(0, (-1, values.shape[3])).view(values.shape)

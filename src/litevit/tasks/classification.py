@@ -54,7 +54,7 @@ class Classifier(nn.Module):
     def forward_pooled(self, images: Tensor) -> Tensor:
         """Args: images: (B, 3, H, W), normalised. Returns: what the head sees, (B, C)."""
         if getattr(self.backbone, "has_class_token", False):
-            _, class_token = self.backbone.forward_class_token(images)  # type: ignore[operator]
+            _, class_token = self.backbone(images, class_token=True)  # type: ignore[operator]
             return self.norm(class_token)
         tokens = self.backbone(images)[-1].permute(0, 2, 3, 1)
         return self.norm(tokens).mean((1, 2))

@@ -13,7 +13,6 @@ from torchvision.ops import roi_align
 
 from litevit.ops.assign import Chooser, assign_by_iou, random_subset, sample
 from litevit.ops.boxes import decode_boxes, encode_boxes, select_detections
-from litevit.ops.linear import linear
 from litevit.tasks.detection import Objects
 
 BOX_STDS = (0.1, 0.1, 0.2, 0.2)
@@ -75,7 +74,7 @@ class BoxHead(nn.Module):
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Args: x: (R, C, size, size). Returns: logits (R, K + 1) and deltas (R, 4K)."""
-        x = F.relu(linear(self.fc2, F.relu(linear(self.fc1, x.flatten(1)))))
+        x = F.relu(self.fc2(F.relu(self.fc1(x.flatten(1)))))
         return self.cls_logits(x), self.deltas(x)
 
 

@@ -11,7 +11,6 @@ import torch
 from torch import Tensor, nn
 from torchvision.ops import Conv2dNormActivation
 
-from litevit.ops.linear import linear
 from litevit.tasks.detection import backbone_features
 from litevit.tasks.segmentation import (
     IGNORE,
@@ -54,7 +53,7 @@ class SegFormerHead(nn.Module):
         """Args: maps: (B, C_i, H_i, W_i), fine to coarse. Returns: logits (B, K, H_0, W_0)."""
         size = (maps[0].shape[-2], maps[0].shape[-1])
         projected = [
-            resize_bilinear(linear(project, x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2), size)
+            resize_bilinear(project(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2), size)
             for project, x in zip(self.projections, maps, strict=True)
         ]
         fused = self.fuse(torch.cat(projected[::-1], dim=1))  # coarse to fine, as the weights were trained

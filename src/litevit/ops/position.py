@@ -1,0 +1,44 @@
+"""Position tables on any grid: relative bias (Swin, arXiv:2103.14030, eq. 4), absolute embedding (PVT)."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+def relative_position_bias(table: Tensor, grid_size: tuple[int, int], H: int, W: int) -> Tensor:
+    """Bias of every query and key of a grid.
+
+    Args:
+        table: ((2 h - 1) * (2 w - 1), N), made for a grid of h x w.
+        grid_size: h and w. Another grid gets the table resized (bicubic).
+        H, W: the grid.
+
+    Returns:
+        (N, H * W, H * W): row (y_i - y_j + H - 1) * (2W - 1) + (x_i - x_j + W - 1) for query i and key j.
+    """
+    h, w = grid_size
+    rows = table.T.view(1, -1, 2 * h - 1, 2 * w - 1)
+    # Exported for any grid: the sizes would become conditions of the program.
+    if torch.compiler.is_exporting() or (H, W) != (h, w):
+        rows = F.interpolate(rows, size=(2 * H - 1, 2 * W - 1), mode="bicubic", align_corners=False)
+    device = table.device
+    dy = torch.arange(H, device=device).view(H, 1) - torch.arange(H, device=device) + (H - 1)  # H H
+    dx = torch.arange(W, device=device).view(W, 1) - torch.arange(W, device=device) + (W - 1)  # W W
+    index = dy.view(H, 1, H, 1) * (2 * W - 1) + dx.view(1, W, 1, W)
+    return rows.flatten(2)[0][:, index.reshape(H * W, H * W)]
+
+
+def resized_position(table: Tensor, grid_size: tuple[int, int], H: int, W: int) -> Tensor:
+    """An absolute position table on another grid (bilinear).
+
+    Args:
+        table: (1, h * w, C).
+        grid_size: h and w.
+
+    Returns:
+        (1, H, W, C).
+    """
+    table = table.view(1, *grid_size, table.shape[-1])
+    if torch.compiler.is_exporting() or (H, W) != grid_size:
+        return F.interpolate(table.permute(0, 3, 1, 2), size=(H, W), mode="bilinear").permute(0, 2, 3, 1)
+    return table
