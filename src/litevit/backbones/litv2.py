@@ -59,9 +59,7 @@ class LITv2(nn.Module):
         self.features = tuple(FeatureSpec(dim, c.patch_size * 2**i) for i, dim in enumerate(dims))
         rates = torch.linspace(0, c.drop_path_rate, sum(c.depths), device="cpu").tolist()
         self.embeds = nn.ModuleList(
-            PatchEmbed(c.in_chans, dim, patch_size=c.patch_size)
-            if i == 0
-            else DeformableTokenMerging(dims[i - 1], dim)
+            PatchEmbed(c.in_chans, dim, patch_size=c.patch_size) if i == 0 else DeformableTokenMerging(dims[i - 1], dim)
             for i, dim in enumerate(dims)
         )
         self.stages = nn.ModuleList(

@@ -63,11 +63,14 @@ class ConvolutionalSelfAttention(nn.Module):
         logits = self.attn(window_means(x)) * self.scale
         return logits.view(*logits.shape[:3], self.num_heads, 9, 9)
 
+    def values(self, x: Tensor) -> Tensor:
+        """Args: x: (B, H, W, C). Returns: (B, h, w, N, 9, D)."""
+        return window_values(x, self.value_weight, self.num_heads)
+
     def forward(self, x: Tensor) -> Tensor:
         """Args: x: (B, H, W, C). Returns: (B, H, W, C)."""
         _, H, W, _ = x.shape
-        values = window_values(x, self.value_weight, self.num_heads)  # B h w N 9 D
-        return self.proj(mix_windows(self.logits(x), values, H, W))
+        return self.proj(mix_windows(self.logits(x), self.values(x), H, W))
 
     def attention_probabilities(self, x: Tensor) -> Tensor:
         """Softmax weights, for looking inside. Args: x: as `forward`. Returns: (B, h, w, N, 9, 9)."""

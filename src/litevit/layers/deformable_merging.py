@@ -24,7 +24,9 @@ class DeformableTokenMerging(nn.Module):
     def __init__(self, in_dim: int, dim: int):
         super().__init__()
         self.offset = nn.Conv2d(in_dim, 8, 2, stride=2)  # official name: dconv.conv_offset
-        self.proj = nn.Linear(4 * in_dim, dim)  # the deformable kernel, tap by tap; official: dconv, (dim, in_dim, 2, 2)
+        self.proj = nn.Linear(
+            4 * in_dim, dim
+        )  # the deformable kernel, tap by tap; official: dconv, (dim, in_dim, 2, 2)
         self.norm = nn.BatchNorm2d(dim)
         self.act = nn.GELU()
         self.reset_parameters()

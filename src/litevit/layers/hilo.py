@@ -128,8 +128,11 @@ class HiLo(nn.Module):
             x = F.avg_pool2d(x.permute(0, 3, 1, 2), self.window_size).permute(0, 2, 3, 1)  # B h w C
         k_BNMD, v_BNMD = self.lo_kv(x).view(B, -1, 2, N, D).permute(2, 0, 3, 1, 4)
         q_BNLD = q.reshape(B, H * W, N, D).transpose(1, 2)
-        out_BNLD = F.scaled_dot_product_attention(q_BNLD, k_BNMD, v_BNMD, scale=self.scale)
-        return out_BNLD.transpose(1, 2).reshape(B, H, W, N * D)
+        return self.attend(q_BNLD, k_BNMD, v_BNMD).transpose(1, 2).reshape(B, H, W, N * D)
+
+    def attend(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        """softmax(scale q k^T) v. Args: q: (B, N, L, D); k, v: (B, N, M, D). Returns: (B, N, L, D)."""
+        return F.scaled_dot_product_attention(q, k, v, scale=self.scale)
 
     def flops(self, height: int, width: int) -> int:
         """Multiply-adds for one image, as the authors count them (no biases, softmax or pooling)."""

@@ -6,6 +6,7 @@ Deformable token merging, LIT's own entry, is in `deformable_merging.py`.
 import torch
 from torch import Tensor, nn
 
+
 class PatchEmbed(nn.Module):
     """p x p patches -> tokens: strided convolution, then LayerNorm. On images, and PVT's uniform merging on maps."""
 

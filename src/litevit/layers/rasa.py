@@ -105,24 +105,28 @@ class RecursiveAtrousSelfAttention(nn.Module):
         assert self.rates is not None
         return dilated_silu_sum(q, self.atrous_weight, self.rates)
 
-    def attend(self, x: Tensor) -> Tensor:
-        """One pass A(x). Args: x: (B, H, W, C). Returns: (B, H, W, C)."""
-        out_BNLD = F.scaled_dot_product_attention(*self.project(x))
+    def attend(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        """softmax(q k^T / sqrt(D)) v. Args: q: (B, N, L, D); k, v: (B, N, M, D). Returns: (B, N, L, D)."""
+        return F.scaled_dot_product_attention(q, k, v)
+
+    def one_pass(self, x: Tensor) -> Tensor:
+        """A(x). Args: x: (B, H, W, C). Returns: (B, H, W, C)."""
+        out_BNLD = self.attend(*self.project(x))
         return self.proj(out_BNLD.transpose(1, 2).reshape(x.shape))
 
     def forward(self, x: Tensor) -> Tensor:
         """Args: x: (B, H, W, C), H and W at least sr_ratio. Returns: (B, H, W, C), without x itself."""
         check_grid("RecursiveAtrousSelfAttention", x, least=self.sr_ratio)
         if self.num_recursions == 1:
-            return self.attend(x)
+            return self.one_pass(x)
         # Nothing moves out of the recursion: every projection reads the new x.
         for _ in range(self.num_recursions - 1):
-            x = x + F.silu(self.attend(x))
-        return F.silu(self.attend(x))
+            x = x + F.silu(self.one_pass(x))
+        return F.silu(self.one_pass(x))
 
     def attention_probabilities(self, x: Tensor) -> Tensor:
         """Softmax weights of the last pass, for looking inside. Args: x: as `forward`. Returns: (B, N, L, M)."""
         for _ in range(self.num_recursions - 1):
-            x = x + F.silu(self.attend(x))
+            x = x + F.silu(self.one_pass(x))
         q_BNLD, k_BNMD, _ = self.project(x)
         return ((q_BNLD * q_BNLD.shape[-1] ** -0.5) @ k_BNMD.transpose(-2, -1)).softmax(-1)

@@ -6,17 +6,22 @@ and column splits into even and odd rows and columns, and position (ky, kx) of e
 Shapes: B batch, H x W grid, h x w = ceil(H/2) x ceil(W/2) windows, N heads, D head channels, C = N * D.
 """
 
+from collections.abc import Callable
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 
-def window_values(x: Tensor, weight: Tensor, num_heads: int) -> Tensor:
+def window_values(
+    x: Tensor, weight: Tensor, num_heads: int, *, product: Callable[[Tensor, Tensor], Tensor] = F.linear
+) -> Tensor:
     """What each window position holds, each position through its own matrix.
 
     Args:
         x: (B, H, W, C).
         weight: (9, C, C), one matrix per position; output channels first, as in `F.linear`.
+        product: of pixels (B, h, w, C) and a matrix.
 
     Returns:
         (B, h, w, N, 9, D).
@@ -29,7 +34,7 @@ def window_values(x: Tensor, weight: Tensor, num_heads: int) -> Tensor:
     for ky in range(3):
         for kx in range(3):
             pixels = padded[:, ky : ky + 2 * h : 2, kx : kx + 2 * w : 2]  # B h w C
-            values.append(F.linear(pixels, weight[3 * ky + kx]).view(B, h, w, num_heads, -1))
+            values.append(product(pixels, weight[3 * ky + kx]).view(B, h, w, num_heads, -1))
     return torch.stack(values, 4)
 
 

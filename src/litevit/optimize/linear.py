@@ -1,184 +1,147 @@
-"""Matrix products by the library, and in the dtype, that the processor is fast in.
+"""Products by oneDNN: linear layers in inference, and in float32 training, on CPUs with AVX-512.
 
-oneDNN: `F.linear` in float32 goes to MKL on a CPU. On AMD processors with AVX-512 oneDNN's products are 8 to 30 %
-faster on the shapes of these models, and its GELU costs less inside the product than after it (docs/performance.md);
-on Zen 5 twice as fast; with AVX2 the two libraries were within 5 %. So oneDNN is called where there is AVX-512. Its
-operator has no gradient: training goes through `linear_gradients.py`.
-
-Emulation: PyTorch runs bfloat16 and float16 products on a CPU without units for them (x86 before AVX512-BF16, say) in
-plain loops: 9 GFLOP/s where float32 reaches 80 on the same core. Casting both operands to float32, multiplying there
-and rounding the result once is the same function, with fewer roundings.
+`F.linear` in float32 goes to MKL on a CPU. On AMD's processors with AVX-512 oneDNN's products are faster, and an
+activation or an addition costs less inside the product than after it. Shapes: L rows, C_in and C_out channels.
 """
 
-import math
-from collections.abc import MutableMapping, Sequence
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.utils.flop_counter import register_flop_formula
-from torch.utils.weak import WeakIdKeyDictionary
 
-from litevit.ops.linear_gradients import OneDNNLinear
+from litevit.optimize.operators import LIBRARY, operator, sum_of_products, takes
+from litevit.optimize.processor import prefers_onednn
 
-
-def _cpu_units() -> dict[torch.dtype, bool]:
-    if not torch.backends.mkldnn.is_available():
-        return {torch.bfloat16: False, torch.float16: False}
-    return {
-        torch.bfloat16: bool(torch.ops.mkldnn._is_mkldnn_bf16_supported()),
-        torch.float16: bool(torch.ops.mkldnn._is_mkldnn_fp16_supported()),
-    }
+MIN_ROWS = 32  # with fewer rows a call costs more than the product saves
+PACK_ROWS = 1024  # see `packed`
+_NAMES = {"none": "none", "gelu": "gelu", "silu": "swish"}
 
 
-CPU_UNITS = _cpu_units()
-ONEDNN_PRODUCTS = torch.backends.mkldnn.is_available() and torch.backends.cpu.get_cpu_capability() == "AVX512"
-_PACKED: MutableMapping[Tensor, tuple[Any, Tensor]] = WeakIdKeyDictionary()
-_MIN_ROWS = 32  # with fewer rows a call costs more than the product saves
+def packed(weight: Tensor, rows: int) -> Tensor:
+    """The weight as a product of so many rows wants it: in oneDNN's order where that repays making it at every call.
 
-
-def _count_flops(x_shape: Sequence[int], second: Sequence[int], third: Any, *args: Any, **kwargs: Any) -> int:
-    # The weight comes second, or third after what is added.
-    weight_shape = third if third is not None and len(third) == 2 else second
-    return 2 * math.prod(x_shape) * weight_shape[0]
-
-
-if torch.backends.mkldnn.is_available():  # FlopCounterMode knows aten's products alone
-    register_flop_formula(torch.ops.mkldnn._linear_pointwise)(_count_flops)
-
-
-def is_emulated(x: Tensor) -> bool:
-    """Whether products in x's dtype run without hardware units: reduced precision on a CPU that lacks them."""
-    return x.device.type == "cpu" and not CPU_UNITS.get(x.dtype, True)
-
-
-def widened(x: Tensor, *parameters: Tensor | None) -> tuple[Tensor | None, ...]:
-    """(x, *parameters), in float32 where x's dtype is emulated and as they are otherwise."""
-    if not is_emulated(x):
-        return x, *parameters
-    return x.float(), *(None if p is None else p.float() for p in parameters)
-
-
-def hooked(module: nn.Module) -> bool:
-    return bool(module._forward_hooks or module._forward_pre_hooks)
-
-
-def prefers_onednn(x: Tensor, weight: Tensor) -> bool:
-    """Whether to call oneDNN's operators for a product or a convolution: inference on a CPU that is faster there."""
-    return not torch.is_grad_enabled() and x.dtype in (torch.float32, torch.bfloat16) and _onednn_serves(x, weight)
-
-
-def trains_on_onednn(x: Tensor, weight: Tensor) -> bool:
-    """Whether a product that may need a gradient runs by oneDNN, forward and backward: float32, as above."""
-    return (
-        torch.is_grad_enabled()
-        and x.dtype == torch.float32
-        and type(weight) in (Tensor, nn.Parameter)  # neither sharded nor fake
-        and type(x) is Tensor
-        and not torch._C._are_functorch_transforms_active()
-        and _onednn_serves(x, weight)
-    )
-
-
-def _onednn_serves(x: Tensor, weight: Tensor) -> bool:
-    return bool(
-        ONEDNN_PRODUCTS
-        and torch.backends.mkldnn.enabled
-        and x.device.type == "cpu"
-        and x.dtype == weight.dtype
-        and CPU_UNITS.get(x.dtype, True)
-        and not torch.is_autocast_enabled("cpu")
-        and not torch.compiler.is_compiling()  # dynamic shapes, and a compiler has plans of its own
-        and not torch.jit.is_tracing()
-    )
-
-
-def pack_when_used(weight: Tensor) -> None:
-    """Lets `product` keep a copy of a weight in the order oneDNN wants, made at the first call: 2 to 4 % faster.
-
-    For weights that do not change any more. Moving or casting the weight, and writing to it in place, makes a new copy.
+    Measured on a Zen 4: in float32, with many rows and a widening product, 4 to 20 % less 1 to 2 % for the reordering;
+    a copy that is kept would win 1 % of a model more and could go stale.
     """
-    _PACKED[weight] = (None, weight.new_empty(0))
-
-
-def _packed(weight: Tensor) -> Tensor:
-    if weight not in _PACKED:
+    widens = weight.shape[0] >= 2 * weight.shape[1]
+    pays = widens and rows >= PACK_ROWS and weight.dtype == torch.float32
+    if not pays or not prefers_onednn() or not weight.is_contiguous():
         return weight
-    state = (weight.data_ptr(), weight.dtype, None if weight.is_inference() else weight._version)
-    known, packed = _PACKED[weight]
-    if known != state:
-        packed = torch.ops.mkldnn._reorder_linear_weight(weight.detach().contiguous(), None)
-        _PACKED[weight] = (state, packed)
-    return packed
+    return torch.ops.mkldnn._reorder_linear_weight(weight.detach(), None)
 
 
-def product(
-    x: Tensor,
-    weight: Tensor,
-    bias: Tensor | None,
-    *,
-    gelu: bool = False,
-    silu: bool = False,
-    residual: Tensor | None = None,
-) -> Tensor:
-    """x @ weight.T + bias, then GELU or SiLU if wanted, or + residual.
-
-    Args:
-        x: (..., C_in).
-        weight: (C_out, C_in).
-        bias: (C_out,) or None.
-        gelu, silu: whether GELU, or SiLU, follows the bias.
-        residual: (..., C_out), in place of either.
-
-    Returns:
-        (..., C_out), dtype of x.
-    """
-    # The sizes last: a compiler, which never gets that far, would make them conditions of its graph.
-    onednn, training = prefers_onednn(x, weight), trains_on_onednn(x, weight)
-    if (onednn or training) and x.shape[-1] == weight.shape[1] and x.numel() >= _MIN_ROWS * x.shape[-1]:
-        if training:
-            out: Tensor = OneDNNLinear.apply(x, weight, bias)
-            return _finished(out, gelu, silu, residual)
-        if residual is not None:
-            binary = torch.ops.mkldnn._linear_pointwise.binary
-            return binary(x, residual.contiguous(), _packed(weight), bias, "add")
-        name, form = ("gelu", "none") if gelu else ("swish" if silu else "none", "")
-        return torch.ops.mkldnn._linear_pointwise(x, _packed(weight), bias, name, [], form)
-    if is_emulated(x) and weight.dtype == x.dtype:
-        wide = F.linear(*widened(x, weight, bias))  # type: ignore[arg-type]
-        return _finished(wide, gelu, silu, residual).to(x.dtype)
-    return _finished(F.linear(x, weight, bias), gelu, silu, residual)
+def product(x: Tensor, weight: Tensor, bias: Tensor | None, activation: str = "none") -> Tensor:
+    """activation(x @ weight.T + bias). Args: x: (..., C_in); weight: `packed` or not. Returns: (..., C_out)."""
+    if not prefers_onednn() or x.numel() < MIN_ROWS * x.shape[-1]:
+        return _activated(F.linear(x, weight, bias), activation)
+    form = "none" if activation == "gelu" else ""
+    return torch.ops.mkldnn._linear_pointwise(x, weight, bias, _NAMES[activation], [], form)
 
 
-def _finished(out: Tensor, gelu: bool, silu: bool, residual: Tensor | None) -> Tensor:
-    out = F.gelu(out) if gelu else F.silu(out) if silu else out
-    return out if residual is None else residual + out
+def add_product(x: Tensor, weight: Tensor, bias: Tensor | None, added: Tensor) -> Tensor:
+    """added + x @ weight.T + bias. Args: as `product`; added: (..., C_out)."""
+    if not prefers_onednn() or x.numel() < MIN_ROWS * x.shape[-1]:
+        return added + F.linear(x, weight, bias)
+    return torch.ops.mkldnn._linear_pointwise.binary(x, added.contiguous(), weight, bias, "add")
 
 
-def linear(
-    module: nn.Module, x: Tensor, *, gelu: bool = False, silu: bool = False, residual: Tensor | None = None
-) -> Tensor:
-    """module(x), then GELU, SiLU or + residual if wanted. Args: as `product`. Returns: (..., C_out), dtype of x."""
-    if type(module) is nn.Linear and not hooked(module):
-        return product(x, module.weight, module.bias, gelu=gelu, silu=silu, residual=residual)
-    return _finished(module(x), gelu, silu, residual)
+def _activated(x: Tensor, activation: str) -> Tensor:
+    return F.gelu(x) if activation == "gelu" else F.silu(x) if activation == "silu" else x
 
 
-def conv2d(module: nn.Conv2d, x: Tensor, *, gelu: bool = False) -> Tensor:
-    """module(x), then GELU if wanted. Args: x: (B, C_in, H, W). Returns: (B, C_out, h, w), dtype of x."""
-    if type(module) is not nn.Conv2d or hooked(module) or module.padding_mode != "zeros":
-        out = module(x)
-        return F.gelu(out) if gelu else out
-    weight, bias, stride, padding = module.weight, module.bias, module.stride, module.padding
-    if x.ndim == 4 and prefers_onednn(x, weight) and not torch._C._are_functorch_transforms_active():
-        # Images come plane by plane: with their pixels together the convolution is 3 times as fast.
-        x = x.contiguous(memory_format=torch.channels_last)
-    if gelu and not isinstance(padding, str) and prefers_onednn(x, weight):
-        return torch.ops.mkldnn._convolution_pointwise(
-            x, weight, bias, padding, stride, module.dilation, module.groups, "gelu", [], "none"
-        )
-    emulated = is_emulated(x) and weight.dtype == x.dtype
-    image, weight, bias = widened(x, weight, bias) if emulated else (x, weight, bias)  # type: ignore[assignment]
-    out = F.conv2d(image, weight, bias, stride, padding, module.dilation, module.groups)  # type: ignore[arg-type]
-    return (F.gelu(out) if gelu else out).to(x.dtype)
+def _reference(x: Tensor, weight: Tensor, bias: Tensor | None, activation: str) -> Tensor:
+    return _activated(F.linear(x, weight, bias), activation)
+
+
+def _kernel(x: Tensor, weight: Tensor, bias: Tensor | None, activation: str) -> Tensor:
+    rows = x.numel() // x.shape[-1]
+    weight = packed(weight, rows) if rows >= MIN_ROWS else weight
+    return product(x, weight, bias, activation).contiguous()
+
+
+cpu_linear = operator(
+    "cpu_linear(Tensor x, Tensor weight, Tensor? bias, str activation) -> Tensor",
+    kernel=_kernel,
+    reference=_reference,
+    flops=lambda x, weight, bias, activation: sum_of_products(x, weight),
+)
+
+
+class OneDNNLinear(nn.Linear):
+    """Linear by oneDNN, with the activation that follows it; replaces nn.Linear in inference. Exact to rounding."""
+
+    def forward(self, x: Tensor, activation: str = "none") -> Tensor:
+        """Args: x: (..., C_in); activation: "none", "gelu" or "silu". Returns: (..., C_out)."""
+        if not takes(x, self.weight, self.bias) or x.shape[-1] != self.in_features:
+            return _activated(super().forward(x), activation)
+        return cpu_linear(x, self.weight, self.bias, activation)
+
+
+# ------------------------------------------------------------ training
+
+
+class _Product(torch.autograd.Function):
+    """x (..., K), weight (N, K), bias (N,) or None -> (..., N): the three products of a linear layer by oneDNN."""
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:  # type: ignore[override]
+        return cpu_linear(x, weight, bias, "none")
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple, output: Tensor) -> None:
+        x, weight, bias, *_ = inputs
+        ctx.save_for_backward(x, weight)
+        ctx.has_bias = bias is not None
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        x, weight = ctx.saved_tensors
+        grad, needs = gradients[0], ctx.needs_input_grad
+        rows, x_rows = grad.reshape(-1, grad.shape[-1]), x.reshape(-1, x.shape[-1])
+        grad_x = _Product.apply(grad, weight.t(), None) if needs[0] else None
+        grad_weight = None
+        if needs[1] and x_rows.shape[1] < rows.shape[1]:  # oneDNN reorders its first operand: let it be the smaller
+            grad_weight = _Product.apply(x_rows.t(), rows.t(), None).t()  # type: ignore[attr-defined]
+        elif needs[1]:
+            grad_weight = _Product.apply(rows.t(), x_rows.t(), None)
+        grad_bias = rows.sum(0) if ctx.has_bias and needs[2] else None
+        return grad_x, grad_weight, grad_bias
+
+
+def _setup(ctx: Any, inputs: tuple, output: Tensor) -> None:
+    if inputs[3] != "none":
+        raise RuntimeError("litevit::cpu_linear learns without an activation alone: activation='none'")
+    _Product.setup_context(ctx, inputs, output)
+
+
+torch.library.register_autograd(
+    "litevit::cpu_linear",
+    lambda ctx, grad: (*_Product.backward(ctx, grad), None),
+    setup_context=_setup,
+    lib=LIBRARY,
+)
+
+
+def trained_product(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """x @ weight.T + bias with its gradients, by oneDNN where it may: float32 on a CPU. Args: x: (..., C_in)."""
+    plain = type(x) is Tensor and type(weight) in (Tensor, nn.Parameter) and x.dtype == weight.dtype == torch.float32
+    serves = (
+        plain
+        and prefers_onednn()
+        and x.device.type == weight.device.type == "cpu"
+        and x.shape[-1] == weight.shape[1]
+        and x.numel() >= MIN_ROWS * x.shape[-1]
+        and not (torch.compiler.is_compiling() or torch.jit.is_tracing() or torch.is_autocast_enabled("cpu"))
+    )
+    return _Product.apply(x, weight, bias) if serves else F.linear(x, weight, bias)  # type: ignore[return-value]
+
+
+class TrainedLinear(nn.Linear):
+    """Linear whose products, forward and backward, run by oneDNN; replaces nn.Linear in float32 training."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Args: x: (..., C_in). Returns: (..., C_out)."""
+        return trained_product(x, self.weight, self.bias)

@@ -3,20 +3,22 @@
 #include "tile.h"
 
 template <class T, int D>
-static void attend(const typename T::Value* q, const typename T::Value* k, const typename T::Value* v,
+static int attend(const typename T::Value* q, const typename T::Value* k, const typename T::Value* v,
                    const typename T::Value* bias, typename T::Value* out, const int64_t* s, float scale, int threads) {
   const int64_t B = s[0], N = s[1], L = s[2], M = s[3];
   const int64_t *q_s = s + 4, *k_s = s + 7, *v_s = s + 10, *o_s = s + 13;  // strides: image, head, row
   constexpr int ROWS = 32;
   const int64_t tiles = (L + ROWS - 1) / ROWS, tasks = B * N * tiles;
+  std::atomic<bool> short_of_memory(false);
 #pragma omp parallel num_threads(threads)
   {
     Memory<T, D> memory(M);
+    if (!memory.ok()) short_of_memory = true;
     Tile<T, D, 2> two;
     Tile<T, D, 1> one;
     int64_t known = -1;
     const int64_t team = omp_get_num_threads(), me = omp_get_thread_num();
-    for (int64_t task = tasks * me / team; task < tasks * (me + 1) / team; task++) {
+    for (int64_t task = tasks * me / team; task < tasks * (me + 1) / team && memory.ok(); task++) {
       const int64_t pair = task / tiles, first = task % tiles * ROWS;
       const int64_t head = pair / B, image = pair % B;  // images inside: they share the bias of a head
       if (pair != known)
@@ -42,18 +44,18 @@ static void attend(const typename T::Value* q, const typename T::Value* k, const
       }
     }
   }
+  return short_of_memory ? OUT_OF_MEMORY : 0;
 }
 
 // out <- softmax(scale q k^T + bias) v. sizes: B, N, L, M, then the strides of q, k, v and out (image, head, row), in
-// values; rows are dense. bias: (N, M, L), keys before queries, or null. Returns 1 for a D that no kernel is made for.
+// values; rows are dense. bias: (N, M, L), keys before queries, or null. Returns NO_KERNEL for another D.
 template <class T>
 static int attention(const void* q, const void* k, const void* v, const void* bias, void* out, const int64_t* sizes,
                      int64_t D, float scale, int threads) {
   using Value = typename T::Value;
   const auto run = D == 32 ? attend<T, 32> : D == 64 ? attend<T, 64> : nullptr;
-  if (!run) return 1;
-  run((const Value*)q, (const Value*)k, (const Value*)v, (const Value*)bias, (Value*)out, sizes, scale, threads);
-  return 0;
+  if (!run) return NO_KERNEL;
+  return run((const Value*)q, (const Value*)k, (const Value*)v, (const Value*)bias, (Value*)out, sizes, scale, threads);
 }
 
 extern "C" {

@@ -5,13 +5,13 @@ Without a compiler, or on another processor, there is no library, and PyTorch's 
 """
 
 import ctypes
-import functools
 import hashlib
 import os
 import platform
 import shlex
 import shutil
 import subprocess
+import sys
 import tempfile
 import warnings
 from collections.abc import Sequence
@@ -79,6 +79,7 @@ def build(folder: Path, compiler: Sequence[str]) -> Path:
         raise OSError(
             f"the cache folder {folder} cannot be written to ({error.strerror}); set LITEVIT_CACHE to one that can"
         ) from None
+    print("litevit: compiling C++ kernels for this processor, once (about 10 s)", file=sys.stderr)
     with scratch_folder as scratch:
         made, record = Path(scratch) / library.name, Path(scratch) / "sha256"
         sources = [str(file) for file in files if file.suffix == ".cpp"]
@@ -90,17 +91,30 @@ def build(folder: Path, compiler: Sequence[str]) -> Path:
     return library
 
 
-@functools.cache
+_loaded: ctypes.CDLL | None = None
+
+
 def library() -> ctypes.CDLL | None:
-    """The kernels, built at the first call of a machine; None where they cannot be had (a warning says why)."""
-    if not runs_here():
-        return None
+    """The kernels, if `make` has made or found them in this process."""
+    return _loaded
+
+
+def make() -> bool:
+    """Loads the kernels, compiling them first where this machine has not yet; `optimize_for_inference` calls it.
+
+    Returns:
+        Whether they are there. Where they could be but cannot be had, a warning says why.
+    """
+    global _loaded
+    if _loaded is not None or not runs_here() or os.environ.get("LITEVIT_NATIVE") == "0":
+        return _loaded is not None
     chosen = os.environ.get("CXX")
     try:
         compiler = shlex.split(chosen or "g++") or ["g++"]
         if not chosen and shutil.which(compiler[0]) is None:
-            return None  # a machine without a compiler is nothing to warn of
-        return ctypes.CDLL(str(build(_folder(), compiler)))
+            return False  # a machine without a compiler is nothing to warn of
+        _loaded = ctypes.CDLL(str(build(_folder(), compiler)))
+        return True
     except subprocess.SubprocessError as error:
         said = (getattr(error, "stderr", None) or b"").decode(errors="replace").splitlines()
         first = next((line for line in said if "error" in line), str(error))
@@ -110,5 +124,5 @@ def library() -> ctypes.CDLL | None:
     except (OSError, RuntimeError, ValueError) as error:  # the folder, a library of another system, no home, quotes
         reason = str(error)
     message = f"litevit's C++ kernels cannot be had, PyTorch's run instead (slower): {reason}"
-    warnings.warn(message, RuntimeWarning, stacklevel=4)  # whoever called optimize_for_inference
-    return None
+    warnings.warn(message, RuntimeWarning, stacklevel=3)  # whoever called optimize_for_inference
+    return False

@@ -33,13 +33,17 @@ struct Windows {
   }
 };
 
-// Weights of a row of windows, (w, N, 9 sources, LANES), from their logits, (w, N, 9 sources, 9 destinations).
+// Weights of a row of windows, (w, N, 9 sources, LANES), from their logits, (w, N, 9 destinations, 9 sources).
 template <class T>
 static void softmax_row(const typename T::Value* logits, int64_t windows, float* weights) {
   const __mmask16 nine = 0x1ff;
   for (int64_t i = 0; i < windows; i++, logits += 81, weights += 9 * LANES) {
+    alignas(64) float rows[9][LANES], columns[9][LANES] = {};  // turned around: destinations along the lanes
+    for (int d = 0; d < 9; d++) _mm512_store_ps(rows[d], T::load(nine, logits + 9 * d));
+    for (int d = 0; d < 9; d++)
+      for (int s = 0; s < 9; s++) columns[s][d] = rows[d][s];
     __m512 x[9];
-    for (int s = 0; s < 9; s++) x[s] = T::load(nine, logits + 9 * s);
+    for (int s = 0; s < 9; s++) x[s] = _mm512_load_ps(columns[s]);
     __m512 top = x[0];
     for (int s = 1; s < 9; s++) top = _mm512_max_ps(top, x[s]);
     __m512 total = _mm512_setzero_ps();
@@ -57,18 +61,21 @@ static int mix(const typename T::Value* logits, const typename T::Value* const* 
                const int64_t* sizes, int threads) {
   using Value = typename T::Value;
   const int64_t B = sizes[0], H = sizes[1], W = sizes[2], N = sizes[3], D = sizes[4], C = N * D;
-  if (D % 16) return 1;
+  if (D % 16) return NO_KERNEL;
   const int64_t h = (H + 1) / 2, w = (W + 1) / 2, row_weights = w * N * 9 * LANES;
   const Buffer<Value> zeros = buffer_of<Value>(C);
+  if (!zeros) return OUT_OF_MEMORY;
   std::memset(zeros.get(), 0, C * sizeof(Value));
   const Windows<T> windows = {{planes[0], planes[1], planes[2], planes[3]}, zeros.get(), h, w, N, D, {h, H / 2}, {w, W / 2}};
+  std::atomic<bool> short_of_memory(false);
 #pragma omp parallel num_threads(threads)
   {
     const Buffer<float> weights = buffer_of<float>(2 * row_weights);
+    if (!weights) short_of_memory = true;
     const auto weights_of = [&](int64_t i) { return &weights[i % 2 * row_weights]; };
     const int64_t team = omp_get_num_threads(), me = omp_get_thread_num(), lines = B * h;
     const int64_t begin = lines * me / team, end = lines * (me + 1) / team;
-    for (int64_t line = begin; line < end; line++) {
+    for (int64_t line = begin; line < end && weights; line++) {
       const int64_t image = line / h, i = line % h;
       const Value* row_logits = logits + line * w * N * 81;
       if (line == begin || i == 0) softmax_row<T>(row_logits, w * N, weights_of(i));
@@ -123,7 +130,7 @@ static int mix(const typename T::Value* logits, const typename T::Value* const* 
       }
     }
   }
-  return 0;
+  return short_of_memory ? OUT_OF_MEMORY : 0;
 }
 
 // The four planes of a map, one behind the other; value_bytes: of one pixel. sizes: B, H, W, the strides of x (image, row,
@@ -154,7 +161,7 @@ int csa_split(const void* x, void* planes, const int64_t* sizes, int64_t pixel_b
   return 0;
 }
 
-// out (B, H, W, N * D) <- what the windows say about every pixel. logits: (B, h, w, N, 9 sources, 9 destinations); v..:
+// out (B, H, W, N * D) <- what the windows say about every pixel. logits: (B, h, w, N, 9 destinations, 9 sources); v..:
 // values of each plane, (B, rows, columns, positions, N, D). sizes: B, H, W, N, D.
 int csa_mix_float(const void* logits, const void* v0, const void* v1, const void* v2, const void* v3, void* out,
                   const int64_t* sizes, int threads) {

@@ -53,6 +53,7 @@ static INLINE __m512 silu(__m512 x) {
 // Weights (C, 3, 3) as float32 (C / 32, 9, even and odd, 16).
 static Buffer<float> arrange(const Value* weight, int64_t C) {
   Buffer<float> taps = buffer_of<float>(9 * C);
+  if (!taps) return taps;
   for (int64_t c = 0; c < C; c++)
     for (int t = 0; t < 9; t++) {
       const uint32_t word = (uint32_t)weight[9 * c + t] << 16;
@@ -99,9 +100,10 @@ extern "C" {
 int depthwise_gelu(const Value* x, const Value* weight, const Value* bias, Value* out, const int64_t* sizes, int threads) {
   const int64_t B = sizes[0], H = sizes[1], W = sizes[2], C = sizes[3], first = sizes[4], rows = sizes[5];
   const int64_t* s = sizes + 6;
-  if (C % 32) return 1;
+  if (C % 32) return NO_KERNEL;
   const Buffer<float> taps = arrange(weight, C);
   const Buffer<Value> zeros = buffer_of<Value>(C);
+  if (!taps || !zeros) return OUT_OF_MEMORY;
   std::memset(zeros.get(), 0, C * sizeof(Value));
 #pragma omp parallel for num_threads(threads) schedule(static)
   for (int64_t line = 0; line < B * rows; line++)
@@ -127,11 +129,12 @@ int depthwise_gelu(const Value* x, const Value* weight, const Value* bias, Value
 int dilated_silu_sum(const Value* x, const Value* weight, Value* out, const int64_t* sizes, int threads) {
   const int64_t B = sizes[0], H = sizes[1], W = sizes[2], C = sizes[3], count = sizes[7];
   const int64_t *s = sizes + 4, *rates = sizes + 8;
-  if (C % 32 || count > 8) return 1;
+  if (C % 32 || count > 8) return NO_KERNEL;
   const int64_t ring = *std::max_element(rates, rates + count);
   const int64_t high = H + 2 * ring, wide = W + 2 * ring;
   const Buffer<float> taps = arrange(weight, C);
   const Buffer<Value> padded = buffer_of<Value>(B * high * wide * C);  // in a ring of zeros
+  if (!taps || !padded) return OUT_OF_MEMORY;
 #pragma omp parallel num_threads(threads)
   {
 #pragma omp for schedule(static)

@@ -1,68 +1,35 @@
-"""The C++ kernels as functions of tensors: inference on the CPU, in models that went through `optimize_for_inference`.
+"""The C++ kernels as functions of dense tensors on a CPU.
 
-Callers ask first whether a kernel serves: `attends`, `attends_windows`, `convolves`, `dilates`, `normalises`, `takes`.
+Each has a question beside it, whether it serves these shapes here: `attends`, `attends_windows`, `convolves`, `dilates`,
+`normalises`, `mixes`. Dtypes and devices are `litevit.optimize.operators.takes`'s business.
 Shapes: B batch, H x W grid, C channels, N heads, L queries, M keys, D head channels.
 """
 
 import ctypes
-import functools
 from collections.abc import Sequence
 
 import torch
-from torch import Tensor, nn
-from torch.utils._python_dispatch import _get_current_dispatch_mode_stack
+from torch import Tensor
 
 from litevit.optimize.native.build import library
+from litevit.optimize.processor import has_tile_units, multiplies_bfloat16
 
 HEAD_DIMS = (32, 64)
 MAX_WINDOW = 16
 CHANNELS = 32  # the depthwise kernels take multiples of it
+OUT_OF_MEMORY = 2  # as in vectors.h
 
 
 def available() -> bool:
-    """Whether there are kernels for this machine; compiles them if that has not been done."""
+    """Whether the kernels are there: built before, by `build.make`. Nothing is compiled here."""
     return library() is not None
 
 
-def unobserved() -> bool:
-    """Whether nobody follows PyTorch's operators here: no compiler, tracer, transform or counter.
-
-    A dispatch mode that only looks at tensors as they are made says so by an attribute `counts_tensors_only = True`.
-    """
-    if torch.compiler.is_compiling() or torch.jit.is_tracing() or torch._C._are_functorch_transforms_active():
+def _serves(x: Tensor) -> bool:
+    """Whether there are kernels for x's dtype and layout."""
+    if not available() or x.stride(-1) != 1:
         return False
-    if not torch._C._len_torch_dispatch_stack():
-        return True
-    return all(getattr(mode, "counts_tensors_only", False) for mode in _get_current_dispatch_mode_stack())
-
-
-def takes(x: Tensor, *others: Tensor) -> bool:
-    """Whether kernels serve these tensors: inference on the CPU, one dtype that the processor multiplies.
-
-    Whoever follows PyTorch's operators would see nothing of a kernel, and so gets PyTorch's own.
-    """
-    return (
-        all(t.device.type == "cpu" for t in (x, *others))
-        and not torch.is_grad_enabled()
-        and unobserved()
-        and not torch.is_autocast_enabled("cpu")
-        and x.dtype in (torch.float32, torch.bfloat16)
-        and all(t.dtype == x.dtype for t in others)
-        and all(_plain(t) for t in (x, *others))
-        and available()
-        and (x.dtype == torch.float32 or _has_bfloat16())
-    )
-
-
-def _plain(t: Tensor) -> bool:
-    return type(t) in (Tensor, nn.Parameter) and t.stride(-1) == 1 and t.numel() > 0 and not t.is_neg()
-
-
-@functools.cache
-def _has_bfloat16() -> bool:
-    kernels = library()
-    # Processors with tile units: PyTorch's own kernels use them, and nothing was measured there.
-    return kernels is not None and bool(kernels.has_bfloat16()) and not torch.cpu._is_amx_tile_supported()
+    return x.dtype == torch.float32 or (multiplies_bfloat16() and not has_tile_units())
 
 
 def _call(name: str, *args: Tensor | Sequence[int] | float | None) -> None:
@@ -79,6 +46,8 @@ def _call(name: str, *args: Tensor | Sequence[int] | float | None) -> None:
         else:
             values.append((ctypes.c_int64 * len(arg))(*arg))
     failed = getattr(library(), name)(*values, ctypes.c_int(torch.get_num_threads()))
+    if failed == OUT_OF_MEMORY:
+        raise MemoryError(f"{name}: not enough memory for the kernel's buffers")
     assert not failed, f"{name}: no kernel for these sizes"
 
 
@@ -88,20 +57,19 @@ def _name(kernel: str, x: Tensor) -> str:
 
 def attends(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None) -> bool:
     """Whether `attention` serves: nothing is broadcast, D in `HEAD_DIMS`."""
-    if not unobserved():  # first: a compiler would make the sizes below conditions of its graph
-        return False
     B, N, L, D = q.shape
     M = k.shape[2]
     return (
         D in HEAD_DIMS
         and k.shape == v.shape == (B, N, M, D)
-        and (bias is None or (bias.shape == (N, L, M) and bias.dtype == q.dtype and bias.device == q.device))
-        and takes(q, k, v)
+        and (bias is None or bias.shape == (N, L, M))
+        and _serves(q)
+        and k.stride(-1) == v.stride(-1) == 1
     )
 
 
 def attention(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None, scale: float) -> Tensor:
-    """softmax(scale q k^T + bias) v, where `attends` says so.
+    """softmax(scale q k^T + bias) v.
 
     Args:
         q: (B, N, L, D), D in `HEAD_DIMS`.
@@ -110,27 +78,26 @@ def attention(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None, scale: float
         scale: factor on the logits.
 
     Returns:
-        (B, N, L, D), a view of (B, L, N, D).
+        (B, L, N, D).
     """
     B, N, L, D = q.shape
-    out = q.new_empty(B, L, N, D).transpose(1, 2)
+    made = q.new_empty(B, L, N, D)
+    out = made.transpose(1, 2)
     added = None if bias is None else bias.transpose(1, 2).contiguous()
     sizes = [B, N, L, k.shape[2], *q.stride()[:3], *k.stride()[:3], *v.stride()[:3], *out.stride()[:3]]
     _call(_name("attention", q), q, k, v, added, out, sizes, D, float(scale))
-    return out
+    return made
 
 
 def attends_windows(qkv: Tensor, num_heads: int, window_size: int) -> bool:
     """Whether `window_attention` serves: D in `HEAD_DIMS`, windows that fill the grid, of up to 16 x 16."""
-    if not unobserved():
-        return False
     _, H, W, E = qkv.shape
     fits = H % window_size == 0 and W % window_size == 0 and window_size <= MAX_WINDOW
-    return fits and any(E == 3 * num_heads * D for D in HEAD_DIMS) and takes(qkv)
+    return fits and any(E == 3 * num_heads * D for D in HEAD_DIMS) and _serves(qkv)
 
 
 def window_attention(qkv: Tensor, num_heads: int, window_size: int, scale: float) -> Tensor:
-    """As `litevit.ops.window_attention.window_attention`, where `attends_windows` says so."""
+    """As `litevit.ops.window_attention.window_attention`."""
     B, H, W, E = qkv.shape
     out = qkv.new_empty(B, H, W, E // 3)
     sizes = [B, H, W, num_heads, window_size, *qkv.stride()[:3], *out.stride()[:3]]
@@ -138,24 +105,11 @@ def window_attention(qkv: Tensor, num_heads: int, window_size: int, scale: float
     return out
 
 
-def convolves(x: Tensor, conv: nn.Module) -> bool:
-    """Whether `depthwise_gelu` does what GELU(conv(x)) does: bfloat16, channels a multiple of `CHANNELS`.
-
-    Args: x: (B, H, W, C); conv: what a user may have put in place of the depthwise 3 x 3 convolution.
-    """
-    if not unobserved() or type(conv) is not nn.Conv2d or conv.bias is None or conv.padding_mode != "zeros":
-        return False
-    published = (conv.groups, conv.padding, conv.stride, conv.dilation) == (x.shape[-1], (1, 1), (1, 1), (1, 1))
-    return published and convolves_with(x, conv.weight, conv.bias)
-
-
-def convolves_with(x: Tensor, weight: Tensor, bias: Tensor) -> bool:
-    """The same for the parameters of such a convolution."""
-    if not unobserved():
-        return False
+def convolves(x: Tensor, weight: Tensor) -> bool:
+    """Whether `depthwise_gelu` serves: bfloat16, channels a multiple of `CHANNELS`, a dense kernel (C, 1, 3, 3)."""
     C = x.shape[-1]
-    fits = x.dtype == torch.bfloat16 and C % CHANNELS == 0 and weight.shape == (C, 1, 3, 3) and bias.shape == (C,)
-    return fits and weight.is_contiguous() and takes(x, weight, bias)
+    fits = x.dtype == torch.bfloat16 and C % CHANNELS == 0 and weight.shape == (C, 1, 3, 3)
+    return fits and weight.is_contiguous() and _serves(x)
 
 
 def depthwise_gelu(x: Tensor, weight: Tensor, bias: Tensor, *, pad_rows: bool = True) -> Tensor:
@@ -179,19 +133,22 @@ def depthwise_gelu(x: Tensor, weight: Tensor, bias: Tensor, *, pad_rows: bool = 
 
 def dilates(x: Tensor, weight: Tensor, rates: Sequence[int]) -> bool:
     """Whether `dilated_silu_sum` serves: bfloat16, channels a multiple of `CHANNELS`, up to eight rates."""
-    if not unobserved():
-        return False
     C = x.shape[-1]
     fits = C % CHANNELS == 0 and weight.shape == (C, 1, 3, 3) and 0 < len(rates) <= 8 and min(rates) > 0
-    return fits and x.dtype == torch.bfloat16 and weight.is_contiguous() and takes(x, weight)
+    return fits and x.dtype == torch.bfloat16 and weight.is_contiguous() and _serves(x)
 
 
 def dilated_silu_sum(x: Tensor, weight: Tensor, rates: Sequence[int]) -> Tensor:
-    """As `litevit.ops.dilated.dilated_silu_sum`, where `dilates` says so."""
+    """As `litevit.ops.dilated.dilated_silu_sum`."""
     B, H, W, C = x.shape
     out = x.new_empty(B, H, W, C)
     _call("dilated_silu_sum", x, weight, out, [B, H, W, C, *x.stride()[:3], len(rates), *rates])
     return out
+
+
+def mixes(x: Tensor, num_heads: int) -> bool:
+    """Whether `csa_split` and `csa_mix` serve a map (B, H, W, C): D a multiple of 16."""
+    return x.shape[-1] // num_heads % 16 == 0 and _serves(x)
 
 
 def csa_split(x: Tensor) -> list[Tensor]:
@@ -213,41 +170,33 @@ def csa_mix(logits: Tensor, planes: Sequence[Tensor], out: Tensor, num_heads: in
     """Softmax and mixing of LVT's convolutional self-attention.
 
     Args:
-        logits: (B, h, w, N * 81), rows head, source, destination.
+        logits: (B, h, w, N, 9 destinations, 9 sources), dense.
         planes: values of the four planes of `csa_split`, each (B, rows, columns, positions * N * D) with the positions
-            of `litevit.ops.csa_strips.PLANES`, D a multiple of 16.
+            of `litevit.optimize.csa.PLANES`, D a multiple of 16.
         out: (B, H, W, N * D), written to.
     """
     B, H, W, C = out.shape
     _call(_name("csa_mix", out), logits, *planes, out, [B, H, W, num_heads, C // num_heads])
 
 
-def normalises(x: Tensor, weight: Tensor, bias: Tensor, added: Tensor | None = None) -> bool:
-    """Whether `layer_norm` serves: dense tensors, C a multiple of 16 up to 4096."""
-    if not unobserved():
-        return False
+def normalises(x: Tensor, weight: Tensor, added: Tensor | None = None) -> bool:
+    """Whether `layer_norm` and `add_layer_norm` serve: dense tensors, C a multiple of 16 up to 4096."""
     C = x.shape[-1]
-    fits = C % 16 == 0 and C <= 4096 and weight.shape == bias.shape == (C,) and x.is_contiguous()
-    if added is None:
-        return fits and takes(x, weight, bias)
-    return fits and added.shape == x.shape and added.is_contiguous() and takes(x, weight, bias, added)
+    fits = C % 16 == 0 and C <= 4096 and weight.shape == (C,) and x.is_contiguous() and _serves(x)
+    return fits and (added is None or (added.shape == x.shape and added.is_contiguous()))
 
 
-def layer_norm(
-    x: Tensor, weight: Tensor, bias: Tensor, eps: float, added: Tensor | None = None
-) -> tuple[Tensor, Tensor]:
-    """(x + added, LayerNorm of it over the last axis); without `added`, of x.
-
-    Args:
-        x, added: (..., C), as `normalises` wants them.
-        weight, bias: (C,).
-
-    Returns:
-        Two tensors as x.
-    """
-    C = x.shape[-1]
-    total = x if added is None else torch.empty_like(x)
+def layer_norm(x: Tensor, weight: Tensor, bias: Tensor, eps: float) -> Tensor:
+    """LayerNorm over the last axis. Args: x: (..., C); weight, bias: (C,). Returns: as x."""
     out = torch.empty_like(x)
-    into = None if added is None else total
-    _call(_name("layer_norm", x), x, added, into, weight, bias, out, [x.numel() // C, C], float(eps))
+    sizes = [x.numel() // x.shape[-1], x.shape[-1]]
+    _call(_name("layer_norm", x), x, None, None, weight, bias, out, sizes, float(eps))
+    return out
+
+
+def add_layer_norm(x: Tensor, added: Tensor, weight: Tensor, bias: Tensor, eps: float) -> tuple[Tensor, Tensor]:
+    """x + added and the LayerNorm of it over the last axis. Args: x, added: (..., C). Returns: each as x."""
+    total, out = torch.empty_like(x), torch.empty_like(x)
+    sizes = [x.numel() // x.shape[-1], x.shape[-1]]
+    _call(_name("layer_norm", x), x, added, total, weight, bias, out, sizes, float(eps))
     return total, out

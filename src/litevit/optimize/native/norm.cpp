@@ -9,7 +9,7 @@ static int layer_norm(const typename T::Value* x, const typename T::Value* added
                       const typename T::Value* weight, const typename T::Value* bias, typename T::Value* out,
                       const int64_t* sizes, float eps, int threads) {
   const int64_t R = sizes[0], C = sizes[1];
-  if (C % 16 || C > MAX_CHANNELS) return 1;
+  if (C % 16 || C > MAX_CHANNELS) return NO_KERNEL;
 #pragma omp parallel num_threads(threads)
   {
     alignas(64) float scale[MAX_CHANNELS], shift[MAX_CHANNELS], row[MAX_CHANNELS];

@@ -20,6 +20,8 @@ struct Memory {
   explicit Memory(int64_t M)
       : keys(buffer_of<int32_t>(M * D / T::PAIR)), values(buffer_of<int32_t>((M + 1) / T::PAIR * D)) {}
 
+  bool ok() const { return keys && values; }
+
   // Row m of keys and values begins at k + at(m), v + at'(m).
   template <class At, class OtherAt>
   INLINE void fill(const typename T::Value* k, At at, const typename T::Value* v, OtherAt value_at, int64_t M) {

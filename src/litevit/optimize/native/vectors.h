@@ -8,11 +8,11 @@
 #include <omp.h>
 
 #include <algorithm>
+#include <atomic>
 #include <cstdint>
 #include <cstdlib>
 #include <cstring>
 #include <memory>
-#include <new>
 
 #define INLINE inline __attribute__((always_inline))
 
@@ -117,10 +117,12 @@ struct Free {
 template <typename T>
 using Buffer = std::unique_ptr<T[], Free>;
 
+// Null where memory is short: nothing may be thrown, for an exception that leaves a parallel region, or C, ends the
+// process. Kernels then return OUT_OF_MEMORY.
+constexpr int NO_KERNEL = 1, OUT_OF_MEMORY = 2;
+
 template <typename T>
 static Buffer<T> buffer_of(int64_t count) {
   const int64_t bytes = (count * (int64_t)sizeof(T) + 63) / 64 * 64;
-  T* memory = (T*)std::aligned_alloc(64, bytes);
-  if (!memory && bytes) throw std::bad_alloc();
-  return Buffer<T>(memory);
+  return Buffer<T>((T*)std::aligned_alloc(64, bytes));
 }

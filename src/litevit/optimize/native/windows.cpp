@@ -47,17 +47,19 @@ static INLINE void attend_four(const typename T::Value* const* rows, int64_t to_
 }
 
 template <class T, int D>
-static void attend(const typename T::Value* qkv, typename T::Value* out, const int64_t* sizes, float scale, int threads) {
+static int attend(const typename T::Value* qkv, typename T::Value* out, const int64_t* sizes, float scale, int threads) {
   using Value = typename T::Value;
   const int64_t B = sizes[0], H = sizes[1], W = sizes[2], N = sizes[3], s = sizes[4];
   const int64_t *in_s = sizes + 5, *out_s = sizes + 8;  // strides: image, row, pixel
   const int64_t h = H / s, w = W / s, P = s * s, E = N * D;
+  std::atomic<bool> short_of_memory(false);
 #pragma omp parallel num_threads(threads)
   {
     Memory<T, D> memory(P);
+    if (!memory.ok()) short_of_memory = true;
     Tile<T, D, 1> tile;
     const int64_t team = omp_get_num_threads(), me = omp_get_thread_num(), rows = B * h;
-    for (int64_t row = rows * me / team; row < rows * (me + 1) / team; row++)
+    for (int64_t row = rows * me / team; row < rows * (me + 1) / team && memory.ok(); row++)
       for (int64_t column = 0; column < w; column++) {
         const Value* from = qkv + row / h * in_s[0] + row % h * s * in_s[1] + column * s * in_s[2];
         Value* to = out + row / h * out_s[0] + row % h * s * out_s[1] + column * s * out_s[2];
@@ -84,17 +86,17 @@ static void attend(const typename T::Value* qkv, typename T::Value* out, const i
         }
       }
   }
+  return short_of_memory ? OUT_OF_MEMORY : 0;
 }
 
 // out <- softmax(scale q k^T) v in every window and head. sizes: B, H, W (multiples of s), N, s, then the strides of qkv
-// and out (image, row, pixel), in values. Returns 1 for a D that no kernel is made for.
+// and out (image, row, pixel), in values. Returns NO_KERNEL for another D.
 template <class T>
 static int windows(const void* qkv, void* out, const int64_t* sizes, int64_t D, float scale, int threads) {
   using Value = typename T::Value;
   const auto run = D == 32 ? attend<T, 32> : D == 64 ? attend<T, 64> : nullptr;
-  if (!run) return 1;
-  run((const Value*)qkv, (Value*)out, sizes, scale, threads);
-  return 0;
+  if (!run) return NO_KERNEL;
+  return run((const Value*)qkv, (Value*)out, sizes, scale, threads);
 }
 
 extern "C" {

@@ -1,0 +1,33 @@
+"""What this processor is: the questions that speed depends on, each asked in one place."""
+
+import functools
+
+import torch
+
+
+@functools.cache
+def has_avx512() -> bool:
+    """Whether PyTorch's kernels, and so ours, may use AVX-512. Set ATEN_CPU_CAPABILITY=avx2 to say no."""
+    return torch.backends.cpu.get_cpu_capability() == "AVX512"
+
+
+@functools.cache
+def multiplies_bfloat16() -> bool:
+    """Whether the processor has units for products in bfloat16 (AVX512-BF16, AMX, or ARM's)."""
+    return torch.backends.mkldnn.is_available() and bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+
+
+@functools.cache
+def has_tile_units() -> bool:
+    """Whether there are Intel's AMX tiles, which PyTorch's own bfloat16 attention uses: our kernel was never measured there."""
+    return (
+        bool(torch.cpu.get_capabilities().get("amx_tile", False)) if hasattr(torch.cpu, "get_capabilities") else False
+    )
+
+
+def prefers_onednn() -> bool:
+    """Whether oneDNN's float32 products are faster than MKL's, which `F.linear` takes.
+
+    Measured: by 8 to 30 % on AMD's Zen 4, twice on Zen 5, even on Zen 3 (AVX2); Intel was not measured.
+    """
+    return has_avx512() and torch.backends.mkldnn.is_available() and torch.backends.mkldnn.enabled

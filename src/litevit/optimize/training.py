@@ -1,0 +1,35 @@
+"""`optimize_for_training`: a copy of a model that trains faster on a CPU."""
+
+import copy
+
+from torch import nn
+
+from litevit.layers.csa import ConvolutionalSelfAttention
+from litevit.optimize.csa import TrainedCSA
+from litevit.optimize.inference import Twin, replace
+from litevit.optimize.linear import TrainedLinear
+from litevit.optimize.processor import prefers_onednn
+
+TWINS: dict[type[nn.Module], Twin] = {
+    nn.Linear: Twin(TrainedLinear, prefers_onednn),
+    ConvolutionalSelfAttention: Twin(TrainedCSA, prefers_onednn),
+}
+
+
+def optimize_for_training(model: nn.Module) -> nn.Module:
+    """A copy of a model that computes the same function, with the same gradients, faster; the model is not touched.
+
+    On a CPU with AVX-512 linear layers in float32 run on oneDNN's products, forward and backward. Elsewhere the copy is
+    as it was. Nothing is absorbed: every module is called, hooks fire, and state-dict keys, parameters and the mode
+    stay, so that checkpoints and optimizers do not see a difference. Make it before the optimizer: its parameters are
+    new tensors.
+
+    Args:
+        model: any model.
+
+    Raises:
+        TypeError: this is no model.
+    """
+    if not isinstance(model, nn.Module):
+        raise TypeError(f"optimize_for_training takes a model (litevit.create_model makes one), got {model!r}")
+    return replace(copy.deepcopy(model), TWINS)
