@@ -27,7 +27,8 @@ for line in sys.stdin:
         name, dtype = job["build"], DTYPES[job["dtype"]]
         model = litevit.create_model(name, **job["options"]).to(dtype)
         detector = "rcnn" in name or "retinanet" in name
-        x = torch.rand(1, 3, 800, 1344, dtype=dtype) if detector else torch.randn(job["batch"], 3, 224, 224, dtype=dtype)
+        shape = (1, 3, 800, 1333) if detector else (job["batch"], 3, 224, 224)
+        x = torch.rand(shape).to(dtype)
         if job["train"]:
             make = getattr(litevit, "optimize_for_training", None)
             model = (make(model) if make else model).train()
@@ -38,7 +39,7 @@ for line in sys.stdin:
                     p.grad = None
         else:
             model = litevit.optimize_for_inference(model)
-            forward = model.forward_raw if detector and job["raw"] else (lambda x: model([x[0]])) if detector else model
+            forward = (lambda x: model([x[0]])) if detector else model
             def run():
                 with torch.inference_mode():
                     forward(x)
@@ -90,7 +91,7 @@ def main() -> None:
     for name in arguments.models:
         for dtype in arguments.dtype:
             for worker in workers.values():
-                job = {"dtype": dtype, "options": {}, "batch": arguments.batch, "train": arguments.train, "raw": False}
+                job = {"dtype": dtype, "options": {}, "batch": arguments.batch, "train": arguments.train}
                 built = worker.ask(build=name, **job)["built"]
                 assert Path(built).is_relative_to(worker.root), built
             seconds: dict[str, list[float]] = {label: [] for label in workers}

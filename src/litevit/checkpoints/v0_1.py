@@ -1,7 +1,7 @@
 """Files written by litevit 0.1: the same tensors under other names.
 
-Since then a stage's entry and its position table are modules of their own beside the stage, Swin has the skeleton of the
-other families, and the kernel of token merging is a matrix.
+Since then a stage's entry and its position table are modules of their own beside the stage, Swin has the skeleton of
+the other families, and the kernel of token merging is a matrix.
 """
 
 import re
