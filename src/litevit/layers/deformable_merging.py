@@ -32,7 +32,7 @@ class DeformableTokenMerging(nn.Module):
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """Sets the offset branch to zero, so that sampling starts on the regular grid; the kernel as a convolution's."""
+        """Sets the offset branch to zero (sampling starts on the regular grid), the kernel as a convolution's."""
         nn.init.zeros_(self.offset.weight)
         nn.init.zeros_(self.offset.bias)  # type: ignore[arg-type]
         self.proj.reset_parameters()  # as a convolution of as many inputs

@@ -15,13 +15,20 @@ APART = -100.0  # on the logits of tokens that do not see each other
 def _window_counts(H: int, W: int, s: int) -> tuple[Any, Any]:
     h, w = (H + s - 1) // s, (W + s - 1) // s
     if torch.compiler.is_compiling():
-        # The exporter takes an axis of length 1 for a constant: a lone window gets an empty neighbour, which nobody sees.
+        # The exporter takes an axis of length 1 for a constant: a lone window gets an empty, unseen neighbour.
         return torch.sym_max(h, 2), torch.sym_max(w, 2)
     return h, w
 
 
 def cut_windows(x: Tensor, s: int, shift: int) -> Tensor:
-    """Windows of the map, moved up and left by `shift` around its borders. Args: x: (B, H, W, C). Returns: (B, h*w, L, C)."""
+    """Windows of the map, which moves up and left by `shift` around its borders.
+
+    Args:
+        x: (B, H, W, C).
+
+    Returns:
+        (B, h*w, L, C).
+    """
     _, H, W, _ = x.shape
     h, w = _window_counts(H, W, s)
     x = torch.roll(x, (-shift, -shift), (1, 2)) if shift else x

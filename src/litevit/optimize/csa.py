@@ -49,7 +49,7 @@ cpu_csa = operator(
 
 
 class NativeCSA(ConvolutionalSelfAttention):
-    """CSA in C++ between its projections; replaces ConvolutionalSelfAttention in inference. `attn` and `proj` are called."""
+    """CSA in C++ between its projections, which are called; replaces ConvolutionalSelfAttention in inference."""
 
     def forward(self, x: Tensor) -> Tensor:
         """Args: x: (B, H, W, C). Returns: (B, H, W, C)."""

@@ -1,8 +1,8 @@
 """Feed-forward networks in pieces that stay in cache: inference on the CPU.
 
-At 224 x 224 and batch 8 the hidden map of LITv2-S's first stage is 38.5 MB. Written and read back whole, every pass over
-it goes to memory, and the allocator asks the system for fresh, zeroed pages each time. Pieces are images, or rows of a
-large image. Shapes: B batch, H x W grid, C channels, K hidden channels.
+At 224 x 224 and batch 8 the hidden map of LITv2-S's first stage is 38.5 MB. Written and read back whole, every pass
+over it goes to memory, and the allocator asks the system for fresh, zeroed pages each time. Pieces are images, or rows
+of a large image. Shapes: B batch, H x W grid, C channels, K hidden channels.
 """
 
 import torch
@@ -79,7 +79,7 @@ cpu_mlp = operator(
 
 
 class BlockedMLP(MLP):
-    """MLP in pieces, GELU inside the product; replaces MLP in inference and absorbs `fc1` and `fc2`. Exact to rounding."""
+    """MLP in pieces, GELU inside the product; replaces MLP in inference. Absorbs `fc1` and `fc2`. Exact to rounding."""
 
     def forward(self, x: Tensor, added: Tensor | None = None) -> Tensor:
         """Args: x: (..., C); added: as x, added to the result. Returns: as x."""

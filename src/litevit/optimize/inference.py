@@ -58,21 +58,23 @@ TWINS: dict[type[nn.Module], Twin] = {
 def optimize_for_inference(model: nn.Module) -> nn.Module:
     """A copy of a model that computes the same function faster; the model itself is not touched.
 
-    On every device BatchNorm after token merging is folded and DropPath and Dropout go. On a CPU modules are replaced by
-    the twins of the table `TWINS`: feed-forward networks in pieces that stay in cache, relative biases that are kept,
-    images with their pixels together; with AVX-512 also oneDNN's products, and on Linux litevit's C++ kernels for
-    attention, convolutional self-attention, LayerNorm and, in bfloat16, depthwise convolutions. Those are compiled here,
-    at the first call on a machine (about 10 seconds, said on stderr, kept in the cache folder), never in a forward.
+    On every device BatchNorm after token merging is folded and DropPath and Dropout go. On a CPU modules are
+    replaced by the twins of the table `TWINS`: feed-forward networks in pieces that stay in cache, relative biases
+    that are kept, images with their pixels together; with AVX-512 also oneDNN's products, and on Linux litevit's
+    C++ kernels for attention, convolutional self-attention, LayerNorm and, in bfloat16, depthwise convolutions.
+    Those are compiled here, at the first call on a machine (about 10 seconds, said on stderr, kept in the cache
+    folder), never in a forward.
 
-    A twin has the state-dict keys of what it replaces. Hooks fire on twins and on what they call; these children are
-    absorbed, so that hooks on them do not fire: `fc1`, `dwconv` and `fc2` of feed-forward networks, `norm` of token
-    merging. A module with hooks or a parametrisation on an absorbed child is left as it is. Writing to a weight,
-    `load_state_dict`, `to()`, deepcopy and pickle work as on the plain model: nothing is packed or kept that a weight
-    could leave behind. Under autocast, gradients, `torch.compile` and export the twins run their plain layers.
+    A twin has the state-dict keys of what it replaces. Hooks fire on twins and on what they call; these children
+    are absorbed, so that hooks on them do not fire: `fc1`, `dwconv` and `fc2` of feed-forward networks, `norm` of
+    token merging. A module with hooks or a parametrisation on an absorbed child is left as it is. Writing to a
+    weight, `load_state_dict`, `to()`, deepcopy and pickle work as on the plain model: nothing is packed or kept
+    that a weight could leave behind. Under autocast, gradients, `torch.compile` and export the twins run their
+    plain layers.
 
     Args:
-        model: any model, backbone or layer of litevit, trained; it may be in training mode. Other modules' linear layers
-            and LayerNorms are replaced as well.
+        model: any model, backbone or layer of litevit, trained; it may be in training mode. Other modules' linear
+            layers and LayerNorms are replaced as well.
 
     Returns:
         The copy, in evaluation mode, its parameters without gradients. Its BatchNorms are folded: it can neither be
@@ -89,8 +91,8 @@ def optimize_for_inference(model: nn.Module) -> nn.Module:
             if type(child).__name__ == "DropPath" or isinstance(child, nn.Dropout):
                 setattr(module, name, nn.Identity())
     on_cpu = all(p.device.type == "cpu" for p in copied.parameters())
-    table = TWINS if on_cpu else {DeformableTokenMerging: TWINS[DeformableTokenMerging]}
-    return replace(copied, table)
+    everywhere = {kind: twin for kind, twin in TWINS.items() if kind is DeformableTokenMerging}
+    return replace(copied, TWINS if on_cpu else everywhere)
 
 
 def replace(model: nn.Module, table: dict[type[nn.Module], Twin]) -> nn.Module:

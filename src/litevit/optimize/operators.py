@@ -1,8 +1,9 @@
 """CPU kernels as PyTorch operators: who calls one, and what others see of it.
 
-Every kernel is a `litevit::cpu_...` operator with a reference, a plain function of the same result. The kernel runs on a
-CPU; fake tensors see the reference's shapes; vmap calls the kernel sample by sample; FLOP counters count what it stands
-for; the profiler shows its name. Twins call an operator only where `takes` says so, and run their plain layer otherwise.
+Every kernel is a `litevit::cpu_...` operator with a reference, a plain function of the same result. The kernel runs
+on a CPU; fake tensors see the reference's shapes; vmap calls the kernel sample by sample; FLOP counters count what it
+stands for; the profiler shows its name. Twins call an operator only where `takes` says so, and run their plain layer
+otherwise.
 """
 
 from collections.abc import Callable, Sequence

@@ -19,10 +19,9 @@ def multiplies_bfloat16() -> bool:
 
 @functools.cache
 def has_tile_units() -> bool:
-    """Whether there are Intel's AMX tiles, which PyTorch's own bfloat16 attention uses: our kernel was never measured there."""
-    return (
-        bool(torch.cpu.get_capabilities().get("amx_tile", False)) if hasattr(torch.cpu, "get_capabilities") else False
-    )
+    """Whether there are Intel's AMX tiles: PyTorch's own bfloat16 attention uses them, ours was never measured there."""
+    capabilities = getattr(torch.cpu, "get_capabilities", dict)  # not in every PyTorch
+    return bool(capabilities().get("amx_tile", False))
 
 
 def prefers_onednn() -> bool:
@@ -30,4 +29,4 @@ def prefers_onednn() -> bool:
 
     Measured: by 8 to 30 % on AMD's Zen 4, twice on Zen 5, even on Zen 3 (AVX2); Intel was not measured.
     """
-    return has_avx512() and torch.backends.mkldnn.is_available() and torch.backends.mkldnn.enabled
+    return has_avx512() and torch.backends.mkldnn.is_available() and bool(torch.backends.mkldnn.enabled)

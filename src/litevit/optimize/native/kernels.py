@@ -1,7 +1,7 @@
 """The C++ kernels as functions of dense tensors on a CPU.
 
-Each has a question beside it, whether it serves these shapes here: `attends`, `attends_windows`, `convolves`, `dilates`,
-`normalises`, `mixes`. Dtypes and devices are `litevit.optimize.operators.takes`'s business.
+Each has a question beside it, whether it serves these shapes here: `attends`, `attends_windows`, `convolves`,
+`dilates`, `normalises`, `mixes`. Dtypes and devices are `litevit.optimize.operators.takes`'s business.
 Shapes: B batch, H x W grid, C channels, N heads, L queries, M keys, D head channels.
 """
 
