@@ -91,7 +91,9 @@ def optimize_for_inference(model: nn.Module) -> nn.Module:
             if type(child).__name__ == "DropPath" or isinstance(child, nn.Dropout):
                 setattr(module, name, nn.Identity())
     on_cpu = all(p.device.type == "cpu" for p in copied.parameters())
-    everywhere = {kind: twin for kind, twin in TWINS.items() if kind is DeformableTokenMerging}
+    everywhere: dict[type[nn.Module], Twin] = {
+        kind: twin for kind, twin in TWINS.items() if kind is DeformableTokenMerging
+    }
     return replace(copied, TWINS if on_cpu else everywhere)
 
 

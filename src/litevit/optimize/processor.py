@@ -19,9 +19,9 @@ def multiplies_bfloat16() -> bool:
 
 @functools.cache
 def has_tile_units() -> bool:
-    """Whether there are Intel's AMX tiles: PyTorch's own bfloat16 attention uses them, ours was never measured there."""
-    capabilities = getattr(torch.cpu, "get_capabilities", dict)  # not in every PyTorch
-    return bool(capabilities().get("amx_tile", False))
+    """Whether there are Intel's AMX tiles, which PyTorch's bfloat16 attention uses; ours was not measured there."""
+    ask = getattr(torch.cpu, "get_capabilities", None)  # not in every PyTorch
+    return ask is not None and bool(ask().get("amx_tile", False))
 
 
 def prefers_onednn() -> bool:
