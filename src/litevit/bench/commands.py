@@ -18,6 +18,7 @@ from litevit.bench.models import MODEL_COLUMNS, is_ours, measure_models, measure
 from litevit.bench.plots import plot_attention, plot_models, plot_ops, plot_scaling
 from litevit.bench.report import Dtype, Mode, Report
 from litevit.bench.timing import Clock
+from litevit.bench.twins import TWIN_COLUMNS, WAYS, Way, measure_twins
 
 
 def _print_progress(text: str) -> None:
@@ -187,6 +188,49 @@ def main_ops(
     return _finish(report, ("op", "backend", "direction", "ms", "spread", "x reference"), out, plot_ops)
 
 
+def main_twins(
+    models: tuple[str, ...] = ("litv2_s", "lit_s", "lvt"),
+    *,
+    ways: tuple[Way, ...] = WAYS,
+    size: tuple[int, ...] = (224,),
+    batch: int = 8,
+    dtype: tuple[Dtype, ...] = ("fp32",),
+    features: bool = False,
+    threads: int | None = None,
+    rounds: int = 7,
+    clock: Clock = "wall",
+    out: Path | None = None,
+) -> Report:
+    """Measures what each twin of optimize_for_inference wins, beside eager, torch.compile and OpenVINO, on the CPU.
+
+    Args:
+        models: ours, with spaces between; see `litevit list`. LITv2 also with _ws4: the 4 x 4 windows of the detectors.
+        ways: what to compare; "without" leaves out each group of twins in turn, "openvino" needs that package.
+        size: side, or height and width.
+        batch: images at a time.
+        dtype: passes: fp32, bf16, fp16.
+        features: backbones alone, as detectors use them.
+        threads: CPU threads; default: as many as PyTorch takes.
+        rounds: turns.
+        clock: wall or cpu.
+        out: folder for JSON and CSV.
+    """
+    _check(rounds=rounds, batch=batch, out=out)
+    report = measure_twins(
+        models,
+        ways=ways,
+        size=_side(size),
+        batch=batch,
+        dtypes=dtype,
+        features=features,
+        num_threads=threads,
+        rounds=rounds,
+        clock=clock,
+        progress=_print_progress,
+    )
+    return _finish(report, TWIN_COLUMNS, out, None)
+
+
 def main_scaling(
     models: tuple[str, ...] = ("litv2_s",),
     *,
@@ -240,6 +284,7 @@ COMMANDS: dict[str, Callable[..., Report]] = {
     "models": main_models,
     "attention": main_attention,
     "ops": main_ops,
+    "twins": main_twins,
     "scaling": main_scaling,
 }
 

@@ -63,7 +63,7 @@ def is_ours(name: str) -> bool:
     return name in list_models() or (name.endswith("_ws4") and name.removesuffix("_ws4") in list_models("litv2_?"))
 
 
-def _build(name: str, size: tuple[int, int], features: bool) -> nn.Module:
+def build_model(name: str, size: tuple[int, int], features: bool) -> nn.Module:
     if is_ours(name):
         overrides: dict[str, Any] = {"window_sizes": WINDOW_4} if name.endswith("_ws4") else {}
         make = create_backbone if features else create_model
@@ -172,7 +172,7 @@ def _model_cases(
     say(f"{name} {dtype}: build")
     torch.manual_seed(0)
     try:
-        model = _build(name, size, features).train(training)
+        model = build_model(name, size, features).train(training)
     except Exception as error:
         notes.append(f"{name}: timm cannot build it here, {type(error).__name__}: {str(error).splitlines()[0]}")
         return {}

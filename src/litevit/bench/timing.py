@@ -26,7 +26,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from litevit.ops.linear import product
+from litevit.optimize.linear import product
 from litevit.optimize.native import kernels
 from litevit.optimize.native.build import runs_here
 
@@ -120,9 +120,7 @@ def _has_storage(leaf: object) -> TypeGuard[Tensor]:
 
 
 class _LiveBytes(TorchDispatchMode):
-    """Counts the bytes of storages made inside and still alive; not what the C++ kernels take for themselves."""
-
-    counts_tensors_only = True  # the C++ kernels run on
+    """Counts the bytes of storages made inside and still alive; not what an operator takes for itself."""
 
     def __init__(self) -> None:
         super().__init__()

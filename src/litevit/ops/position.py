@@ -5,13 +5,16 @@ import torch.nn.functional as F
 from torch import Tensor
 
 
-def relative_position_bias(table: Tensor, grid_size: tuple[int, int], H: int, W: int) -> Tensor:
+def relative_position_bias(
+    table: Tensor, grid_size: tuple[int, int], H: int, W: int, *, keys_first: bool = False
+) -> Tensor:
     """Bias of every query and key of a grid.
 
     Args:
         table: ((2 h - 1) * (2 w - 1), N), made for a grid of h x w.
         grid_size: h and w. Another grid gets the table resized (bicubic).
         H, W: the grid.
+        keys_first: whether keys, not queries, lie apart in memory; the values are the same.
 
     Returns:
         (N, H * W, H * W): row (y_i - y_j + H - 1) * (2W - 1) + (x_i - x_j + W - 1) for query i and key j.
@@ -24,8 +27,10 @@ def relative_position_bias(table: Tensor, grid_size: tuple[int, int], H: int, W:
     device = table.device
     dy = torch.arange(H, device=device).view(H, 1) - torch.arange(H, device=device) + (H - 1)  # H H
     dx = torch.arange(W, device=device).view(W, 1) - torch.arange(W, device=device) + (W - 1)  # W W
-    index = dy.view(H, 1, H, 1) * (2 * W - 1) + dx.view(1, W, 1, W)
-    return rows.flatten(2)[0][:, index.reshape(H * W, H * W)]
+    index = (dy.view(H, 1, H, 1) * (2 * W - 1) + dx.view(1, W, 1, W)).reshape(H * W, H * W)
+    if keys_first:
+        return rows.flatten(2)[0][:, index.T].transpose(1, 2)
+    return rows.flatten(2)[0][:, index]
 
 
 def resized_position(table: Tensor, grid_size: tuple[int, int], H: int, W: int) -> Tensor:

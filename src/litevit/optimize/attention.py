@@ -14,6 +14,7 @@ from litevit.layers.attention import Attention, RelativeAttention
 from litevit.layers.hilo import HiLo
 from litevit.layers.rasa import RecursiveAtrousSelfAttention
 from litevit.ops.dilated import dilated_silu_sum
+from litevit.ops.position import relative_position_bias
 from litevit.ops.window_attention import window_attention
 from litevit.optimize.linear import OneDNNLinear
 from litevit.optimize.native import kernels
@@ -80,22 +81,20 @@ class KeptRelativeAttention(NativeAttention, RelativeAttention):
     _kept: tuple[_Kept, ...] = ()
 
     def bias(self, x: Tensor) -> Tensor:
-        """As the plain layer's, in the dtype of the table."""
+        """As the plain layer's."""
         table = self.relative_position_bias_table
         if not takes(x, table):
             return super().bias(x)
         grid = (x.shape[1], x.shape[2])
-        if self.num_heads * (grid[0] * grid[1]) ** 2 * table.element_size() > MAX_BIAS_BYTES:
-            return super().bias(x)
         kept = self._kept  # read once: another thread may be at another grid
         for known in kept:
             if known.grid == grid and known.table.dtype == table.dtype and torch.equal(known.table, table):
                 return known.bias
-        bias = super().bias(x)
-        if self.qkv.in_features // self.num_heads in kernels.HEAD_DIMS and kernels.available():
-            bias = bias.transpose(1, 2).contiguous().transpose(1, 2)  # keys first in memory, as the C++ kernel reads
-        others = tuple(known for known in kept if known.grid != grid)
-        self._kept = (_Kept(grid, table.detach().clone(), bias), *others[:1])
+        keys_first = self.qkv.in_features // self.num_heads in kernels.HEAD_DIMS and kernels.available()
+        bias = relative_position_bias(table, self.grid_size, *grid, keys_first=keys_first)
+        if bias.numel() * bias.element_size() <= MAX_BIAS_BYTES:
+            others = tuple(known for known in kept if known.grid != grid)
+            self._kept = (_Kept(grid, table.detach().clone(), bias), *others[:1])
         return bias
 
     def __getstate__(self) -> dict[str, Any]:

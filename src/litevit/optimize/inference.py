@@ -55,7 +55,7 @@ TWINS: dict[type[nn.Module], Twin] = {
 }
 
 
-def optimize_for_inference(model: nn.Module) -> nn.Module:
+def optimize_for_inference(model: nn.Module, *, twins: dict[type[nn.Module], Twin] | None = None) -> nn.Module:
     """A copy of a model that computes the same function faster; the model itself is not touched.
 
     On every device BatchNorm after token merging is folded and DropPath and Dropout go. On a CPU modules are
@@ -75,6 +75,7 @@ def optimize_for_inference(model: nn.Module) -> nn.Module:
     Args:
         model: any model, backbone or layer of litevit, trained; it may be in training mode. Other modules' linear
             layers and LayerNorms are replaced as well.
+        twins: another table than `TWINS`, for measurements.
 
     Returns:
         The copy, in evaluation mode, its parameters without gradients. Its BatchNorms are folded: it can neither be
@@ -94,7 +95,7 @@ def optimize_for_inference(model: nn.Module) -> nn.Module:
     everywhere: dict[type[nn.Module], Twin] = {
         kind: twin for kind, twin in TWINS.items() if kind is DeformableTokenMerging
     }
-    return replace(copied, TWINS if on_cpu else everywhere)
+    return replace(copied, (TWINS if twins is None else twins) if on_cpu else everywhere)
 
 
 def replace(model: nn.Module, table: dict[type[nn.Module], Twin]) -> nn.Module:

@@ -1,0 +1,145 @@
+"""What each twin of `optimize_for_inference` wins, beside eager, the compiler and an engine: `litevit bench twins`.
+
+A kernel of our own stays only while this shows that it pays (docs/performance.md).
+"""
+
+import warnings
+from collections.abc import Callable, Sequence
+from typing import Any, Literal
+
+import torch
+from torch import nn
+
+from litevit.bench import timing as timing
+from litevit.bench.models import build_model
+from litevit.bench.report import DTYPES, Case, Dtype, Report, inference, prepare
+from litevit.bench.timing import Clock
+from litevit.layers.attention import Attention, RelativeAttention
+from litevit.layers.block import AttentionBlock, FeedForwardBlock
+from litevit.layers.conv_ffn import ConvFFN
+from litevit.layers.csa import ConvolutionalSelfAttention
+from litevit.layers.deformable_merging import DeformableTokenMerging
+from litevit.layers.hilo import HiLo
+from litevit.layers.mlp import MLP
+from litevit.layers.patch_embed import OverlapPatchEmbed, PatchEmbed
+from litevit.layers.rasa import RecursiveAtrousSelfAttention
+from litevit.optimize.inference import TWINS, optimize_for_inference
+
+Way = Literal["eager", "compiled", "frozen", "optimized", "without", "openvino"]
+WAYS: tuple[Way, ...] = ("eager", "compiled", "frozen", "optimized", "without", "openvino")
+
+# What is left out together: a twin alone would leave its partner without what it is made for.
+GROUPS: dict[str, tuple[type[nn.Module], ...]] = {
+    "products": (nn.Linear,),
+    "feed-forward in pieces": (MLP, ConvFFN),
+    "LayerNorm and additions": (nn.LayerNorm, FeedForwardBlock, AttentionBlock),
+    "attention": (Attention, HiLo),
+    "relative bias": (RelativeAttention,),
+    "RASA": (RecursiveAtrousSelfAttention,),
+    "CSA": (ConvolutionalSelfAttention,),
+    "merging": (DeformableTokenMerging,),
+    "pixels together": (PatchEmbed, OverlapPatchEmbed),
+}
+TWIN_COLUMNS = ("model", "dtype", "way", "ms", "spread", "x eager", "won", "batch")
+
+
+def measure_twins(
+    models: Sequence[str],
+    *,
+    ways: Sequence[Way] = WAYS,
+    size: tuple[int, int] = (224, 224),
+    batch: int = 8,
+    dtypes: Sequence[Dtype] = ("fp32",),
+    features: bool = False,
+    num_threads: int | None = None,
+    rounds: int = 7,
+    clock: Clock = "wall",
+    progress: Callable[[str], None] | None = None,
+) -> Report:
+    """Milliseconds of one call on a CPU. One row per model, dtype and way; all ways of a model in turns.
+
+    Ways: eager; compiled and frozen (`torch.compile`, weights prepacked by Inductor's freezing); optimized; without
+    (all twins but one group, for each group that the model has: `won` is what the group wins of the whole model);
+    openvino (the same model converted, computing in that dtype).
+
+    Args:
+        models: names of `litevit.list_models(task="classification")`, LITv2 also with "_ws4".
+        features: the four maps of the backbones instead of logits.
+        size, batch, dtypes, num_threads, rounds, clock, progress: as of `measure_models`.
+    """
+    say = progress or (lambda text: None)
+    notes: list[str] = []
+    rows: list[dict[str, Any]] = []
+    where = torch.device("cpu")
+    with timing.threads(num_threads):
+        facts = timing.environment(where)
+        for dtype in dtypes:
+            for name in models:
+                torch.manual_seed(0)
+                model = build_model(name, size, features).eval().requires_grad_(False).to(DTYPES[dtype])
+                runners = _runners(model, ways, size, dtype)
+                cases: dict[str, Case] = {}
+                for way, make in runners.items():
+                    say(f"{name} {dtype}: {way}")
+                    case = prepare(make, batch, f"{name} {dtype} {way}", notes)
+                    if case is not None:
+                        cases[way] = case
+                timed = timing.interleave(
+                    {way: case.run for way, case in cases.items()}, rounds=rounds, min_seconds=0, progress=say
+                )
+                for way, case in cases.items():
+                    row = {"model": name, "dtype": dtype, "way": way, "batch": case.batch}
+                    row |= {"ms": timed[way].median(clock) * 1e3, "spread": timed[way].spread(clock)}
+                    if "eager" in timed:
+                        row["x eager"] = timing.speedup(timed[way], timed["eager"], clock)
+                    if way.startswith("without") and "optimized" in timed:
+                        row["won"] = 1 - 1 / timing.speedup(timed["optimized"], timed[way], clock)
+                    rows.append(row)
+    return Report("twins", rows, facts, notes)
+
+
+def _runners(
+    model: nn.Module, ways: Sequence[Way], size: tuple[int, int], dtype: Dtype
+) -> dict[str, Callable[[int], Callable[[], object]]]:
+    def on(network: Any) -> Callable[[int], Callable[[], object]]:
+        return lambda n: inference(network, torch.randn(n, 3, *size).to(DTYPES[dtype]))
+
+    made: dict[str, Callable[[int], Callable[[], object]]] = {}
+    for way in ways:
+        if way == "eager":
+            made[way] = on(model)
+        elif way == "compiled":
+            made[way] = on(torch.compile(model, dynamic=False))
+        elif way == "frozen":
+            made[way] = on(torch.compile(model, dynamic=False, options={"freezing": True}))
+        elif way == "optimized":
+            made[way] = on(optimize_for_inference(model))
+        elif way == "without":
+            kinds = {type(module) for module in model.modules()}
+            for group, left_out in GROUPS.items():
+                if kinds & set(left_out):
+                    table = {kind: twin for kind, twin in TWINS.items() if kind not in left_out}
+                    made[f"without {group}"] = on(optimize_for_inference(model, twins=table))
+        else:
+            made[way] = lambda n: _openvino(model, n, size, dtype)
+    return made
+
+
+def _openvino(model: nn.Module, batch: int, size: tuple[int, int], dtype: Dtype) -> Callable[[], object]:
+    try:
+        import openvino
+    except ImportError as error:
+        raise ImportError("OpenVINO is not installed: pip install openvino") from error
+    images = torch.randn(batch, 3, *size)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # tracing names every branch on a size
+        converted = openvino.convert_model(model.float(), example_input=images, input=[batch, 3, *size])
+    model.to(DTYPES[dtype])
+    hints = {
+        "INFERENCE_PRECISION_HINT": {"fp32": "f32", "bf16": "bf16", "fp16": "f16"}[dtype],
+        "INFERENCE_NUM_THREADS": torch.get_num_threads(),
+        "NUM_STREAMS": 1,
+    }
+    request = openvino.Core().compile_model(converted, "CPU", hints).create_infer_request()
+    arrays = [images.numpy()]
+    return lambda: request.infer(arrays)
