@@ -49,7 +49,7 @@ def test_norm_epsilons() -> None:
     with torch.device("meta"):
         ti, small = litevit.create_model("lit_ti"), litevit.create_model("lit_s")
     assert ti.norm.eps == ti.backbone.stages[2].blocks[0].norm1.eps == ti.backbone.stages[0].blocks[0].norm2.eps == 1e-6
-    assert ti.backbone.stages[0].embed.norm.eps == 1e-5
+    assert ti.backbone.embeds[0].norm.eps == 1e-5
     assert {m.eps for m in small.modules() if isinstance(m, nn.LayerNorm)} == {1e-5}
 
 
@@ -68,8 +68,9 @@ def test_drop_path_rates_of_the_recipes(name: str, rate: float) -> None:
 def test_initialisation() -> None:
     torch.manual_seed(0)
     model = litevit.create_model("lit_s", depths=(1, 1, 1, 1))
+    kernels = {m.proj for m in model.modules() if isinstance(m, DeformableTokenMerging)}
     for name, module in model.named_modules():
-        if isinstance(module, nn.Linear):
+        if isinstance(module, nn.Linear) and module not in kernels:
             assert module.weight.std().item() == pytest.approx(0.02, rel=0.05), name
             assert module.bias is None or not module.bias.any(), name
         elif isinstance(module, nn.LayerNorm | nn.BatchNorm2d):
@@ -78,13 +79,13 @@ def test_initialisation() -> None:
         elif isinstance(module, DeformableTokenMerging):
             assert not module.offset.weight.any()
             assert not module.offset.bias.any()
-            bound = 1 / math.sqrt(4 * module.proj.in_channels)  # PyTorch's default
+            bound = 1 / math.sqrt(module.proj.in_features)  # PyTorch's default
             assert module.proj.weight.abs().max() <= bound
             assert module.proj.weight.std().item() == pytest.approx(bound / math.sqrt(3), rel=0.05)
         elif isinstance(module, RelativeAttention):
             assert module.relative_position_bias_table.std().item() == pytest.approx(0.02, rel=0.1)
-    tables = litevit.create_backbone("lit_ti", depths=(1, 1, 1, 1)).pos_embeds
-    assert all(t.std().item() == pytest.approx(0.02, rel=0.05) for t in tables)
+    tables = litevit.create_backbone("lit_ti", depths=(1, 1, 1, 1)).positions
+    assert all(t.table.std().item() == pytest.approx(0.02, rel=0.05) for t in tables)
 
 
 def test_tables_are_made_for_the_task() -> None:
@@ -101,24 +102,27 @@ def test_position_embedding_of_another_grid() -> None:
     """Compared by the grid of the stage itself: 49 x 64 has as many tokens as 56 x 56 and another shape."""
     model = backbone("lit_ti").eval()
     x = torch.zeros(1, 49, 64, 8)
-    table = model.pos_embeds[0].view(1, 56, 56, 8).permute(0, 3, 1, 2)
+    table = model.positions[0].table.view(1, 56, 56, 8).permute(0, 3, 1, 2)
     expected = nn.functional.interpolate(table, size=(49, 64), mode="bilinear").permute(0, 2, 3, 1)
-    torch.testing.assert_close(model._add_position(x, 0), expected)
+    torch.testing.assert_close(model.positions[0](x), expected)
     x = torch.zeros(1, 7, 7, 64)
-    torch.testing.assert_close(model._add_position(x, 3).flatten(1, 2), model.pos_embeds[3][:, 1:])
+    torch.testing.assert_close(model.positions[3](x).flatten(1, 2), model.positions[3].table[:, 1:])
 
 
 @torch.no_grad()
 def test_class_token_does_not_change_the_maps_of_earlier_stages() -> None:
     model = classifier("lit_ti").eval()
     images = torch.randn(2, 3, 64, 64)
-    maps, token = model.backbone.forward_class_token(images)
+    maps, token = model.backbone(images, class_token=True)
     assert token.shape == (2, 64)
     model.backbone.cls_token += 1
-    again, other = model.backbone.forward_class_token(images)
+    again, other = model.backbone(images, class_token=True)
     assert all(torch.equal(a, b) for a, b in zip(maps[:3], again[:3]))
     assert not torch.equal(token, other)
-    assert not litevit.create_backbone("lit_ti", depths=(1, 1, 1, 1)).has_class_token
+    without = litevit.create_backbone("lit_ti", depths=(1, 1, 1, 1))
+    assert not without.has_class_token
+    with pytest.raises(ValueError, match="has no class token"):
+        without(images, class_token=True)
 
 
 @pytest.mark.parametrize(

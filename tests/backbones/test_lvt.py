@@ -68,7 +68,7 @@ def test_initialisation() -> None:
     stage1, stage2 = model.stages[0], model.stages[1]
     rasa, mlp = stage2.blocks[0].attn, stage2.blocks[0].mlp
     expected = {
-        "7 x 7 embedding": (stage1.embed.proj.weight, math.sqrt(2 / (49 * 64))),
+        "7 x 7 embedding": (model.embeds[0].proj.weight, math.sqrt(2 / (49 * 64))),
         "reduction": (rasa.sr.weight, math.sqrt(2 / (16 * 64))),
         "CSA values": (stage1.blocks[0].attn.value_weight, math.sqrt(2 / (9 * 64))),
         "CSA attention": (stage1.blocks[0].attn.attn.weight, 0.02),
@@ -81,7 +81,7 @@ def test_initialisation() -> None:
     for name, (weight, std) in expected.items():
         assert weight.std().item() == pytest.approx(std, rel=0.1), name
     assert rasa.atrous_weight.abs().max() <= math.sqrt(6 / 9)
-    assert not stage1.embed.proj.bias.any()
+    assert not model.embeds[0].proj.bias.any()
     assert not stage1.blocks[0].mlp.fc1.bias.any()
     assert mlp.fc1.bias.any()
     assert mlp.dwconv.bias.any()
@@ -103,7 +103,7 @@ def test_checkpointing_changes_no_gradient() -> None:
     grads = []
     for enable in (False, True):
         model.set_grad_checkpointing(enable)
-        assert model.backbone.grad_checkpointing is enable
+        assert all(stage.grad_checkpointing is enable for stage in model.backbone.stages)
         grads.append(torch.autograd.grad(model(images).pow(2).sum(), list(model.parameters())))
     for plain, again in zip(*grads):
         torch.testing.assert_close(plain, again, rtol=0, atol=0)

@@ -5,6 +5,7 @@ import timm
 import torch
 
 import litevit
+from litevit.checkpoints import v0_1
 from litevit.layers.deformable_merging import DeformableTokenMerging
 
 
@@ -12,8 +13,8 @@ from litevit.layers.deformable_merging import DeformableTokenMerging
 def test_linear_merging_is_timms_swin() -> None:
     ours = litevit.create_model("swin_ti").eval()
     theirs = timm.create_model("swin_tiny_patch4_window7_224").eval()
-    state = {k: v for k, v in theirs.state_dict().items() if not k.startswith(("norm.", "head."))}
-    ours.backbone.trunk.load_state_dict(state)
+    state = {f"trunk.{k}": v for k, v in theirs.state_dict().items() if not k.startswith(("norm.", "head."))}
+    ours.backbone.load_state_dict(v0_1.upgrade(state)[0])
     ours.norm.load_state_dict(theirs.norm.state_dict())
     ours.head.load_state_dict(theirs.head.fc.state_dict())
     images = torch.randn(1, 3, 224, 224)
@@ -24,7 +25,7 @@ def test_deformable_merging_replaces_the_three_linear_ones() -> None:
     with torch.device("meta"):
         plain, dtm = litevit.create_model("swin_ti"), litevit.create_model("swin_ti_dtm")
     merges = [m for m in dtm.modules() if isinstance(m, DeformableTokenMerging)]
-    assert [(m.proj.in_channels, m.proj.out_channels) for m in merges] == [(96, 192), (192, 384), (384, 768)]
+    assert [(m.proj.in_features, m.proj.out_features) for m in merges] == [(384, 192), (768, 384), (1536, 768)]
     # Linear: LN of 4 C and (4 C) x (2 C). Deformable: 2 x 2 kernel with bias, 8 offsets with bias, BatchNorm.
     per_merge = [(8 * c * c + 8 * c, 8 * c * c + 2 * c + 32 * c + 8 + 4 * c) for c in (96, 192, 384)]
     difference = sum(b - a for a, b in per_merge)

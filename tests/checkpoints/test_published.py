@@ -16,8 +16,8 @@ import numpy as np
 import pytest
 import torch
 
-from litevit.checkpoints import published as weights
 from litevit.checkpoints import files as checkpoints
+from litevit.checkpoints import published as weights
 from litevit.checkpoints.files import read_file, read_state_dict, write_state_dict
 from litevit.checkpoints.published import WEIGHTS, Weights
 

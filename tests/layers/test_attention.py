@@ -58,7 +58,7 @@ def test_relative_bias_of_its_own_grid() -> None:
         for j in range(H * W):
             dy, dx = i // W - j // W, i % W - j % W
             bias[:, i, j] = attn.relative_position_bias_table[(dy + H - 1) * (2 * W - 1) + dx + W - 1]
-    torch.testing.assert_close(attn.bias(H, W).reshape(2, H * W, H * W), bias)
+    torch.testing.assert_close(attn.bias(torch.zeros(1, H, W, 1)).reshape(2, H * W, H * W), bias)
     x = torch.randn(1, H, W, 8, dtype=torch.float64)
     q, k, v = attn.qkv(x[0].flatten(0, 1)).split(8, -1)
     torch.testing.assert_close(attn(x)[0].flatten(0, 1), loop(attn, q, k, v, bias))
@@ -71,7 +71,7 @@ def test_relative_bias_of_another_grid_is_bicubic() -> None:
     H, W = 3, 6
     table = attn.relative_position_bias_table.T.view(1, 2, 7, 7)
     resized = F.interpolate(table, size=(2 * H - 1, 2 * W - 1), mode="bicubic", align_corners=False)[0]
-    bias = attn.bias(H, W).reshape(2, H * W, H * W)
+    bias = attn.bias(torch.zeros(1, H, W, 1)).reshape(2, H * W, H * W)
     for i, j in [(0, 0), (0, H * W - 1), (7, 3), (H * W - 1, 0)]:
         dy, dx = i // W - j // W, i % W - j % W
         torch.testing.assert_close(bias[:, i, j], resized[:, dy + H - 1, dx + W - 1])
@@ -90,7 +90,7 @@ def test_probabilities_give_the_output(make) -> None:
     attn = make().eval()
     x = torch.randn(2, 4, 5, 12)
     probabilities = attn.attention_probabilities(x)
-    _, _, v = attn._project(x)
+    _, _, v = attn.project(x)
     torch.testing.assert_close(probabilities.sum(-1), torch.ones(2, 3, 20))
     out = attn.proj((probabilities @ v).transpose(1, 2).reshape(x.shape))
     torch.testing.assert_close(out, attn(x), atol=1e-5, rtol=1e-4)

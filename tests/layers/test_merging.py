@@ -12,9 +12,8 @@ from litevit.layers import deformable_merging as merging_file
 from litevit.layers.deformable_merging import DeformableTokenMerging
 from litevit.layers.out_norms import build_out_norms
 from litevit.layers.patch_embed import LinearMerging, PatchEmbed
-from litevit.ops.deformable_merging import deformable_merging
-
-BACKENDS = ("gather", "taps", "torchvision")
+from merging import FORMS, kernel_of
+from merging import merge as merge_tokens
 
 
 def loop(x: torch.Tensor, offset: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor) -> torch.Tensor:
@@ -38,20 +37,20 @@ def loop(x: torch.Tensor, offset: torch.Tensor, weight: torch.Tensor, bias: torc
     return out
 
 
-@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("scale", [0.0, 0.7, 5.0])
 @pytest.mark.parametrize(("H", "W"), [(4, 6), (5, 7), (2, 3)])
-def test_against_the_loop(H: int, W: int, scale: float, backend: str) -> None:
+def test_against_the_loop(H: int, W: int, scale: float, form: str) -> None:
     torch.manual_seed(1)
     x = torch.randn(2, H, W, 3, dtype=torch.float64)
     offset = scale * torch.randn(2, H // 2, W // 2, 8, dtype=torch.float64)
     weight, bias = torch.randn(5, 3, 2, 2, dtype=torch.float64), torch.randn(5, dtype=torch.float64)
     expected = torch.stack([loop(a, b, weight, bias) for a, b in zip(x, offset)])
-    torch.testing.assert_close(deformable_merging(x, offset, weight, bias, backend=backend), expected)
+    torch.testing.assert_close(merge_tokens(x, offset, weight, bias, form=form), expected)
 
 
-@pytest.mark.parametrize("backend", ["gather", "taps"])
-def test_gradients_are_torchvisions(backend: str) -> None:
+@pytest.mark.parametrize("form", ["gather", "taps"])
+def test_gradients_are_torchvisions(form: str) -> None:
     torch.manual_seed(2)
     leaves = [
         torch.randn(2, 6, 4, 3, dtype=torch.float64),
@@ -61,9 +60,9 @@ def test_gradients_are_torchvisions(backend: str) -> None:
     ]
     seed = torch.randn(2, 3, 2, 5, dtype=torch.float64)
     grads = []
-    for name in ("torchvision", backend):
+    for name in ("torchvision", form):
         inputs = [leaf.clone().requires_grad_() for leaf in leaves]
-        grads.append(torch.autograd.grad(deformable_merging(*inputs, backend=name), inputs, seed))
+        grads.append(torch.autograd.grad(merge_tokens(*inputs, form=name), inputs, seed))
     for a, b in zip(*grads):
         torch.testing.assert_close(a, b)
 
@@ -73,7 +72,8 @@ def test_starts_as_a_convolution() -> None:
     assert not merge.offset.weight.any()
     assert not merge.offset.bias.any()
     x = torch.randn(2, 5, 8, 6)
-    expected = F.gelu(merge.norm(merge.proj(x.permute(0, 3, 1, 2)))).permute(0, 2, 3, 1)
+    merged = F.conv2d(x.permute(0, 3, 1, 2), kernel_of(merge.proj), merge.proj.bias, stride=2)
+    expected = F.gelu(merge.norm(merged)).permute(0, 2, 3, 1)
     torch.testing.assert_close(merge(x), expected)
     assert doctest.testmod(merging_file, raise_on_error=True).attempted >= 3
 
@@ -94,14 +94,9 @@ def test_bfloat16_keeps_float32_coordinates() -> None:
     x = torch.randn(1, 4, 600, 2, dtype=torch.bfloat16)
     offset = torch.zeros(1, 2, 300, 8, dtype=torch.bfloat16)
     weight = torch.ones(1, 2, 2, 2, dtype=torch.bfloat16)
-    got = deformable_merging(x, offset, weight)
-    expected = deformable_merging(x.float(), offset.float(), weight.float())
+    got = merge_tokens(x, offset, weight)
+    expected = merge_tokens(x.float(), offset.float(), weight.float())
     torch.testing.assert_close(got.float(), expected, atol=0.1, rtol=0.02)
-
-
-def test_unknown_backend() -> None:
-    with pytest.raises(ValueError, match="backend must be one of"):
-        deformable_merging(torch.ones(1, 2, 2, 1), torch.zeros(1, 1, 1, 8), torch.ones(1, 1, 2, 2), backend="cuda")
 
 
 def test_patch_embedding() -> None:

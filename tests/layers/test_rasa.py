@@ -109,8 +109,8 @@ def test_attention_probabilities_reproduce_the_output() -> None:
     weights = rasa.attention_probabilities(x)
     assert weights.shape == (1, 3, 24, 6)
     torch.testing.assert_close(weights.sum(-1), torch.ones(1, 3, 24, dtype=torch.float64))
-    inner = x + silu(rasa.attend(x))
-    values = rasa._project(inner)[2]
+    inner = x + silu(rasa.one_pass(x))
+    values = rasa.project(inner)[2]
     out = rasa.proj((weights @ values).transpose(1, 2).reshape(x.shape))
     torch.testing.assert_close(silu(out), rasa(x))
 

@@ -6,9 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from litevit.ops.deformable_merging import deformable_merging
-
-BACKENDS = ("gather", "taps", "torchvision")
+from merging import FORMS, merge
 
 
 def loop(x: Tensor, offset: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
@@ -41,39 +39,39 @@ def case(H: int, W: int, spread: float, dtype: torch.dtype = torch.float64, seed
     return [x, offset * spread, weight, bias]
 
 
-@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize(("H", "W", "spread"), [(6, 4, 1.0), (5, 7, 2.0), (2, 2, 0.3), (3, 9, 30.0)])
-def test_follows_the_equation(backend, H, W, spread):
+def test_follows_the_equation(form, H, W, spread):
     arguments = case(H, W, spread)
-    torch.testing.assert_close(deformable_merging(*arguments, backend=backend), loop(*arguments))
+    torch.testing.assert_close(merge(*arguments, form=form), loop(*arguments))
 
 
 def test_zero_offsets_are_a_strided_convolution():
     x, offset, weight, bias = case(6, 8, 0.0)
     plain = torch.nn.functional.conv2d(x.permute(0, 3, 1, 2), weight, bias, stride=2).permute(0, 2, 3, 1)
-    torch.testing.assert_close(deformable_merging(x, offset, weight, bias), plain)
+    torch.testing.assert_close(merge(x, offset, weight, bias), plain)
 
 
-@pytest.mark.parametrize("backend", ["gather", "taps"])
-def test_offsets_far_outside_read_zero(backend):
+@pytest.mark.parametrize("form", ["gather", "taps"])
+def test_offsets_far_outside_read_zero(form):
     x, offset, weight, bias = case(6, 4, 1.0)
     for far in (1e4, -1e4, 3e9, -3e9):
-        out = deformable_merging(x, torch.full_like(offset, far), weight, bias, backend=backend)
+        out = merge(x, torch.full_like(offset, far), weight, bias, form=form)
         torch.testing.assert_close(out, bias.expand_as(out))
 
 
-@pytest.mark.parametrize("backend", ["gather", "taps"])
-def test_gradients(backend):
+@pytest.mark.parametrize("form", ["gather", "taps"])
+def test_gradients(form):
     arguments = [t.requires_grad_() for t in case(3, 4, 0.7, seed=3)]
-    function = lambda *a: deformable_merging(*a, backend=backend)  # noqa: E731
+    function = lambda *a: merge(*a, form=form)  # noqa: E731
     assert torch.autograd.gradcheck(function, arguments, atol=1e-6, fast_mode=True)
 
 
 def test_gradients_agree_with_torchvision():
     grads = []
-    for backend in ("gather", "torchvision"):
+    for form in ("gather", "torchvision"):
         arguments = [t.requires_grad_() for t in case(8, 6, 2.0, seed=1)]
-        deformable_merging(*arguments, backend=backend).sin().sum().backward()
+        merge(*arguments, form=form).sin().sum().backward()
         grads.append([t.grad for t in arguments])
     for ours, theirs in zip(*grads):
         torch.testing.assert_close(ours, theirs)
@@ -83,7 +81,7 @@ def test_gradients_agree_with_torchvision():
 def test_lower_precision_is_near_float64(dtype):
     x, offset, weight, bias = (t.to(dtype) for t in case(10, 12, 1.0))
     exact = loop(x.double(), offset.double(), weight.double(), bias.double())
-    out = deformable_merging(x, offset, weight, bias)
+    out = merge(x, offset, weight, bias)
     assert out.dtype == dtype
     worst = (out.double() - exact).abs().max() / exact.std()
     assert worst < {torch.float32: 1e-5, torch.bfloat16: 0.03, torch.float16: 0.005}[dtype]
@@ -92,12 +90,7 @@ def test_lower_precision_is_near_float64(dtype):
 def test_a_nan_stays_where_it_is_read():
     x, offset, weight, bias = case(8, 8, 0.0)
     x[0, 0, 0] = float("nan")
-    out = deformable_merging(x, offset, weight, bias)
+    out = merge(x, offset, weight, bias)
     assert out[0, 0, 0].isnan().all()
     assert not out[:, 2:].isnan().any()
     assert not out[1].isnan().any()
-
-
-def test_unknown_backend():
-    with pytest.raises(ValueError, match="backend must be one of"):
-        deformable_merging(*case(4, 4, 1.0), backend="cuda")

@@ -1,12 +1,10 @@
-"""Window attention against a plain loop, in every back end."""
+"""Window attention against a plain loop."""
 
 import pytest
 import torch
 from torch import Tensor
 
 from litevit.ops.window_attention import window_attention
-
-BACKENDS = ("auto", "broadcast", "bmm", "sdpa")
 
 
 def loop(qkv: Tensor, N: int, s: int, scale: float) -> Tensor:
@@ -24,41 +22,36 @@ def loop(qkv: Tensor, N: int, s: int, scale: float) -> Tensor:
     return out
 
 
-@pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize(("H", "W", "s", "N"), [(4, 6, 2, 3), (8, 4, 4, 2), (3, 9, 3, 1), (2, 3, 1, 2)])
-def test_follows_the_equation(backend, H, W, s, N):
+def test_follows_the_equation(H, W, s, N):
     qkv = torch.randn(2, H, W, 3 * N * 4, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
-    out = window_attention(qkv, num_heads=N, window_size=s, scale=0.3, backend=backend)
+    out = window_attention(qkv, num_heads=N, window_size=s, scale=0.3)
     torch.testing.assert_close(out, loop(qkv, N, s, 0.3))
 
 
-@pytest.mark.parametrize("backend", BACKENDS[1:])
-def test_takes_a_slice_of_a_wider_projection(backend):
+def test_takes_a_slice_of_a_wider_projection():
     wide = torch.randn(1, 4, 4, 10 + 24, dtype=torch.float64)
-    out = window_attention(wide[..., 10:], num_heads=2, window_size=2, scale=1.0, backend=backend)
+    out = window_attention(wide[..., 10:], num_heads=2, window_size=2, scale=1.0)
     torch.testing.assert_close(out, loop(wide[..., 10:].contiguous(), 2, 2, 1.0))
 
 
-@pytest.mark.parametrize("backend", ["broadcast", "bmm"])
-def test_gradients(backend):
+def test_gradients():
     qkv = torch.randn(1, 2, 4, 3 * 2 * 2, dtype=torch.float64, requires_grad=True)
-    function = lambda x: window_attention(x, num_heads=2, window_size=2, scale=0.7, backend=backend)  # noqa: E731
+    function = lambda x: window_attention(x, num_heads=2, window_size=2, scale=0.7)  # noqa: E731
     assert torch.autograd.gradcheck(function, [qkv])
 
 
-@pytest.mark.parametrize("backend", ["broadcast", "bmm"])
-def test_large_logits_do_not_overflow(backend):
+def test_large_logits_do_not_overflow():
     qkv = 200 * torch.randn(1, 4, 4, 3 * 8)
-    out = window_attention(qkv, num_heads=1, window_size=2, scale=1.0, backend=backend)
+    out = window_attention(qkv, num_heads=1, window_size=2, scale=1.0)
     assert out.isfinite().all()
     torch.testing.assert_close(out.double(), loop(qkv.double(), 1, 2, 1.0), atol=1e-2, rtol=1e-4)
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
-@pytest.mark.parametrize("backend", BACKENDS[1:])
-def test_lower_precision(backend, dtype):
+def test_lower_precision(dtype):
     qkv = torch.randn(1, 4, 4, 3 * 2 * 8).to(dtype)
-    out = window_attention(qkv, num_heads=2, window_size=2, scale=0.35, backend=backend)
+    out = window_attention(qkv, num_heads=2, window_size=2, scale=0.35)
     assert out.dtype == dtype
     assert (out.double() - loop(qkv.double(), 2, 2, 0.35)).abs().max() < 0.03
 
@@ -66,14 +59,11 @@ def test_lower_precision(backend, dtype):
 def test_a_nan_stays_in_its_window():
     qkv = torch.randn(1, 4, 4, 3 * 8)
     qkv[0, 0, 0] = float("nan")
-    for backend in BACKENDS:
-        out = window_attention(qkv, num_heads=1, window_size=2, scale=1.0, backend=backend)
-        assert not out[0, 2:].isnan().any()
-        assert out[0, 0, 0].isnan().all()
+    out = window_attention(qkv, num_heads=1, window_size=2, scale=1.0)
+    assert not out[0, 2:].isnan().any()
+    assert out[0, 0, 0].isnan().all()
 
 
 def test_wrong_input():
-    with pytest.raises(ValueError, match="backend must be one of"):
-        window_attention(torch.zeros(1, 2, 2, 6), num_heads=1, window_size=2, scale=1.0, backend="flash")
     with pytest.raises(ValueError, match="must be a multiple of window_size"):
-        window_attention(torch.zeros(1, 3, 2, 6), num_heads=1, window_size=2, scale=1.0, backend="bmm")
+        window_attention(torch.zeros(1, 3, 2, 6), num_heads=1, window_size=2, scale=1.0)

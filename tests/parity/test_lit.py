@@ -10,10 +10,11 @@ from torch import Tensor, nn
 
 import golden
 import litevit
+import merging
 from litevit.checkpoints import lit as convert
 from litevit.layers.deformable_merging import DeformableTokenMerging
 from litevit.layers.hilo import HiLo
-from litevit.ops.deformable_merging import deformable_merging
+from litevit.ops.deformable_sampling import deformable_sample
 
 CASES = golden.cases("lit")
 # Whole models with these in their name take seconds each; the rest shows every mechanism once.
@@ -65,16 +66,16 @@ def module_of(model: nn.Module, official: str) -> nn.Module:
     if official == "norm":
         return model.norm
     if official == "patch_embed":
-        return backbone.stages[0].embed
+        return backbone.embeds[0]
     if parts[0].startswith("patch_embed"):
-        return backbone.stages[int(parts[0][-1]) - 1].embed
+        return backbone.embeds[int(parts[0][-1]) - 1]
     if parts[0].startswith("block"):
         return backbone.stages[int(parts[0][-1]) - 1].blocks[int(parts[1])]
     stage = int(parts[1])
     if len(parts) == 2:
-        return backbone.stages[stage + 1].embed if stage < 3 else backbone.stages[3].blocks[-1]
+        return backbone.embeds[stage + 1] if stage < 3 else backbone.stages[3].blocks[-1]
     if parts[2] == "downsample":
-        return backbone.stages[stage + 1].embed
+        return backbone.embeds[stage + 1]
     block = backbone.stages[stage].blocks[int(parts[3])]
     return block.get_submodule(".".join(parts[4:]))
 
@@ -108,7 +109,7 @@ def test_classifier(name: str) -> None:
         if official.endswith("conv_offset"):
             out = module.predict_offset(x).permute(0, 3, 1, 2)
         elif official.endswith("dconv"):
-            merged = deformable_merging(x, module.predict_offset(x), module.proj.weight, module.proj.bias)
+            merged = module.proj(deformable_sample(x, module.predict_offset(x)))
             out = merged.permute(0, 3, 1, 2)
         elif official.endswith("dwconv"):
             out = out.permute(0, 2, 3, 1)
@@ -173,26 +174,28 @@ def test_hilo(name: str) -> None:
     assert hilo.flops(*grid) == case["official_flops"]
 
 
-@pytest.mark.parametrize("backend", ["gather", "taps", "torchvision"])
+@pytest.mark.parametrize("form", ["gather", "taps", "torchvision"])
 @pytest.mark.parametrize("name", of_kind("dtm"))
 @torch.no_grad()
-def test_deformable_token_merging(name: str, backend: str) -> None:
+def test_deformable_token_merging(name: str, form: str) -> None:
     """`amp6`: offsets of many pixels, most samples outside the map."""
     case = CASES[name]
     n, C, H, W = (case[k] for k in ("n", "C", "H", "W"))
     shape = case["state_dict"]["dconv.weight"]
-    merge = DeformableTokenMerging(shape[1], shape[0], backend=backend).eval()
-    merge.load_state_dict(module_state(case, "layers.0.downsample", "stages.1.embed"))
+    merge = DeformableTokenMerging(shape[1], shape[0]).eval()
+    merge.load_state_dict(module_state(case, "layers.0.downsample", "embeds.1"))
     if "_ti_" in name:
         x = golden.golden_map(n, C, H, W, case["seed"]).permute(0, 2, 3, 1)
     else:
         x = golden.golden_tokens(n, H * W, C, case["seed"]).view(n, H, W, C)
     x = x * case["input_scale"]
     offset = merge.predict_offset(x)
-    merged = deformable_merging(x, offset, merge.proj.weight, merge.proj.bias, backend=backend).permute(0, 3, 1, 2)
+    merged = merging.merge(x, offset, merging.kernel_of(merge.proj), merge.proj.bias, form).permute(0, 3, 1, 2)
     check(name, "offset", offset.permute(0, 3, 1, 2))
     check(name, "dconv_out", merged)
     check(name, "bn_out", merge.norm(merged))
+    if form == "gather":
+        assert torch.equal(merged, merge.proj(deformable_sample(x, offset)).permute(0, 3, 1, 2))
     out = merge(x)
     check(name, "out", out.flatten(1, 2))
     assert out.shape[1:3] == tuple(case["returned_HW"] or (H // 2, W // 2))

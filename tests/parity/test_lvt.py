@@ -74,7 +74,7 @@ def test_module(name: str) -> None:
     x = tokens.view(case["n"], case["h"], case["w"], case["c"])
     check(name, "out", layer(x))
     if "inner_once" in case["arrays"]:
-        check(name, "inner_once", layer.attend(x))
+        check(name, "inner_once", layer.one_pass(x))
 
 
 @pytest.mark.parametrize("name", of_kind("backbone"))

@@ -1,13 +1,13 @@
 """The dilated sum's kernels against PyTorch's convolutions in float64."""
 
+from unittest import mock
+
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from litevit.layers.rasa import RecursiveAtrousSelfAttention
-from litevit.ops import kernels
-from litevit.ops.dilated import dilated_silu_sum
 from litevit.ops.triton import dilated
 from litevit.ops.triton.dilated import dilated_sum, dilated_sum_backward
 from triton_cases.harness import DEVICE, DTYPES, check, compiles_and_exports, random
@@ -61,7 +61,7 @@ def test_registration():
 
 
 def ours(x: Tensor, weight: Tensor) -> Tensor:
-    return dilated_silu_sum(x, weight, (1, 2), backend="triton")
+    return dilated_sum(x, weight, [1, 2])
 
 
 def test_compile_and_export():
@@ -77,12 +77,16 @@ def test_autocast():
     assert all(g.dtype == torch.float32 for g in torch.autograd.grad(out.sum(), (x, weight)))
 
 
-def test_the_layer_takes_it_by_the_switch():
+def test_in_the_place_of_the_layers_own():
     torch.manual_seed(0)
     layer = RecursiveAtrousSelfAttention(4, 2, sr_ratio=2).to(DEVICE)
     x = torch.randn(1, 5, 4, 4, device=DEVICE)
     exact = layer(x)
-    with kernels.use("triton"), torch.profiler.profile() as profile:
+
+    def dilated(x, weight, rates):
+        return dilated_sum(x, weight, list(rates))
+
+    with mock.patch("litevit.layers.rasa.dilated_silu_sum", dilated), torch.profiler.profile() as profile:
         out = layer(x)
     assert any("dilated_silu_sum" in event.name for event in profile.events())
     torch.testing.assert_close(out, exact, atol=1e-5, rtol=1e-4)

@@ -1,13 +1,13 @@
 """Window attention's kernel against softmax(q k^T) v on cut windows, in float64."""
 
+from unittest import mock
+
 import pytest
 import torch
 from torch import Tensor
 
 from litevit.layers.hilo import HiLo
-from litevit.ops import kernels
 from litevit.ops.triton.windows import attend_windows, attend_windows_backward
-from litevit.ops.window_attention import window_attention
 from triton_cases.harness import DEVICE, DTYPES, check, compiles_and_exports, random
 
 
@@ -80,7 +80,7 @@ def test_registration():
 
 
 def ours(qkv: Tensor) -> Tensor:
-    return window_attention(qkv, num_heads=2, window_size=2, scale=0.3, backend="triton")
+    return attend_windows(qkv, 2, 2, 0.3)
 
 
 def test_compile_and_export():
@@ -99,12 +99,16 @@ def test_autocast_and_refused_grids():
 
 
 @pytest.mark.parametrize("s", [2, 4])
-def test_the_layer_takes_it_by_the_switch(s):
+def test_in_the_place_of_the_layers_own(s):
     torch.manual_seed(0)
     layer = HiLo(12, num_heads=2, window_size=s, alpha=0.5).to(DEVICE)
     x = torch.randn(1, 5, 7, 12, device=DEVICE)
     exact = layer(x)
-    with kernels.use("triton"), torch.profiler.profile() as profile:
+
+    def windows(qkv, *, num_heads, window_size, scale):
+        return attend_windows(qkv, num_heads, window_size, scale)
+
+    with mock.patch("litevit.layers.hilo.window_attention", windows), torch.profiler.profile() as profile:
         out = layer(x)
     assert any("window_attention" in event.name for event in profile.events())
     torch.testing.assert_close(out, exact, atol=1e-5, rtol=1e-4)

@@ -1,5 +1,6 @@
-"""Single layers and operators: every kind of attention over resolution, every back end of our operators."""
+"""Single layers and operators: every kind of attention over resolution, layers plain and optimised, our operators."""
 
+import importlib.util
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
@@ -13,24 +14,18 @@ from torchvision.ops import deform_conv2d
 from litevit.bench import timing as timing
 from litevit.bench.report import DTYPES, Case, Dtype, Mode, Report, inference, prepare, training_step
 from litevit.bench.timing import Clock
-from litevit.layers.attention import Attention
-from litevit.layers.compiled_norm import CompiledLayerNorm
+from litevit.layers.attention import Attention, RelativeAttention
 from litevit.layers.conv_ffn import ConvFFN
 from litevit.layers.csa import ConvolutionalSelfAttention
+from litevit.layers.deformable_merging import DeformableTokenMerging
 from litevit.layers.hilo import HiLo
 from litevit.layers.mlp import MLP
 from litevit.layers.rasa import RecursiveAtrousSelfAttention
-from litevit.ops import blocked_ffn, csa_native, csa_strips
-from litevit.ops.attention import attention
-from litevit.ops.csa import mix_windows
-from litevit.ops.deformable_merging import deformable_merging
-from litevit.ops.dilated import dilated_silu_sum
-from litevit.ops.kernels import HAS_TRITON
-from litevit.ops.linear import linear, product
+from litevit.ops.deformable_sampling import deformable_sample
 from litevit.ops.resized_cross_entropy import resized_cross_entropy
-from litevit.ops.window_attention import window_attention
 from litevit.optimize.inference import optimize_for_inference
-from litevit.optimize.native import kernels as native
+
+HAS_TRITON = importlib.util.find_spec("triton") is not None
 
 
 def attention_layers(dim: int, num_heads: int, side: int) -> dict[str, Callable[[], nn.Module]]:
@@ -134,10 +129,10 @@ def measure_ops(
     clock: Clock = "wall",
     progress: Callable[[str], None] | None = None,
 ) -> Report:
-    """Each of our operators, every back end, forward and forward + backward, against its reference.
+    """Deformable merging against torchvision's operator, layers plain and optimised, the segmentation loss.
 
-    Deformable merging at LITv2-S's three sizes; torchvision's operator is given contiguous BCHW tensors, so that no
-    conversion of layout counts against it. Window attention at stage 3, references cut the windows.
+    Merging at LITv2-S's three sizes; torchvision's operator is given contiguous BCHW tensors, so that no conversion of
+    layout counts against it. Layers at the sizes of the models and at those of detectors (one image).
     """
     where = timing.find_device(device)
     notes: list[str] = []
@@ -200,144 +195,69 @@ def _op_cases(batch: int, dtype: torch.dtype, where: torch.device) -> list[tuple
     out: list[tuple[str, str, Callable[..., Cases]]] = []
     for side, C in ((56, 96), (28, 192), (14, 384)):
         out.append((f"deformable merging {side}x{side}x{C}", "torchvision", partial(_merging, batch, side, C)))
-    out.append(("window attention s=2, 12 heads, 14x14", "sdpa", partial(_windows, batch, 14, 12, 2)))
-    out.append(("window attention s=2, 2 heads, 14x14", "sdpa", partial(_windows, batch, 14, 2, 2)))
-    out.append(("window attention s=4, 2 heads, 28x28", "sdpa", partial(_windows, batch, 28, 2, 4)))
-    for L, M, N, name in (
-        (196, 196, 12, "LIT, stage 3"),
-        (196, 49, 10, "Lo-Fi, stage 3"),
-        (784, 49, 2, "RASA, stage 2"),
-    ):
-        out.append((f"attention {L} x {M}, {N} heads ({name})", "sdpa", partial(_attention, batch, L, M, N)))
-    for side, C in ((56, 96), (28, 192)):
-        out.append((f"Conv-FFN {side}x{side}x{C}", "whole", partial(_feed_forward, batch, side, C, True)))
-    out.append(("MLP 56x56x96", "whole", partial(_feed_forward, batch, 56, 96, False)))
-    out.append(("CSA 56x56x64", "whole", partial(_csa, batch, 56, 64)))
-    out.append(("CSA mix 56x56x64", "torch", partial(_csa_mix, batch, 56, 64)))
-    out.append(("dilated sum 28x28x64", "PyTorch's padding", partial(_dilated, batch, 28, 64)))
-    out.append(("addition and LayerNorm 56x56x64", "torch", partial(_add_and_norm, batch, 56, 64)))
+    for name, make, size in LAYERS:
+        n = batch if max(size) <= 56 else 1
+        out.append((f"{name} {size[0]}x{size[1]}", "plain", partial(_layer, n, make, size)))
     out.append(("segmentation loss, 2 images, 150x128x128 to 512x512", "whole", _segmentation_loss))
     return [(name, reference, partial(make, dtype, where)) for name, reference, make in out]
+
+
+# Name, layer, grid: as in LITv2-S, LIT-S and LVT at 224 x 224, and at 800 x 1344.
+LAYERS: tuple[tuple[str, Callable[[], nn.Module], tuple[int, int]], ...] = (
+    ("Conv-FFN C=96", lambda: ConvFFN(96, 384), (56, 56)),
+    ("Conv-FFN C=96", lambda: ConvFFN(96, 384), (200, 336)),
+    ("MLP C=96", lambda: MLP(96, 384), (56, 56)),
+    ("HiLo C=384", lambda: HiLo(384, 12, alpha=0.9, qkv_bias=True), (14, 14)),
+    ("HiLo C=384", lambda: HiLo(384, 12, alpha=0.9, qkv_bias=True), (50, 84)),
+    ("Attention C=384", lambda: RelativeAttention(384, num_heads=12, grid_size=(14, 14)), (14, 14)),
+    ("CSA C=64", lambda: ConvolutionalSelfAttention(64, 2), (56, 56)),
+    ("CSA C=64", lambda: ConvolutionalSelfAttention(64, 2), (200, 336)),
+    ("RASA C=64", lambda: RecursiveAtrousSelfAttention(64, 2, 4), (28, 28)),
+    ("RASA C=64", lambda: RecursiveAtrousSelfAttention(64, 2, 4), (100, 168)),
+    ("Merging C=96", lambda: DeformableTokenMerging(96, 192).eval(), (56, 56)),
+    ("LayerNorm C=96", lambda: nn.LayerNorm(96), (56, 56)),
+)
 
 
 def _random(dtype: torch.dtype, where: torch.device, *shape: int) -> Tensor:
     return torch.randn(*shape, device=where).to(dtype)
 
 
+def _layer(
+    batch: int, make: Callable[[], nn.Module], size: tuple[int, int], dtype: torch.dtype, where: torch.device
+) -> Cases:
+    layer = make().to(where, dtype)
+    fast = optimize_for_inference(layer)
+    C = layer.normalized_shape[0] if isinstance(layer, nn.LayerNorm) else _channels(layer)
+    x = torch.randn(batch, *size, C, device=where).to(dtype)
+    return [("plain", layer, [x]), ("optimized (inference)", fast, [x])]
+
+
+def _channels(layer: nn.Module) -> int:
+    first = next(m for m in layer.modules() if isinstance(m, nn.Linear | nn.Conv2d))
+    return first.in_features if isinstance(first, nn.Linear) else first.in_channels
+
+
 def _merging(batch: int, side: int, C: int, dtype: torch.dtype, where: torch.device) -> Cases:
     random = partial(_random, dtype, where)
     x, offset = random(batch, side, side, C), random(batch, side // 2, side // 2, 8)
     weight, bias = random(2 * C, C, 2, 2) / (4 * C) ** 0.5, random(2 * C)
+    matrix = weight.permute(0, 2, 3, 1).flatten(1)
     planar = [x.permute(0, 3, 1, 2).contiguous(), offset.permute(0, 3, 1, 2).contiguous(), weight, bias]
-    # Each in the memory format it likes best: ours as `litevit.optimize_for_inference` leaves the kernel.
-    own = [x, offset, weight.contiguous(memory_format=torch.channels_last), bias]
-    backends: list[Any] = ["gather", "taps", *(["triton"] if where.type == "cuda" and HAS_TRITON else [])]
-    cases: Cases = [(b, partial(deformable_merging, backend=b), own) for b in backends]
+
+    def ours(x: Tensor, offset: Tensor, matrix: Tensor, bias: Tensor) -> Tensor:
+        return F.linear(deformable_sample(x, offset), matrix, bias)
+
+    cases: Cases = [("ours", ours, [x, offset, matrix, bias])]
+    if where.type == "cuda" and HAS_TRITON:
+        from litevit.ops.triton.merging import deformable_sample as triton_sample
+
+        cases.append(("triton", lambda x, o, w, b: F.linear(triton_sample(x, o), w, b), [x, offset, matrix, bias]))
     if dtype != torch.bfloat16:  # torchvision's operator has no bfloat16
         cases.append(("torchvision", partial(deform_conv2d, stride=2), planar))
-    kernel = weight.permute(0, 2, 3, 1).flatten(1)
-    cases.append(("floor: the product", product, [random(batch, side // 2, side // 2, 4 * C), kernel, bias]))
+    sampled = random(batch, side // 2, side // 2, 4 * C)
+    cases.append(("floor: the product", F.linear, [sampled, matrix, bias]))
     return cases
-
-
-def _native(tensors: Sequence[Tensor]) -> bool:
-    with torch.no_grad():
-        return native.takes(*tensors)
-
-
-def _attention(batch: int, L: int, M: int, N: int, dtype: torch.dtype, where: torch.device) -> Cases:
-    q = _random(dtype, where, batch, L, N, 32).transpose(1, 2)
-    k, v = _random(dtype, where, batch, M, 2, N, 32).permute(2, 0, 3, 1, 4)
-    cases: Cases = [("sdpa", attention, [q, k, v])]
-    if _native([q, k, v]):
-        cases.append(("C++ (inference)", partial(attention, native=True), [q, k, v]))
-    return cases
-
-
-def _add_and_norm(batch: int, side: int, C: int, dtype: torch.dtype, where: torch.device) -> Cases:
-    inputs = [_random(dtype, where, batch, side, side, C), _random(dtype, where, batch, side, side, C)]
-    norm = CompiledLayerNorm(C).to(where, dtype)
-    cases: Cases = [("torch", lambda x, added: F.layer_norm(x + added, (C,), norm.weight, norm.bias, norm.eps), inputs)]
-    if _native(inputs):
-        cases.append(("C++ (inference)", lambda x, added: norm.of_sum(x, added)[1], inputs))
-    return cases
-
-
-def _windows(batch: int, side: int, N: int, s: int, dtype: torch.dtype, where: torch.device) -> Cases:
-    qkv = [_random(dtype, where, batch, side, side, 3 * N * 32)]
-    attend = partial(window_attention, num_heads=N, window_size=s, scale=32**-0.5)
-    backends: list[Any] = ["sdpa", "bmm", *(["broadcast"] if s == 2 else [])]
-    backends += ["triton"] if where.type == "cuda" and HAS_TRITON else []
-    cases: Cases = [(b, partial(attend, backend=b), qkv) for b in backends]
-    if _native(qkv):
-        cases.append(("C++ (inference)", partial(attend, backend="native"), qkv))
-    if s == 2:
-        compiled = torch.compile(lambda x: attend(x, backend="broadcast"), dynamic=False)
-        cases.append(("broadcast, compiled", compiled, qkv))
-    return cases
-
-
-def _feed_forward(batch: int, side: int, C: int, conv: bool, dtype: torch.dtype, where: torch.device) -> Cases:
-    layer: Any = (ConvFFN(C, 4 * C) if conv else MLP(C, 4 * C)).to(where, dtype)
-    x = [_random(dtype, where, batch, side, side, C)]
-
-    def whole(x: Tensor) -> Tensor:
-        hidden = layer.fc1(x)
-        if conv:
-            hidden = layer.dwconv(hidden.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
-        return layer.fc2(F.gelu(hidden))
-
-    def blocked(x: Tensor, native: bool = False) -> Tensor:
-        if conv:
-            return blocked_ffn.conv_ffn(x, layer.fc1, layer.dwconv, layer.fc2, native=native)
-        return blocked_ffn.mlp(x, layer.fc1, layer.fc2)
-
-    cases: Cases = [("whole", whole, x)]
-    if where.type == "cpu":
-        cases.append(("blocked (inference)", blocked, x))
-    if conv and dtype == torch.bfloat16 and _native(x):
-        cases.append(("blocked, convolution in C++ (inference)", partial(blocked, native=True), x))
-    return cases
-
-
-def _csa(batch: int, side: int, C: int, dtype: torch.dtype, where: torch.device) -> Cases:
-    layer = ConvolutionalSelfAttention(C, 2).to(where, dtype)
-    x = [_random(dtype, where, batch, side, side, C)]
-
-    def strips(x: Tensor) -> Tensor:
-        return csa_strips.attend(x, layer.attn, layer.value_weight, layer.proj, 2, layer.scale)
-
-    def cpp(x: Tensor) -> Tensor:
-        return linear(layer.proj, csa_native.attend(x, layer._logits_TN(x), layer.value_weight))
-
-    cases: Cases = [("whole", layer.forward_whole, x)]
-    if where.type == "cpu":
-        cases.append(("strips (inference)", strips, x))
-    if _native(x):
-        cases.append(("C++ (inference)", cpp, x))
-    return cases
-
-
-def _csa_mix(batch: int, side: int, C: int, dtype: torch.dtype, where: torch.device) -> Cases:
-    windows = (batch, (side + 1) // 2, (side + 1) // 2, 2)
-    inputs = [_random(dtype, where, *windows, 9, 9), _random(dtype, where, *windows, 9, C // 2)]
-    backends: list[Any] = ["torch", *(["triton"] if where.type == "cuda" and HAS_TRITON else [])]
-    return [(b, partial(mix_windows, height=side, width=side, backend=b), inputs) for b in backends]
-
-
-def _dilated(batch: int, side: int, C: int, dtype: torch.dtype, where: torch.device) -> Cases:
-    inputs = [_random(dtype, where, batch, side, side, C), _random(dtype, where, C, 1, 3, 3)]
-
-    def plain(x: Tensor, weight: Tensor) -> Tensor:
-        x = x.permute(0, 3, 1, 2)
-        maps = [F.silu(F.conv2d(x, weight, padding=r, dilation=r, groups=C)) for r in (1, 3, 5)]
-        return (maps[0] + maps[1] + maps[2]).permute(0, 2, 3, 1)
-
-    backends: list[Any] = ["torch", *(["triton"] if where.type == "cuda" and HAS_TRITON else [])]
-    cases: Cases = [(b, partial(dilated_silu_sum, rates=(1, 3, 5), backend=b), inputs) for b in backends]
-    if dtype == torch.bfloat16 and _native(inputs):
-        cases.append(("C++ (inference)", partial(dilated_silu_sum, rates=(1, 3, 5), backend="native"), inputs))
-    return [("PyTorch's padding", plain, inputs), *cases]
 
 
 def _segmentation_loss(dtype: torch.dtype, where: torch.device) -> Cases:

@@ -27,7 +27,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from litevit.optimize.linear import product
-from litevit.optimize.native import kernels
+from litevit.optimize.native import build, kernels
 from litevit.optimize.native.build import runs_here
 
 Clock = Literal["wall", "cpu"]
@@ -232,6 +232,7 @@ def environment(device: torch.device) -> dict[str, Any]:
     import timm
     import torchvision
 
+    build.make()
     load = os.getloadavg()[0] if hasattr(os, "getloadavg") else None
     out: dict[str, Any] = {
         "date": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),

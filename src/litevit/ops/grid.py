@@ -23,7 +23,7 @@ def check_grid(name: str, x: Tensor, *, least: int) -> None:
     """Raises ValueError unless a (B, H, W, C) grid has at least `least` rows and columns."""
     if not torch.compiler.is_compiling() and min(x.shape[1:3]) < least:
         raise ValueError(
-            f"{name}: the grid must be at least {least} on both sides (sr_ratio), got {x.shape[1]} x {x.shape[2]}"
+            f"{name}: the grid must be at least sr_ratio={least} on both sides, got {x.shape[1]} x {x.shape[2]}"
         )
 
 

@@ -120,8 +120,6 @@ class NativeHiLo(HiLo):
 
 
 def _dilated(x: Tensor, weight: Tensor, rates: list[int]) -> Tensor:
-    if kernels.dilates(x, weight, rates):
-        return kernels.dilated_silu_sum(x, weight, rates)
     if not prefers_onednn():
         return dilated_silu_sum(x, weight, rates).contiguous()
     image, out = x.permute(0, 3, 1, 2), None
@@ -144,7 +142,7 @@ cpu_dilated_silu_sum = operator(
 
 
 class NativeRASA(RecursiveAtrousSelfAttention):
-    """Attention and the atrous query in C++, SiLU inside products and convolutions; replaces RASA in inference."""
+    """Attention in C++, SiLU inside products and convolutions; replaces RASA in inference."""
 
     def dilate(self, q: Tensor) -> Tensor:
         """As the plain layer's."""

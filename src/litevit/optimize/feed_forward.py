@@ -84,11 +84,12 @@ class BlockedMLP(MLP):
     def forward(self, x: Tensor, added: Tensor | None = None) -> Tensor:
         """Args: x: (..., C); added: as x, added to the result. Returns: as x."""
         fc1, fc2 = self.fc1, self.fc2
-        parts = (fc1.weight, fc1.bias, fc2.weight, fc2.bias)
-        if not (_untouched(fc1, fc2) and takes(x, *parts, added)):
-            out = super().forward(x)
-            return out if added is None else added + out
-        return cpu_mlp(x, *parts, added)
+        if _untouched(fc1, fc2):
+            parts = (fc1.weight, fc1.bias, fc2.weight, fc2.bias)
+            if takes(x, *parts, added):
+                return cpu_mlp(x, *parts, added)
+        out = super().forward(x)
+        return out if added is None else added + out
 
 
 # ------------------------------------------------------------ ConvFFN
@@ -205,11 +206,12 @@ class BlockedConvFFN(ConvFFN):
     def forward(self, x: Tensor, added: Tensor | None = None) -> Tensor:
         """Args: x: (B, H, W, C); added: as x, added to the result. Returns: as x."""
         fc1, dwconv, fc2 = self.fc1, self.dwconv, self.fc2
-        parts = (fc1.weight, fc1.bias, dwconv.weight, dwconv.bias, fc2.weight, fc2.bias)
-        if not (_untouched(fc1, fc2) and type(dwconv) is nn.Conv2d and takes(x, *parts, added)):
-            out = super().forward(x)
-            return out if added is None else added + out
-        return cpu_conv_ffn(x, *parts, added)
+        if _untouched(fc1, fc2) and type(dwconv) is nn.Conv2d:
+            parts = (fc1.weight, fc1.bias, dwconv.weight, dwconv.bias, fc2.weight, fc2.bias)
+            if takes(x, *parts, added):
+                return cpu_conv_ffn(x, *parts, added)
+        out = super().forward(x)
+        return out if added is None else added + out
 
 
 def _untouched(*linears: nn.Module) -> bool:

@@ -64,7 +64,7 @@ def operator(
 
     def batched(info: Any, in_dims: Sequence[int | None], *args: Any) -> tuple[Any, Any]:
         samples = [
-            made(*(a if dim is None else a.select(dim, i) for a, dim in zip(args, in_dims)))
+            made(*(a.select(dim, i) if isinstance(dim, int) else a for a, dim in zip(args, in_dims)))
             for i in range(info.batch_size)
         ]
         if isinstance(samples[0], Tensor):

@@ -5,6 +5,7 @@ Without a compiler, or on another processor, there is no library, and PyTorch's 
 """
 
 import ctypes
+import functools
 import hashlib
 import os
 import platform
@@ -99,6 +100,7 @@ def library() -> ctypes.CDLL | None:
     return _loaded
 
 
+@functools.cache
 def make() -> bool:
     """Loads the kernels, compiling them first where this machine has not yet; `optimize_for_inference` calls it.
 
@@ -106,8 +108,8 @@ def make() -> bool:
         Whether they are there. Where they could be but cannot be had, a warning says why.
     """
     global _loaded
-    if _loaded is not None or not runs_here() or os.environ.get("LITEVIT_NATIVE") == "0":
-        return _loaded is not None
+    if not runs_here():
+        return False
     chosen = os.environ.get("CXX")
     try:
         compiler = shlex.split(chosen or "g++") or ["g++"]

@@ -1,7 +1,7 @@
 """The C++ kernels as functions of dense tensors on a CPU.
 
 Each has a question beside it, whether it serves these shapes here: `attends`, `attends_windows`, `convolves`,
-`dilates`, `normalises`, `mixes`. Dtypes and devices are `litevit.optimize.operators.takes`'s business.
+`normalises`, `mixes`. Dtypes and devices are `litevit.optimize.operators.takes`'s business.
 Shapes: B batch, H x W grid, C channels, N heads, L queries, M keys, D head channels.
 """
 
@@ -128,21 +128,6 @@ def depthwise_gelu(x: Tensor, weight: Tensor, bias: Tensor, *, pad_rows: bool = 
     first, rows = (0, H) if pad_rows else (1, H - 2)
     out = x.new_empty(B, rows, W, C)
     _call("depthwise_gelu", x, weight, bias, out, [B, H, W, C, first, rows, *x.stride()[:3]])
-    return out
-
-
-def dilates(x: Tensor, weight: Tensor, rates: Sequence[int]) -> bool:
-    """Whether `dilated_silu_sum` serves: bfloat16, channels a multiple of `CHANNELS`, up to eight rates."""
-    C = x.shape[-1]
-    fits = C % CHANNELS == 0 and weight.shape == (C, 1, 3, 3) and 0 < len(rates) <= 8 and min(rates) > 0
-    return fits and x.dtype == torch.bfloat16 and weight.is_contiguous() and _serves(x)
-
-
-def dilated_silu_sum(x: Tensor, weight: Tensor, rates: Sequence[int]) -> Tensor:
-    """As `litevit.ops.dilated.dilated_silu_sum`."""
-    B, H, W, C = x.shape
-    out = x.new_empty(B, H, W, C)
-    _call("dilated_silu_sum", x, weight, out, [B, H, W, C, *x.stride()[:3], len(rates), *rates])
     return out
 
 
