@@ -10,9 +10,10 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset, default_collate
 
 from litevit.data.classification import ClassificationData, create_dataset
-from litevit.engine.config import ModelConfig, Recipe
+from litevit.engine.config import ModelConfig, Recipe, RunConfig
 from litevit.jobs.evaluation_loop import evaluate_classifier, evaluation_loader
 from litevit.metrics.classification import ClassificationMetric
+from litevit.optimize import optimize_for_training
 
 
 class ClassificationTask:
@@ -29,7 +30,7 @@ class ClassificationTask:
         self.eval_dataset: Dataset | None = None
 
     def build_model(self) -> nn.Module:
-        return build_classifier(self.recipe.model, self.data.num_classes)
+        return for_training(build_classifier(self.recipe.model, self.data.num_classes), self.recipe.run)
 
     @property
     def class_names(self) -> tuple[str, ...]:
@@ -120,6 +121,11 @@ def create_mix(data: ClassificationData) -> Any:
         label_smoothing=augment.label_smoothing,
         num_classes=data.num_classes,
     )
+
+
+def for_training(model: nn.Module, run: RunConfig) -> nn.Module:
+    """The model that is trained: with fast twins on a CPU unless `run.optimize` is off; parameters and keys stay."""
+    return model if run.optimize == "off" else optimize_for_training(model)
 
 
 def build_classifier(config: ModelConfig, num_classes: int) -> nn.Module:

@@ -16,6 +16,7 @@ from litevit.data.coco_panoptic import CocoPanoptic
 from litevit.data.dense import DetectionData, DetectionSets, SegmentationData, SegmentationSets, Selected
 from litevit.data.grouping import GroupedBatchStream
 from litevit.engine.config import ModelConfig, OptimConfig, Recipe
+from litevit.jobs.classification import for_training
 from litevit.jobs.evaluation_loop import evaluation_loader
 from litevit.metrics.coco import COCOAveragePrecision
 from litevit.metrics.panoptic import PanopticQuality, PanopticWriter
@@ -116,7 +117,8 @@ class DetectionTask(_DenseTask):
         self.result: COCOAveragePrecision | None = None
 
     def build_model(self) -> nn.Module:
-        return build_dense_model(self.recipe.model, num_classes=len(self.sets.classes))
+        model = build_dense_model(self.recipe.model, num_classes=len(self.sets.classes))
+        return for_training(model, self.recipe.run)
 
     def train_dataset(self) -> Dataset:
         return self.sets.train
@@ -169,7 +171,8 @@ class PanopticTask(_DenseTask):
         self.result: PanopticQuality | None = None
 
     def build_model(self) -> nn.Module:
-        return build_dense_model(self.recipe.model, num_things=self.num_things, num_stuff=self.num_stuff)
+        model = build_dense_model(self.recipe.model, num_things=self.num_things, num_stuff=self.num_stuff)
+        return for_training(model, self.recipe.run)
 
     def train_dataset(self) -> Dataset:
         return self.sets.train
@@ -240,7 +243,7 @@ class SegmentationTask(_DenseTask):
         parallel = torch.distributed.is_available() and torch.distributed.is_initialized()
         if parallel and torch.cuda.is_available() and self.recipe.run.device != "cpu":
             model.head = nn.SyncBatchNorm.convert_sync_batchnorm(model.head)  # type: ignore[arg-type]
-        return model
+        return for_training(model, self.recipe.run)
 
     def train_dataset(self) -> Dataset:
         return self.sets.train

@@ -28,6 +28,7 @@ from litevit.engine.config import ModelConfig, from_dict
 from litevit.jobs.classification import build_classifier
 from litevit.jobs.evaluation_loop import evaluate_classifier, evaluation_loader
 from litevit.metrics.classification import ClassificationMetric, ClassRow
+from litevit.optimize import optimize_for_inference
 from litevit.zoo import create_model
 
 Labels = Literal["own", "imagenet", "real", "v2"]
@@ -94,6 +95,8 @@ def evaluate(
     settings = settings or _settings(name, num_classes, image_size, crop_pct)
     settings = replace(settings, path=data or settings.path, eval_path=None, reader=reader, eval_split=split)
     network = _load(model, weights, settings.num_classes).eval().to(device)
+    if torch.device(device).type == "cpu":
+        network = optimize_for_inference(network)
 
     dataset = create_dataset(replace(settings, num_classes=ANY) if labels == "v2" else settings, "eval")
     theirs = tuple(getattr(dataset, "classes", ()))
