@@ -146,10 +146,10 @@ def test_pretrained_takes_the_published_file(monkeypatch: pytest.MonkeyPatch, tm
     assert torch.equal(tuned.norm.weight, source.norm.weight)
     assert tuned.head.weight.shape[0] == 3
     grey = create("litv2_s", pretrained=True, in_chans=1)
-    expected = source.backbone.stages[0].embed.proj.weight.sum(1, keepdim=True)
-    torch.testing.assert_close(grey.backbone.stages[0].embed.proj.weight, expected)
+    expected = source.backbone.embeds[0].proj.weight.sum(1, keepdim=True)
+    torch.testing.assert_close(grey.backbone.embeds[0].proj.weight, expected)
     maps = create("litv2_s", pretrained=True, features_only=True)
-    assert torch.equal(maps.model.backbone.stages[0].embed.proj.bias, source.backbone.stages[0].embed.proj.bias)
+    assert torch.equal(maps.model.backbone.embeds[0].proj.bias, source.backbone.embeds[0].proj.bias)
     assert fetched == ["litv2_s"] * 4
 
     from_file = create("litv2_s", pretrained=True, pretrained_cfg_overlay={"file": str(path)})

@@ -299,8 +299,8 @@ def test_tables_of_another_canvas_are_reported():
     assert report.resized["stages.2.blocks.0.attn.relative_position_bias_table"] == ((729, 12), (3969, 12))
     assert len(report.resized) == 8
     report = load_weights(build("lit_ti", table_size=384), state_of("lit/lit_ti"))
-    assert report.resized["backbone.pos_embeds.3"] == ((1, 50, 512), (1, 145, 512))
-    assert "resized backbone.pos_embeds.3: (1, 50, 512) -> (1, 145, 512)" in str(report)
+    assert report.resized["backbone.positions.3.table"] == ((1, 50, 512), (1, 145, 512))
+    assert "resized backbone.positions.3.table: (1, 50, 512) -> (1, 145, 512)" in str(report)
 
 
 def test_resized_tables_reach_the_model():
@@ -376,4 +376,4 @@ def test_another_number_of_classes_in_a_detector():
 def test_head_is_not_dropped_for_what_is_wrong_elsewhere():
     state = state_of("lvt/lvt_cls")
     state["backbone.0.0.proj.weight"] = torch.ones(64, 4, 7, 7)
-    refuses(build("lvt", num_classes=10), state, r"embed\.proj\.weight", drop_head=True)
+    refuses(build("lvt", num_classes=10), state, r"embeds\.0\.proj\.weight", drop_head=True)

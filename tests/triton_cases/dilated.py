@@ -68,15 +68,6 @@ def test_compile_and_export():
     compiles_and_exports(ours, inputs(6, 1, 3, 4, 2), "dilated_silu_sum")
 
 
-def test_autocast():
-    x, weight = (t.float().to(DEVICE).requires_grad_() for t in inputs(7, 1, 3, 4, 2))
-    with torch.autocast(DEVICE, dtype=torch.bfloat16):
-        out = ours(x, weight)
-    assert out.dtype == torch.bfloat16
-    torch.testing.assert_close(out.float().cpu(), total(x.cpu(), weight.cpu(), [1, 2]), atol=0.05, rtol=0.05)
-    assert all(g.dtype == torch.float32 for g in torch.autograd.grad(out.sum(), (x, weight)))
-
-
 def test_in_the_place_of_the_layers_own():
     torch.manual_seed(0)
     layer = RecursiveAtrousSelfAttention(4, 2, sr_ratio=2).to(DEVICE)

@@ -47,7 +47,7 @@ HEAD_RULES: tuple[Rule, ...] = (Rule("norm.**", "norm.**"), Rule("head.**", "hea
 
 def is_numbered(state: Mapping[str, object]) -> bool:
     """Whether a backbone state (official or ours) is of LIT-Ti's or PVT's kind."""
-    return any(key.startswith(("pos_embed", "patch_embed1.")) for key in state)
+    return any(key.startswith(("pos_embed", "positions.", "patch_embed1.")) for key in state)
 
 
 def to_ours(state: Mapping[str, Tensor], *, numbered: bool | None = None) -> Renamed:
