@@ -83,22 +83,21 @@ def test_registration():
     assert torch.autograd.gradcheck(deformable_sample, (x, offset), fast_mode=True, nondet_tol=1e-9)
 
 
-def arguments(seed: int = 0) -> list[Tensor]:
-    weight, bias = random(seed, (5, 3, 2, 2), (5,))
-    return [t.float().to(DEVICE) for t in (*inputs(seed, 2, 6, 5, 3, 1.0), weight, bias)]
+def arguments() -> list[Tensor]:
+    return [t.float().to(DEVICE) for t in inputs(0, 2, 6, 5, 3, 1.0)]
 
 
 def test_compile_and_export():
-    compiles_and_exports(deformable_sample, arguments()[:2], "deformable_sample")
+    compiles_and_exports(deformable_sample, arguments(), "deformable_sample")
 
 
-def test_autocast():
-    args = [t.requires_grad_() for t in arguments()[:2]]
+def test_an_operator_is_not_cast_by_autocast():
+    args = [t.requires_grad_() for t in arguments()]
     exact = plain_sample(*args)
     with torch.autocast(DEVICE, dtype=torch.bfloat16):
         out = deformable_sample(*args)
     assert out.dtype == torch.float32
-    torch.testing.assert_close(out, exact, atol=0.1, rtol=0.1)
+    torch.testing.assert_close(out, exact, atol=1e-5, rtol=1e-4)
     assert all(g.dtype == torch.float32 for g in torch.autograd.grad(out.sum(), args))
 
 

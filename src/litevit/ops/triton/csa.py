@@ -171,7 +171,8 @@ def csa_mix(logits: Tensor, values: Tensor, height: int, width: int) -> Tensor:
     """Softmax over the sources, mix of the values, sum of the overlapping windows.
 
     Args:
-        logits: (B, h, w, N, 9 sources, 9 destinations), of any floating dtype.
+        logits: (B, h, w, N, 9 sources, 9 destinations), of any floating dtype. Sources come first, where
+            `litevit.ops.csa.mix_windows` has destinations first: `logits.transpose(-2, -1)` makes one of the other.
         values: (B, h, w, N, 9, D).
         height, width: H and W; h and w are their halves, rounded up.
 

@@ -11,8 +11,8 @@ backward reads 2 |x| b and adds 4 values per sampled value atomically into a flo
 the same part of it, which the second-level cache collects: 4 |x| zeroed before, 8 |x| read and written, and
 (4 + b) |x| for a cast after in reduced precision. Operations: 8 |x| forward, 16 |x| backward.
 
-The gradient of x is summed by atomic additions: its last bits vary from run to run. Under
-`torch.use_deterministic_algorithms(True)` the caller takes another back end.
+The gradient of x is summed by atomic additions: its last bits vary from run to run, also under
+`torch.use_deterministic_algorithms(True)`. `litevit.ops.deformable_sampling` is the plain form.
 
 Shapes: B batch, H x W grid, h x w = H//2 x W//2 merged grid, C channels, T = 4 taps, M = B * h * w * T rows.
 """
