@@ -76,6 +76,13 @@ def test_the_layers_own_formula_is_the_reference():
     torch.testing.assert_close(csa_mix(logits.to(DEVICE), values.to(DEVICE), 5, 4).cpu(), plain, atol=1e-5, rtol=1e-4)
 
 
+@pytest.mark.parametrize(("H", "W"), [(4, 4), (5, 7)])
+def test_refuses_a_map_of_another_size_than_its_windows(H, W):
+    logits, values = (t.to(DEVICE) for t in inputs(9, 1, 5, 5, 1, 4))
+    with pytest.raises(ValueError, match=f"a {H} x {W} map needs .* windows, got 3 x 3"):
+        csa_mix(logits, values, H, W)
+
+
 def test_empty_batch():
     assert csa_mix(*(t[:0].to(DEVICE) for t in inputs(7, 1, 3, 4, 1, 2)), 3, 4).shape == (0, 3, 4, 2)
 

@@ -111,6 +111,11 @@ def test_in_the_place_of_the_layers_own(s):
     torch.testing.assert_close(out, exact, atol=1e-5, rtol=1e-4)
 
 
+def test_refuses_a_grid_that_windows_do_not_fill():
+    with pytest.raises(ValueError, match="a 3 x 4 grid must be a multiple of window_size=2"):
+        ours(torch.zeros(1, 3, 4, 24, device=DEVICE))
+
+
 def test_empty_batch():
     assert attend_windows(torch.zeros(0, 4, 4, 24, device=DEVICE), 2, 2, 0.3).shape == (0, 4, 4, 8)
 

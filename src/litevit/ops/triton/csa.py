@@ -179,7 +179,10 @@ def csa_mix(logits: Tensor, values: Tensor, height: int, width: int) -> Tensor:
     Returns:
         (B, H, W, C), dtype of values.
     """
-    B, _, _, N, _, D = values.shape
+    B, h, w, N, _, D = values.shape
+    if (h, w) != ((height + 1) // 2, (width + 1) // 2):  # the kernel would write outside the map, or not all of it
+        expected = f"{(height + 1) // 2} x {(width + 1) // 2}"
+        raise ValueError(f"csa_mix: a {height} x {width} map needs {expected} windows, got {h} x {w}")
     out = torch.empty((B, height, width, N * D), dtype=values.dtype, device=values.device)
     if out.numel():
         sizes, grid, blocks = _geometry(values, height, width)

@@ -181,6 +181,8 @@ def attend_windows(qkv: Tensor, num_heads: int, window_size: int, scale: float) 
         (B, H, W, N * D).
     """
     B, H, W, E = qkv.shape
+    if H % window_size or W % window_size:  # the pixels left over would stay unwritten
+        raise ValueError(f"window_attention: a {H} x {W} grid must be a multiple of window_size={window_size}")
     out = torch.empty((B, H, W, E // 3), dtype=qkv.dtype, device=qkv.device)
     if out.numel():
         source, sizes, grid, blocks = _geometry(qkv, num_heads, window_size)
