@@ -12,6 +12,28 @@ from torch import Tensor
 
 DATA = Path(__file__).parent / "data"
 
+# What was compared in this run: group -> (share of the tolerance that was used, what it was).
+_used: dict[str, list[tuple[float, str]]] = {}
+
+
+def note(group: str, what: str, share: float) -> None:
+    """Keeps how much of its tolerance a comparison used, for the lines at the end of a run. It asserts nothing."""
+    _used.setdefault(group, []).append((share, what))
+
+
+def share_of(got: float, wanted: float, *, rel: float = 0.0, abs_: float = 0.0) -> float:
+    """The share of `pytest.approx(wanted, rel=rel, abs=abs_)` that `got` uses: the larger of the two limits counts."""
+    return abs(got - wanted) / max(rel * abs(wanted), abs_)
+
+
+def worst_shares() -> list[str]:
+    """A line per group: the worst share, where it was, and how many comparisons there were."""
+    lines = []
+    for group, used in sorted(_used.items()):
+        share, what = max(used)
+        lines.append(f"{group}: {share:.3f} of the tolerance ({what}), the worst of {len(used)} comparisons")
+    return lines
+
 
 def fill_value(key: str, shape: tuple[int, ...]) -> np.ndarray:
     """The value of an official state-dict entry, a function of its key and shape alone."""

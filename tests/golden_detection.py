@@ -12,6 +12,7 @@ from litevit.layers.features import FeatureSpec
 from litevit.zoo import MODELS
 
 FOLDER = "dense/detection"
+GROUP = "detection"
 RETINANET_SIZES = ((40, 52), (20, 26), (10, 13), (5, 7), (3, 4))
 RPN_SIZES = ((80, 104), (40, 52), (20, 26), (10, 13), (5, 7))
 IMAGE_SIZES = [(320, 416), (300, 400)]
@@ -63,9 +64,9 @@ def stored(case: str, array: str) -> np.ndarray:
 
 
 def check(case: str, array: str, got: Tensor) -> None:
-    """Compares, and prints how much of the tolerance is used (`pytest -rP`)."""
+    """Compares, and notes how much of the tolerance is used."""
     deviation = golden.worst_deviation(got, stored(case, array), CASES[case]["arrays"][array])
-    print(f"{deviation:.4f} of the tolerance: {case} {array}")
+    golden.note(GROUP, f"{case} {array}", float(deviation))
     assert deviation <= 1
 
 
@@ -75,7 +76,7 @@ def check_rows(case: str, array: str, got: Tensor, *, atol: float, rtol: float =
     assert len(got) == spec["shape"][0]
     wanted = stored(case, array)
     deviation = (np.abs(got.numpy()[:: spec.get("every", 1)] - wanted) / (atol + rtol * np.abs(wanted))).max()
-    print(f"{deviation:.4f} of the tolerance: {case} {array}")
+    golden.note(GROUP, f"{case} {array}", float(deviation))
     assert deviation <= 1
 
 
@@ -93,7 +94,7 @@ def check_losses(case: str, losses: dict[str, Tensor], names: dict[str, str]) ->
     for ours, official in names.items():
         wanted = stored(case, official).item()
         deviation = abs(losses[ours].item() - wanted) / (1e-5 * abs(wanted))
-        print(f"{deviation:.4f} of the tolerance: {case} {official}")
+        golden.note(GROUP, f"{case} {official}", deviation)
         assert deviation <= 1
 
 

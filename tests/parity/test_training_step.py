@@ -33,16 +33,25 @@ def test_four_steps_of_litv2_s() -> None:
         loss.backward()
         total = torch.nn.utils.clip_grad_norm_(model.parameters(), 5.0)
         if step == 0:
-            assert total.item() == pytest.approx(ref["grad_norm_before_clip_step0_total"], rel=1e-8)
+            near("norm of all gradients", total.item(), ref["grad_norm_before_clip_step0_total"], rel=1e-8)
             check_gradients(model, ref["grad_norm_after_clip_step0"])
         optimizer.step()
-    assert losses == pytest.approx(ref["losses"], rel=1e-6)
+    assert len(losses) == len(ref["losses"])
+    for step, (loss, wanted) in enumerate(zip(losses, ref["losses"])):
+        near(f"loss of step {step}", loss, wanted, rel=1e-6)
 
     with torch.no_grad():
         logits = model.eval()(images)
-    assert logits.mean().item() == pytest.approx(ref["final_eval_logits_mean"], abs=1e-5)
-    assert logits.std(correction=0).item() == pytest.approx(ref["final_eval_logits_std"], abs=1e-5)
-    assert logits[0, :8].tolist() == pytest.approx(ref["final_eval_logits_row0_first8"], abs=1e-5)
+    near("mean of the last logits", logits.mean().item(), ref["final_eval_logits_mean"], abs_=1e-5)
+    near("deviation of the last logits", logits.std(correction=0).item(), ref["final_eval_logits_std"], abs_=1e-5)
+    assert len(ref["final_eval_logits_row0_first8"]) == 8
+    for logit, wanted in zip(logits[0, :8].tolist(), ref["final_eval_logits_row0_first8"]):
+        near("one of the last logits", logit, wanted, abs_=1e-5)
+
+
+def near(what: str, got: float, wanted: float, *, rel: float = 0.0, abs_: float = 0.0) -> None:
+    golden.note("training, float64", what, golden.share_of(got, wanted, rel=rel, abs_=abs_))
+    assert got == pytest.approx(wanted, rel=rel, abs=abs_), what
 
 
 def check_gradients(model: torch.nn.Module, norms: dict[str, float]) -> None:
@@ -51,7 +60,7 @@ def check_gradients(model: torch.nn.Module, norms: dict[str, float]) -> None:
     official = convert.to_official(grads).state
     assert set(official) == set(norms)
     for name, norm in norms.items():
-        assert official[name].norm().item() == pytest.approx(norm, rel=1e-8, abs=1e-12), name
+        near(f"norm of {name}'s gradient", official[name].norm().item(), norm, rel=1e-8, abs_=1e-12)
 
 
 def test_groups_of_every_published_model() -> None:

@@ -14,6 +14,7 @@ import golden
 import litevit
 from golden_detection import (
     CASES,
+    GROUP,
     GT_BOXES,
     GT_LABELS,
     IMAGE_SIZES,
@@ -59,7 +60,7 @@ def test_proposals(case: str) -> None:
         # The order among equal scores is free: each official proposal has one of ours.
         distance = (wanted[:, None] - got).abs().amax(dim=2)
         worst = distance.amin(dim=1).max().item()
-        print(f"{worst / 1e-3:.4f} of the tolerance: {case} props{i}")
+        golden.note(GROUP, f"{case} props{i}", worst / 1e-3)
         assert worst < 1e-3
         ranks = torch.arange(0, len(got), CASES[case]["arrays"][f"props{i}"]["every"])
         torch.testing.assert_close(scores[ranks], wanted[:, 4])
@@ -169,7 +170,7 @@ def test_paste(case: str) -> None:
     masks = paste_masks(logits[torch.arange(20), labels].sigmoid(), boxes / scale, size)
     official = np.unpackbits(stored(case, "masks_packed"), axis=1)[:, : size[0] * size[1]].astype(bool)
     different = int((masks.flatten(1).numpy() != official).sum(axis=1).max())
-    print(f"{different / 3:.4f} of the tolerance: {case} masks")
+    golden.note(GROUP, f"{case} masks", different / 3)
     assert different <= 3
 
 
@@ -186,12 +187,16 @@ def test_pipeline_from_fixed_maps() -> None:
     ((boxes, scores),) = model.rpn.proposals(logits, deltas, IMAGE_SIZES[:1])
     wanted = torch.from_numpy(stored(case, "proposals"))
     distance = (wanted[:, None] - torch.cat((boxes, scores[:, None]), dim=1)).abs().amax(dim=2)
-    assert (distance.amin(dim=1) < 1e-2).float().mean() > 0.98
+    near = (distance.amin(dim=1) < 1e-2).float().mean().item()
+    golden.note(GROUP, f"{case} proposals", (1 - near) / 0.02)
+    assert near > 0.98
     batch = ImageBatch(torch.empty(0), IMAGE_SIZES[:1], PADDED_SIZES[:1], ORIGINAL_SIZES[:1])
     (result,) = model.detect(maps, batch)
     check_detections(case, "", result["boxes"], result["scores"], result["labels"], atol=0.01)
     official = np.unpackbits(stored(case, "masks_packed"), axis=1)[:, : 200 * 260].astype(bool)
-    assert (result["masks"].flatten(1).numpy() != official).sum(axis=1).max() <= 10
+    different = int((result["masks"].flatten(1).numpy() != official).sum(axis=1).max())
+    golden.note(GROUP, f"{case} masks", different / 10)
+    assert different <= 10
 
 
 # ------------------------------------------------ Panoptic FPN from an image
