@@ -1,0 +1,54 @@
+"""Whole backbones with the operators in the place of the layers' own functions: the same maps and gradients."""
+
+from contextlib import ExitStack
+from unittest import mock
+
+import pytest
+import torch
+from families import backbone
+
+from litevit.ops.triton.csa import csa_mix
+from litevit.ops.triton.dilated import dilated_sum
+from litevit.ops.triton.merging import deformable_sample
+from litevit.ops.triton.windows import attend_windows
+from triton_cases.harness import DEVICE
+
+OPERATORS = {
+    "lit": {"deformable_sample"},
+    "litv2": {"deformable_sample", "window_attention"},
+    "litv2_ws4": {"deformable_sample", "window_attention"},
+    "lvt": {"csa_mix", "dilated_silu_sum"},
+}
+ALL = set().union(*OPERATORS.values())
+INSTEAD = {
+    "deformable_merging.deformable_sample": deformable_sample,
+    "hilo.window_attention": lambda qkv, *, num_heads, window_size, scale: attend_windows(
+        qkv, num_heads, window_size, scale
+    ),
+    "rasa.dilated_silu_sum": lambda x, weight, rates: dilated_sum(x, weight, list(rates)),
+    "csa.mix_windows": lambda logits, values, H, W: csa_mix(logits.transpose(-2, -1), values, H, W),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", OPERATORS)
+def test_the_same_function(name):
+    torch.manual_seed(0)
+    model = backbone(name, "none").to(DEVICE).eval()
+    for key, parameter in model.named_parameters():
+        if ".offset." in key:  # zero at first, where the gradient of an offset has a kink
+            torch.nn.init.normal_(parameter, std=0.05)
+    images = torch.randn(1, 3, 70, 45, device=DEVICE)
+    results = []
+    for replaced in ({}, INSTEAD):
+        with ExitStack() as stack:
+            for place, function in replaced.items():
+                stack.enter_context(mock.patch(f"litevit.layers.{place}", function))
+            profile = stack.enter_context(torch.profiler.profile())
+            maps = model(images)
+            gradients = torch.autograd.grad(sum(m.square().mean() for m in maps), list(model.parameters()))
+        names = {op for op in ALL if any(op in event.name for event in profile.events())}
+        assert names == (OPERATORS[name] if replaced else set())
+        results.append([*maps, *gradients])
+    for a, b in zip(*results):
+        torch.testing.assert_close(a, b, atol=1e-4 * max(1e-2, a.abs().max().item()), rtol=1e-3)
