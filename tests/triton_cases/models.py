@@ -1,4 +1,4 @@
-"""Whole backbones with the operators in the place of the layers' own functions: the same maps and gradients."""
+"""Whole backbones with the operators in the place of the layers' own functions, and what the benchmark compares."""
 
 from contextlib import ExitStack
 from unittest import mock
@@ -7,6 +7,7 @@ import pytest
 import torch
 from families import backbone
 
+from litevit.bench.layers import TRITON
 from litevit.ops.triton.csa import csa_mix
 from litevit.ops.triton.dilated import dilated_sum
 from litevit.ops.triton.merging import deformable_sample
@@ -52,3 +53,11 @@ def test_the_same_function(name):
         results.append([*maps, *gradients])
     for a, b in zip(*results):
         torch.testing.assert_close(a, b, atol=1e-4 * max(1e-2, a.abs().max().item()), rtol=1e-3)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("name", "make"), TRITON, ids=[name for name, _ in TRITON])
+def test_the_benchmark_compares_the_same_function(name, make):
+    (_, plain, inputs), (_, triton, same) = make(1, torch.float32, torch.device(DEVICE))
+    assert all(a is b for a, b in zip(inputs, same))
+    torch.testing.assert_close(triton(*inputs), plain(*inputs), atol=1e-4, rtol=1e-4)
