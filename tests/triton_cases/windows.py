@@ -39,7 +39,8 @@ def test_float64():
 
 
 def test_large_logits():
-    check(*operators(1, 2, 1.0), random(2, (1, 4, 4, 3 * 8), scale=20), torch.float32)
+    # Logits reach thousands, where float32 steps by 2e-4: so do the weights. (On an H200 the error was 2.1e-5.)
+    check(*operators(1, 2, 1.0), random(2, (1, 4, 4, 3 * 8), scale=20), torch.float32, slack=10)
 
 
 def test_a_nan_stays_in_its_window():

@@ -41,7 +41,19 @@ class DeformableTokenMerging(nn.Module):
         """Args: x: (B, H, W, C). Returns: (B, H//2, W//2, 8): dy, dx of the four taps, in pixels of x."""
         return self.offset(x.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
 
+    def sample(self, x: Tensor, offset: Tensor) -> Tensor:
+        """The four taps of every patch.
+
+        Args:
+            x: (B, H, W, C_in).
+            offset: (B, H//2, W//2, 8).
+
+        Returns:
+            (B, H//2, W//2, 4 * C_in).
+        """
+        return deformable_sample(x, offset)
+
     def forward(self, x: Tensor) -> Tensor:
         """Args: x: (B, H, W, C_in), H and W >= 2. Returns: (B, H//2, W//2, C)."""
-        merged = self.proj(deformable_sample(x, self.predict_offset(x)))
+        merged = self.proj(self.sample(x, self.predict_offset(x)))
         return self.act(self.norm(merged.permute(0, 3, 1, 2))).permute(0, 2, 3, 1)

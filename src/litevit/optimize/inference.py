@@ -58,12 +58,12 @@ TWINS: dict[type[nn.Module], Twin] = {
 def optimize_for_inference(model: nn.Module, *, twins: dict[type[nn.Module], Twin] | None = None) -> nn.Module:
     """A copy of a model that computes the same function faster; the model itself is not touched.
 
-    On every device BatchNorm after token merging is folded and DropPath and Dropout go. On a CPU modules are
-    replaced by the twins of the table `TWINS`: feed-forward networks in pieces that stay in cache, relative biases
-    that are kept, images with their pixels together; with AVX-512 also oneDNN's products, and on Linux litevit's
-    C++ kernels for attention, convolutional self-attention, LayerNorm and, in bfloat16, depthwise convolutions.
-    Those are compiled here, at the first call on a machine (about 10 seconds, said on stderr, kept in the cache
-    folder), never in a forward.
+    On every device BatchNorm after token merging is folded and DropPath and Dropout go; on CUDA token merging
+    samples by a Triton kernel. On a CPU modules are replaced by the twins of the table `TWINS`: feed-forward
+    networks in pieces that stay in cache, relative biases that are kept, images with their pixels together; with
+    AVX-512 also oneDNN's products, and on Linux litevit's C++ kernels for attention, convolutional self-attention,
+    LayerNorm and, in bfloat16, depthwise convolutions. Those are compiled here, at the first call on a machine
+    (about 10 seconds, said on stderr, kept in the cache folder), never in a forward.
 
     A twin has the state-dict keys of what it replaces. Hooks fire on twins and on what they call; these children
     are absorbed, so that hooks on them do not fire: `fc1`, `dwconv` and `fc2` of feed-forward networks, `norm` of
@@ -104,7 +104,7 @@ def replace(model: nn.Module, table: dict[type[nn.Module], Twin]) -> nn.Module:
     for module in list(model.modules()):
         twin = table.get(type(module))
         if twin is not None and _may(module, twin):
-            if isinstance(module, DeformableTokenMerging):
+            if twin.kind is FoldedMerging and isinstance(module, DeformableTokenMerging):
                 fold_norm(module)
             made[module] = _become(module, twin.kind)
     for module in [*model.modules(), *made.values()]:
@@ -120,7 +120,8 @@ def _may(module: nn.Module, twin: Twin) -> bool:
         return False
     if isinstance(module, nn.LayerNorm) and (len(module.normalized_shape) != 1 or module.bias is None):
         return False
-    if isinstance(module, DeformableTokenMerging) and not _is_foldable(module):
+    folds = twin.kind is FoldedMerging and isinstance(module, DeformableTokenMerging)
+    if folds and not _is_foldable(module):
         return False
     known = (nn.Linear, nn.Conv2d, nn.BatchNorm2d)
     children = [getattr(module, name) for name in twin.absorbs]

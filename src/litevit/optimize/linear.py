@@ -33,7 +33,7 @@ def packed(weight: Tensor, rows: int) -> Tensor:
 
 def product(x: Tensor, weight: Tensor, bias: Tensor | None, activation: str = "none") -> Tensor:
     """activation(x @ weight.T + bias). Args: x: (..., C_in); weight: `packed` or not. Returns: (..., C_out)."""
-    if not prefers_onednn() or x.numel() < MIN_ROWS * x.shape[-1]:
+    if not prefers_onednn() or x.device.type != "cpu" or x.numel() < MIN_ROWS * x.shape[-1]:
         return _activated(F.linear(x, weight, bias), activation)
     form = "none" if activation == "gelu" else ""
     return torch.ops.mkldnn._linear_pointwise(x, weight, bias, _NAMES[activation], [], form)
