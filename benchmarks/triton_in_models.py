@@ -20,14 +20,8 @@ from torch import Tensor, nn
 
 import litevit
 from litevit.ops import deformable_sampling
-from litevit.ops.triton.csa import csa_mix
 from litevit.ops.triton.dilated import dilated_sum
 from litevit.ops.triton.merging import deformable_sample
-from litevit.ops.triton.windows import attend_windows
-
-
-def windows(qkv: Tensor, *, num_heads: int, window_size: int, scale: float) -> Tensor:
-    return attend_windows(qkv, num_heads, window_size, scale)
 
 
 def dilated(x: Tensor, weight: Tensor, rates: tuple[int, ...]) -> Tensor:
@@ -39,18 +33,12 @@ def taps(x: Tensor, offset: Tensor) -> Tensor:
     return deformable_sampling._sample_taps(x, offset)
 
 
-def mix(logits: Tensor, values: Tensor, height: int, width: int) -> Tensor:
-    return csa_mix(logits.transpose(-2, -1), values, height, width)
-
-
 OPERATORS: dict[str, tuple[str, Callable[..., Tensor]]] = {
     "merging": ("litevit.layers.deformable_merging.deformable_sample", deformable_sample),
     "taps": ("litevit.layers.deformable_merging.deformable_sample", taps),
-    "windows": ("litevit.layers.hilo.window_attention", windows),
     "dilated": ("litevit.layers.rasa.dilated_silu_sum", dilated),
-    "csa": ("litevit.layers.csa.mix_windows", mix),
 }
-MODELS = {"litv2_s": ("merging", "taps", "windows"), "lit_s": ("merging",), "lvt": ("dilated", "csa")}
+MODELS = {"litv2_s": ("merging", "taps"), "lit_s": ("merging",), "lvt": ("dilated",)}
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
 

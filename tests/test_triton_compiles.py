@@ -17,16 +17,11 @@ import triton.language as tl  # noqa: E402
 from triton.backends.compiler import GPUTarget  # noqa: E402
 from triton.compiler import ASTSource  # noqa: E402
 
-from litevit.ops.triton import csa, dilated, merging, windows  # noqa: E402
+from litevit.ops.triton import dilated, merging  # noqa: E402
 
 F32 = {"ACC": tl.float32}
 MERGING = {"BM": 64, "BC": 32, "COORD": tl.float32, **F32}
 DILATED = {"RATES": (1, 3, 5), "BP": 32, "BC": 64, **F32}
-CSA = {"D": 32, "BD": 32, "BW": 4, **F32}
-
-
-def window(s: int) -> dict[str, Any]:
-    return {"S": s, "PIXELS": s * s, "D": 32, "BD": 32, "BW": 64 // (s * s), "scale": 32**-0.5, **F32}
 
 
 # Kernel, its constants, and its pointers: None is the dtype that is asked for.
@@ -37,10 +32,6 @@ KERNELS: dict[str, tuple[Any, dict[str, Any], dict[str, str | None]]] = {
         MERGING,
         {"x": None, "offset": None, "grad": None, "grad_x": "*fp32", "grad_offset": None},
     ),
-    "window_forward_2": (windows.window_forward, window(2), {"qkv": None, "out": None}),
-    "window_forward_4": (windows.window_forward, window(4), {"qkv": None, "out": None}),
-    "window_backward_2": (windows.window_backward, window(2), {"qkv": None, "grad": None, "grad_qkv": None}),
-    "window_backward_4": (windows.window_backward, window(4), {"qkv": None, "grad": None, "grad_qkv": None}),
     "dilated_forward": (dilated.dilated_forward, DILATED, {"x": None, "weight": None, "out": None}),
     "dilated_backward_convolutions": (
         dilated.dilated_backward_convolutions,
@@ -51,12 +42,6 @@ KERNELS: dict[str, tuple[Any, dict[str, Any], dict[str, str | None]]] = {
         dilated.dilated_backward_input,
         DILATED,
         {"grad_z": None, "weight": None, "grad_x": None},
-    ),
-    "csa_forward": (csa.csa_forward, CSA, {"logits": None, "values": None, "out": None}),
-    "csa_backward": (
-        csa.csa_backward,
-        CSA,
-        {"logits": None, "values": None, "grad": None, "grad_logits": None, "grad_values": None},
     ),
 }
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-FILES = [f"tests/triton_cases/{name}.py" for name in ("merging", "windows", "dilated", "csa", "models")]
+FILES = [f"tests/triton_cases/{name}.py" for name in ("merging", "dilated", "models")]
 
 needs_triton = pytest.mark.skipif(importlib.util.find_spec("triton") is None, reason="Triton is not installed")
 
@@ -32,18 +32,18 @@ def run_cases(marker: str, *, interpreted: bool, at_least: int) -> None:
 @needs_triton
 @pytest.mark.timeout(1800)
 def test_kernels_in_the_interpreter() -> None:
-    run_cases("not slow", interpreted=True, at_least=84)
+    run_cases("not slow", interpreted=True, at_least=37)
 
 
 @pytest.mark.slow
 @needs_triton
 @pytest.mark.timeout(3600)
 def test_kernels_in_the_interpreter_over_random_shapes_and_in_models() -> None:
-    run_cases("slow", interpreted=True, at_least=91)
+    run_cases("slow", interpreted=True, at_least=40)
 
 
 @pytest.mark.gpu
 @needs_triton
 @pytest.mark.timeout(1800)
 def test_kernels_on_a_gpu() -> None:
-    run_cases("slow or not slow", interpreted=False, at_least=175)
+    run_cases("slow or not slow", interpreted=False, at_least=77)

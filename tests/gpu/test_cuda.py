@@ -6,7 +6,8 @@ import pytest
 import torch
 
 import litevit
-from litevit.optimize.entries import HAS_TRITON, SampledMerging
+from litevit.optimize.entries import SampledMerging
+from litevit.optimize.operators import HAS_TRITON
 from optimize.models import MODELS, close, stirred
 
 pytestmark = [

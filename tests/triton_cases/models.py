@@ -8,26 +8,19 @@ import torch
 from families import backbone
 
 from litevit.bench.layers import TRITON
-from litevit.ops.triton.csa import csa_mix
 from litevit.ops.triton.dilated import dilated_sum
 from litevit.ops.triton.merging import deformable_sample
-from litevit.ops.triton.windows import attend_windows
 from triton_cases.harness import DEVICE
 
 OPERATORS = {
     "lit": {"deformable_sample"},
-    "litv2": {"deformable_sample", "window_attention"},
-    "litv2_ws4": {"deformable_sample", "window_attention"},
-    "lvt": {"csa_mix", "dilated_silu_sum"},
+    "litv2": {"deformable_sample"},
+    "lvt": {"dilated_silu_sum"},
 }
 ALL = set().union(*OPERATORS.values())
 INSTEAD = {
     "deformable_merging.deformable_sample": deformable_sample,
-    "hilo.window_attention": lambda qkv, *, num_heads, window_size, scale: attend_windows(
-        qkv, num_heads, window_size, scale
-    ),
     "rasa.dilated_silu_sum": lambda x, weight, rates: dilated_sum(x, weight, list(rates)),
-    "csa.mix_windows": lambda logits, values, H, W: csa_mix(logits.transpose(-2, -1), values, H, W),
 }
 
 

@@ -21,11 +21,9 @@ from litevit.layers.deformable_merging import DeformableTokenMerging
 from litevit.layers.hilo import HiLo
 from litevit.layers.mlp import MLP
 from litevit.layers.rasa import RecursiveAtrousSelfAttention
-from litevit.ops.csa import mix_windows
 from litevit.ops.deformable_sampling import deformable_sample
 from litevit.ops.dilated import dilated_silu_sum
 from litevit.ops.resized_cross_entropy import resized_cross_entropy
-from litevit.ops.window_attention import window_attention
 from litevit.optimize.inference import optimize_for_inference
 
 HAS_TRITON = importlib.util.find_spec("triton") is not None
@@ -134,7 +132,7 @@ def measure_ops(
 ) -> Report:
     """Deformable merging against torchvision's operator, layers plain and optimised, the segmentation loss.
 
-    On a GPU also the Triton operators, which no model takes, against what the layers call.
+    On a GPU also the Triton operators against what the layers call.
 
     Merging at LITv2-S's three sizes; torchvision's operator is given contiguous BCHW tensors, so that no conversion of
     layout counts against it. Layers at the sizes of the models and at those of detectors (one image).
@@ -226,15 +224,6 @@ LAYERS: tuple[tuple[str, Callable[[], nn.Module], tuple[int, int]], ...] = (
 )
 
 
-def _windows(batch: int, dtype: torch.dtype, where: torch.device) -> Cases:
-    from litevit.ops.triton.windows import attend_windows
-
-    qkv = _random(dtype, where, batch, 14, 14, 3 * 12 * 32)
-    plain = partial(window_attention, num_heads=12, window_size=2, scale=32**-0.5)
-    triton = partial(attend_windows, num_heads=12, window_size=2, scale=32**-0.5)
-    return [("plain", plain, [qkv]), ("triton", triton, [qkv])]
-
-
 def _dilated(batch: int, dtype: torch.dtype, where: torch.device) -> Cases:
     from litevit.ops.triton.dilated import dilated_sum
 
@@ -243,27 +232,8 @@ def _dilated(batch: int, dtype: torch.dtype, where: torch.device) -> Cases:
     return [("plain", plain, [x, weight]), ("triton", triton, [x, weight])]
 
 
-def _csa(batch: int, dtype: torch.dtype, where: torch.device) -> Cases:
-    from litevit.ops.triton.csa import csa_mix
-
-    logits = _random(dtype, where, batch, 28, 28, 2, 9, 9)
-    values = _random(dtype, where, batch, 28, 28, 2, 9, 32)
-
-    def triton(logits: Tensor, values: Tensor) -> Tensor:
-        return csa_mix(logits.transpose(-2, -1), values, 56, 56)  # takes the sources first, and copies them so
-
-    return [
-        ("plain", partial(mix_windows, height=56, width=56), [logits, values]),
-        ("triton", triton, [logits, values]),
-    ]
-
-
-# Operators of ops/triton at the sizes of LITv2-S and LVT, against what their layers call. Merging's is in `_merging`.
-TRITON: tuple[tuple[str, Callable[..., Cases]], ...] = (
-    ("windows of 2x2, 12 heads, 14x14", _windows),
-    ("dilated sum C=64 28x28", _dilated),
-    ("CSA's mix C=64 56x56", _csa),
-)
+# Operators of ops/triton at the sizes of LVT, against what its layers call. Merging's is in `_merging`.
+TRITON: tuple[tuple[str, Callable[..., Cases]], ...] = (("dilated sum C=64 28x28", _dilated),)
 
 
 def _random(dtype: torch.dtype, where: torch.device, *shape: int) -> Tensor:

@@ -18,7 +18,7 @@ from litevit.ops.position import relative_position_bias
 from litevit.ops.window_attention import window_attention
 from litevit.optimize.linear import OneDNNLinear
 from litevit.optimize.native import kernels
-from litevit.optimize.operators import operator, takes
+from litevit.optimize.operators import operator, takes, takes_triton
 from litevit.optimize.processor import prefers_onednn
 
 MAX_BIAS_BYTES = 16 << 20  # kept of one grid and layer; the 50 x 50 grid of the detectors would take 300 MB
@@ -142,13 +142,18 @@ cpu_dilated_silu_sum = operator(
 
 
 class NativeRASA(RecursiveAtrousSelfAttention):
-    """Attention in C++, SiLU inside products and convolutions; replaces RASA in inference."""
+    """Attention in C++, SiLU inside products and convolutions, on CUDA one Triton pass; replaces RASA in inference."""
 
     def dilate(self, q: Tensor) -> Tensor:
         """As the plain layer's."""
         assert self.rates is not None
         if takes(q, self.atrous_weight):
             return cpu_dilated_silu_sum(q, self.atrous_weight, list(self.rates))
+        learns = torch.is_grad_enabled() and (q.requires_grad or self.atrous_weight.requires_grad)
+        if takes_triton(q, self.atrous_weight) and not learns:  # a training step gains nothing (H200)
+            from litevit.ops.triton.dilated import dilated_sum
+
+            return dilated_sum(q, self.atrous_weight.to(q.dtype), list(self.rates))
         return super().dilate(q)
 
     def attend(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:

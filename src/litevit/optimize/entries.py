@@ -1,7 +1,5 @@
 """Entries of a stage: BatchNorm folded into token merging, images with their pixels together: inference."""
 
-import importlib.util
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -11,9 +9,7 @@ from litevit.layers.deformable_merging import DeformableTokenMerging
 from litevit.layers.patch_embed import OverlapPatchEmbed, PatchEmbed
 from litevit.ops.deformable_sampling import deformable_sample
 from litevit.optimize.linear import OneDNNLinear
-from litevit.optimize.operators import takes
-
-HAS_TRITON = importlib.util.find_spec("triton") is not None
+from litevit.optimize.operators import takes, takes_triton
 
 
 def sample(x: Tensor, offset: Tensor) -> Tensor:
@@ -22,13 +18,7 @@ def sample(x: Tensor, offset: Tensor) -> Tensor:
     The kernel's gradient of x is summed in no fixed order, so that deterministic training takes the plain form.
     """
     learns = torch.is_grad_enabled() and (x.requires_grad or offset.requires_grad)
-    if (
-        HAS_TRITON
-        and x.is_cuda
-        and type(x) is Tensor
-        and not torch.compiler.is_exporting()
-        and not (learns and torch.are_deterministic_algorithms_enabled())
-    ):
+    if takes_triton(x, offset) and not (learns and torch.are_deterministic_algorithms_enabled()):
         from litevit.ops.triton.merging import deformable_sample as triton_sample
 
         return triton_sample(x, offset)

@@ -22,6 +22,7 @@ from litevit.optimize.feed_forward import BlockedConvFFN, BlockedMLP
 from litevit.optimize.linear import OneDNNLinear
 from litevit.optimize.native import build
 from litevit.optimize.norm import FusedAttentionBlock, FusedFeedForwardBlock, NativeLayerNorm
+from litevit.optimize.operators import HAS_TRITON
 from litevit.optimize.processor import prefers_onednn
 
 
@@ -47,7 +48,7 @@ TWINS: dict[type[nn.Module], Twin] = {
     Attention: Twin(NativeAttention, build.make),
     RelativeAttention: Twin(KeptRelativeAttention, _always),
     HiLo: Twin(NativeHiLo, build.make),
-    RecursiveAtrousSelfAttention: Twin(NativeRASA, prefers_onednn),
+    RecursiveAtrousSelfAttention: Twin(NativeRASA, lambda: prefers_onednn() or HAS_TRITON),
     ConvolutionalSelfAttention: Twin(NativeCSA, build.make),
     DeformableTokenMerging: Twin(FoldedMerging, _always, ("norm",)),
     PatchEmbed: Twin(PixelsTogether, _always),
@@ -92,9 +93,8 @@ def optimize_for_inference(model: nn.Module, *, twins: dict[type[nn.Module], Twi
             if type(child).__name__ == "DropPath" or isinstance(child, nn.Dropout):
                 setattr(module, name, nn.Identity())
     on_cpu = all(p.device.type == "cpu" for p in copied.parameters())
-    everywhere: dict[type[nn.Module], Twin] = {
-        kind: twin for kind, twin in TWINS.items() if kind is DeformableTokenMerging
-    }
+    elsewhere = (DeformableTokenMerging, RecursiveAtrousSelfAttention)
+    everywhere: dict[type[nn.Module], Twin] = {kind: TWINS[kind] for kind in elsewhere}
     return replace(copied, (TWINS if twins is None else twins) if on_cpu else everywhere)
 
 
@@ -120,8 +120,7 @@ def _may(module: nn.Module, twin: Twin) -> bool:
         return False
     if isinstance(module, nn.LayerNorm) and (len(module.normalized_shape) != 1 or module.bias is None):
         return False
-    folds = twin.kind is FoldedMerging and isinstance(module, DeformableTokenMerging)
-    if folds and not _is_foldable(module):
+    if isinstance(module, DeformableTokenMerging) and twin.kind is FoldedMerging and not _is_foldable(module):
         return False
     known = (nn.Linear, nn.Conv2d, nn.BatchNorm2d)
     children = [getattr(module, name) for name in twin.absorbs]

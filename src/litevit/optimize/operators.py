@@ -6,6 +6,7 @@ stands for; the profiler shows its name. Twins call an operator only where `take
 otherwise.
 """
 
+import importlib.util
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -38,6 +39,15 @@ def takes(x: Tensor, *others: Tensor | None) -> bool:
         if (learns and t.requires_grad) or t.numel() == 0 or t.is_neg():
             return False
     return True
+
+
+HAS_TRITON = importlib.util.find_spec("triton") is not None
+
+
+def takes_triton(x: Tensor, *others: Tensor) -> bool:
+    """Whether a Triton operator may serve these tensors: plain ones on CUDA, not in a program to be exported."""
+    plain = all(type(t) in (Tensor, nn.Parameter) for t in (x, *others))
+    return HAS_TRITON and x.is_cuda and plain and not torch.compiler.is_exporting()
 
 
 def operator(

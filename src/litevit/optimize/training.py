@@ -8,9 +8,10 @@ from torch import nn
 from litevit.layers.csa import ConvolutionalSelfAttention
 from litevit.layers.deformable_merging import DeformableTokenMerging
 from litevit.optimize.csa import TrainedCSA
-from litevit.optimize.entries import HAS_TRITON, SampledMerging
+from litevit.optimize.entries import SampledMerging
 from litevit.optimize.inference import Twin, replace
 from litevit.optimize.linear import TrainedLinear
+from litevit.optimize.operators import HAS_TRITON
 from litevit.optimize.processor import prefers_onednn
 
 TWINS: dict[type[nn.Module], Twin] = {

@@ -1,6 +1,6 @@
 """Sum over dilations of SiLU(depthwise 3 x 3) with one kernel (LVT's atrous query): one read and one write of the map.
 
-Never run on a GPU; checked with Triton's interpreter. PyTorch needs, for three dilations, three convolutions, three
+Run on an H200, and in Triton's interpreter. PyTorch needs, for three dilations, three convolutions, three
 SiLUs and two sums: 3 * 2 + 3 * 2 + 2 * 3 = 18 passes over the map, and more with a gradient.
 
 Blocks. Pixels, counted over the whole batch, x channels in the tiles of `tiles.py`: no tile is cut short by the end of

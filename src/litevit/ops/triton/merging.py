@@ -1,6 +1,6 @@
 """Sampling of deformable merging: the four taps of every merged token, as rows that one matrix product then mixes.
 
-Never run on a GPU; checked with Triton's interpreter. The product stays with cuBLAS: it has nearly all the operations
+Run on an H200, and in Triton's interpreter. The product stays with cuBLAS: it has nearly all the operations
 (8 C O of 8 C (O + 4) per token), and the sampled rows cost one write and one read of as many values as x has.
 
 Blocks. Forward: rows (token, tap) x channels in the tiles of `tiles.py`: four independent loads of 32 bytes or
