@@ -69,7 +69,7 @@ class RunConfig:
     ema_decay: float | None = None  # evaluates and keeps the moving average of the weights
     grad_checkpointing: bool = False
     compile: bool = False
-    optimize: Literal["auto", "off"] = "off"  # auto: litevit.optimize_for_training on a CPU; slower on small images
+    optimize: Literal["auto", "off"] = "auto"  # litevit.optimize_for_training: the same function to rounding
     channels_last: bool = False
     sync_batchnorm: bool = False  # CUDA only; otherwise every process normalises with its own share of the batch
     fsdp: bool = False  # shard parameters and optimizer over processes (FSDP2)
