@@ -11,7 +11,7 @@ from torch import Tensor
 
 from litevit.layers.csa import ConvolutionalSelfAttention
 from litevit.ops.csa import mix_windows, window_values
-from litevit.optimize.linear import packed, product, trained_product
+from litevit.optimize.linear import product, trained_product
 from litevit.optimize.native import kernels
 from litevit.optimize.operators import operator, takes
 
@@ -29,7 +29,7 @@ def _kernel(x: Tensor, logits: Tensor, value_weight: Tensor) -> Tensor:
     values = []
     for plane, positions in zip(kernels.csa_split(x), PLANES):
         matrix = value_weight[list(positions)].flatten(0, 1)
-        values.append(product(plane, packed(matrix, plane.numel() // plane.shape[-1]), None))
+        values.append(product(plane, matrix, None))
     out = x.new_empty(x.shape)
     kernels.csa_mix(logits.contiguous(), values, out, logits.shape[3])
     return out

@@ -128,9 +128,11 @@ def _conv_ffn(
     w1, w2 = packed(w1, B * H * W), packed(w2, B * H * W)
     image_bytes = 4 * H * W * K
     if B * H * W * K * x.element_size() <= WHOLE_BYTES["conv_ffn"]:
-        group = B
-    else:
-        group = max(1, _block_bytes() // image_bytes) if image_bytes <= 2 * _block_bytes() else 0
+        mixed = _mix(product(x, w1, b1).view(B, H, W, K), kernel, shift, True)
+        residual = None if added is None else added.reshape(-1, C)
+        whole = product(mixed, w2, b2) if residual is None else add_product(mixed, w2, b2, residual)
+        return whole.view(x.shape)
+    group = max(1, _block_bytes() // image_bytes) if image_bytes <= 2 * _block_bytes() else 0
     out = torch.empty_like(x)
     if not group:
         for i in range(B):
