@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from litevit.data.coco import CocoInstances, coco2017, decode_masks, encode_masks, read_image, segmentation_to_rle
+from litevit.data.coco import CocoInstances, coco2017, decode_masks, encode_masks, segmentation_to_rle
 
 pytest.importorskip("faster_coco_eval", reason="COCO masks need faster-coco-eval (the extra 'coco')")
 
@@ -216,22 +216,11 @@ def test_missing_broken_and_resized_images(coco_content, write_coco_set) -> None
     images, file = write_coco_set(coco_content)
     dataset = CocoInstances(images, file)
     (images / "a.png").write_bytes((images / "a.png").read_bytes()[:300])
-    with pytest.raises(OSError, match=r"a\.png cannot be decoded"):
+    with pytest.raises(ValueError, match=r"a\.png is damaged or truncated"):
         dataset[0]
     (images / "a.png").unlink()
-    with pytest.raises(FileNotFoundError, match=r"a\.png does not exist"):
+    with pytest.raises(FileNotFoundError, match=r"a\.png: No such file"):
         dataset[0]
     (images / "b.png").write_bytes((images / "c.png").read_bytes())
     with pytest.raises(ValueError, match=r"b\.png is 34 x 50 .*annotation says 60 x 40"):
         dataset[1]
-
-
-def test_grey_and_palette_images_become_rgb(tmp_path) -> None:
-    from PIL import Image
-
-    grey = Image.fromarray(np.full((4, 5), 77, dtype=np.uint8))
-    for mode in ("L", "P", "RGBA"):
-        grey.convert(mode).save(tmp_path / f"{mode}.png")
-        image = read_image(tmp_path / f"{mode}.png")
-        assert image.shape == (3, 4, 5)
-        assert (image == 77).all()

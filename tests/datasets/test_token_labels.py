@@ -241,7 +241,8 @@ def test_data_set_pairs_images_with_their_maps(images, labels):
     assert image.shape == (3, 32, 32)
     assert packed.shape == (3, 5, 18, 18)
     assert packed[2, 0, 0, 5] == 1
-    assert label_map_path(labels, "/a/shard-0.tar:n02/x1.JPEG") == labels / "n02" / "x1.pt"
+    assert label_map_path(labels, "n02/x1.JPEG") == labels / "n02" / "x1.pt"
+    assert label_map_path(labels, "n02/day/x.1.JPEG") == labels / "n02" / "day" / "x.1.pt"
 
 
 def test_missing_and_damaged_maps_are_named(images, labels, tmp_path):

@@ -17,10 +17,10 @@ from torch import Tensor
 from torch.utils.data import Dataset
 from torchvision import tv_tensors
 
-from litevit.data.coco import read_image
+from litevit.data.images import SUFFIXES, is_image, read_annotated, turn_target
 
 IGNORE = 255
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp")
+IMAGE_SUFFIXES = SUFFIXES
 
 
 def read_index_mask(path: str | Path) -> np.ndarray:
@@ -90,7 +90,7 @@ class SegmentationFolder(Dataset):
         for folder in (self.folder, self.masks):
             if not folder.is_dir():
                 raise FileNotFoundError(f"folder {folder} does not exist")
-        self.files = sorted(path for path in self.folder.rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES)
+        self.files = sorted(path for path in self.folder.rglob("*") if is_image(path))
         if not self.files:
             raise ValueError(f"no images ({', '.join(IMAGE_SUFFIXES)}) in {self.folder}")
         for index in range(len(self.files)):
@@ -123,13 +123,10 @@ class SegmentationFolder(Dataset):
         return torch.from_numpy(np.where(void, IGNORE, indices))
 
     def __getitem__(self, index: int) -> tuple[Any, dict[str, Any]]:
-        image, semantic = read_image(self.files[index]), self.read_mask(index)
-        if image.shape[1:] != semantic.shape:
-            raise ValueError(
-                f"mask {self.mask_path(index)} is {semantic.shape[1]} x {semantic.shape[0]} (width x height), "
-                f"its image {image.shape[2]} x {image.shape[1]}"
-            )
-        target = {"image_id": self.image_id(index), "semantic": tv_tensors.Mask(semantic)}
+        semantic = self.read_mask(index)
+        mask = self.mask_path(index)
+        image, turn = read_annotated(self.files[index], tuple(semantic.shape), stated_by=f"its mask {mask} is")
+        target = turn_target({"image_id": self.image_id(index), "semantic": tv_tensors.Mask(semantic)}, turn)
         return (image, target) if self.transforms is None else self.transforms(image, target)
 
 

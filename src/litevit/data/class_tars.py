@@ -1,36 +1,125 @@
 """Class folders in a tar, one tar per class, or a tar of those (as ImageNet comes)."""
 
+import io
 import os
 import tarfile
+from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any, NamedTuple
 
-from timm.data.readers.reader_image_in_tar import ReaderImageInTar
-from timm.utils.misc import natural_key
+from litevit.data.class_folders import SPLIT_NAMES, Part, hidden_path, is_hidden, natural_key
+from litevit.data.images import is_image
 
 
-class ClassTarReader(ReaderImageInTar):
-    """timm's reader with the order and the names of the unpacked folders: `<class>/<file>` below the path.
+class _Place(NamedTuple):
+    """An image in a tar: where its bytes lie, and its path below the split, the class first."""
 
-    timm takes several tars in the order the file system lists them, and names files without their class.
+    file: int
+    key: str
+    offset: int
+    size: int
+
+
+class ClassTars:
+    """Random access to tars with the order, the classes and the names of the unpacked folders.
+
+    The headers are read once; an image is then read at its place, so that any number of loader workers may share it
+    (timm's reader keeps open files, takes the last folder for the class, and sorts without the class).
 
     Args:
         root: a `.tar`, or a folder with one `.tar` per class.
     """
 
     def __init__(self, root: Path):
-        try:
-            super().__init__(str(root))
-        except (tarfile.TarError, EOFError) as error:
-            raise ValueError(f"{root}: a tar cannot be read, it is damaged or truncated: {error}.") from error
-        except ValueError as error:  # from an empty list
-            raise ValueError(f"No images in {root}: it must hold one folder (or tar) of images per class.") from error
-        order = sorted(range(len(self.samples)), key=lambda i: natural_key(self._filename(i)))
-        self.samples = [self.samples[i] for i in order]
-        self.targets = [int(self.targets[i]) for i in order]
+        self.root = str(root)
+        self.part = Part("", self.root, 0)
+        found: list[_Place] = []
+        if root.is_file():
+            self.files = [self.root]
+            found = self._read(0)
+            found = [place._replace(key=key) for place, key in zip(found, _below(found, root))]
+        else:
+            paths = sorted((path for path in root.glob("*.tar") if not is_hidden(path.name)), key=lambda p: p.name)
+            self.files = [str(path) for path in paths]
+            for number, path in enumerate(paths):
+                found += [place._replace(key=f"{path.stem}/{place.key}") for place in self._read(number)]
+        if loose := [place.key for place in found if "/" not in place.key]:
+            raise ValueError(
+                f"{len(loose)} images of {self.root} lie in no folder (such as {loose[0]}), so nothing says their "
+                "class. It must hold one folder (or tar) of images per class."
+            )
+        if not found:
+            raise ValueError(f"No images in {self.root}: it must hold one folder (or tar) of images per class.")
+        self.classes = tuple(sorted({place.key.partition("/")[0] for place in found}, key=natural_key))
+        self.class_to_idx = {name: index for index, name in enumerate(self.classes)}
+        self.samples = sorted(found, key=lambda place: natural_key(place.key))
+        self.targets = [self.class_to_idx[place.key.partition("/")[0]] for place in self.samples]
+        counts = Counter(self.targets)
+        self.part.images = len(found)
+        self.part.classes = {name: counts[label] for label, name in enumerate(self.classes)}
 
-    def _filename(self, index: int, basename: bool = False, absolute: bool = False) -> str:
-        file = os.path.basename(self.samples[index][0].name)
-        if basename:
-            return file
-        path = os.path.join(self.class_idx_to_name[int(self.targets[index])], file)
-        return os.path.join(self.root, path) if absolute else path
+    def _read(self, number: int) -> list[_Place]:
+        file = self.files[number]
+        try:
+            with tarfile.open(file, "r:") as archive:
+                return self._members(archive, number, 0, "")
+        except (tarfile.TarError, EOFError) as error:
+            raise ValueError(f"{file}: a tar cannot be read, it is damaged or truncated: {error}.") from error
+
+    def _members(self, archive: tarfile.TarFile, number: int, start: int, folder: str) -> list[_Place]:
+        """Images of a tar that begins at `start` of its file, and of the tars in it."""
+        found = []
+        for member in archive:
+            name = member.name.removeprefix("./")
+            if not member.isfile():
+                continue
+            if hidden_path(name):
+                self.part.leave_out("hidden", name)
+            elif name.lower().endswith(".tar"):
+                with tarfile.open(fileobj=archive.extractfile(member), mode="r:") as inner:
+                    inside = f"{folder}{os.path.basename(name)[:-4]}/"
+                    found += self._members(inner, number, start + member.offset_data, inside)
+            elif is_image(name):
+                found.append(_Place(number, folder + name, start + member.offset_data, member.size))
+            else:
+                self.part.leave_out(f"no image ({os.path.splitext(name)[1].lower() or 'no ending'})", folder + name)
+        return found
+
+    def __len__(self) -> int:
+        return len(self.samples)
+
+    def __getitem__(self, index: int) -> tuple[io.BytesIO, int]:
+        place = self.samples[index]
+        with open(self.files[place.file], "rb") as file:
+            file.seek(place.offset)
+            return io.BytesIO(file.read(place.size)), self.targets[index]
+
+    def filename(self, index: int, basename: bool = False, absolute: bool = False) -> str:
+        key = self.samples[index].key
+        return os.path.basename(key) if basename else os.path.join(self.root, key) if absolute else key
+
+    def key(self, index: int) -> str:
+        return self.samples[index].key
+
+    def keep(self, indices: Sequence[int]) -> None:
+        self.samples = [self.samples[i] for i in indices]
+        self.targets = [self.targets[i] for i in indices]
+
+
+def _below(found: Sequence[Any], root: Path) -> list[str]:
+    """Paths below the split: without a folder that holds all of them and is called as a split, or as the tar is.
+
+    Another folder around everything is taken off too where folders follow: one class alone would be no data set.
+    """
+    keys = [place.key for place in found]
+    while keys and all("/" in key for key in keys):
+        tops = {key.partition("/")[0] for key in keys}
+        if len(tops) != 1:
+            break
+        deeper = all(key.count("/") > 1 for key in keys)
+        (top,) = tops
+        if not deeper and not (top.lower() in SPLIT_NAMES or top == root.stem):
+            break
+        keys = [key.partition("/")[2] for key in keys]
+    return keys

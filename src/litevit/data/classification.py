@@ -1,4 +1,4 @@
-"""Image classification data: what a recipe says about it, reading it through timm, and the published augmentations.
+"""Image classification data: what a recipe says about it, what reads it, and the published augmentations.
 
 Sources (`ClassificationData.path` and `.reader`):
 * a folder with one folder per class, or with `train` and `validation` (or `val`) folders of that kind;
@@ -23,11 +23,14 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from litevit.data import hugging_face
+from litevit.data.class_folders import ClassFolders, Part, find_split, split_names
+from litevit.data.class_tars import ClassTars
 from litevit.data.embedded import Digits
-from litevit.data.images import ClassificationImages, Policy, class_names
+from litevit.data.labelled_images import ClassificationImages, Policy, class_names
 from litevit.data.posterize import with_posterize_to_black
-from litevit.data.shards import WebDatasetReader, expand_shards, split_names
-from litevit.data.streaming import NO_DATASETS, StreamedImages, create_source, epoch_samples
+from litevit.data.shards import WebDatasetReader, expand_shards
+from litevit.data.streaming import Source, StreamedImages, create_source, epoch_samples
 
 ANY = 10**9  # as a number of classes: not compared with the data
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
@@ -60,12 +63,14 @@ class Augment:
 class ClassificationData:
     path: str = ""
     eval_path: str | None = None  # where the evaluation data are, if not under path
-    reader: str = ""  # timm's prefix: "" (folder or tar), "wds", "hfds/NAME"
+    reader: str = ""  # "" (folder or tar), "wds", "hfds/NAME"
     stream: bool = False  # read shards front to back: for data that are not on a local disk
     num_samples: int | None = None  # an epoch of a stream; None: what the shards hold, where that is known
     shuffle_buffer: int = 4096  # undecoded images of a stream that every process draws from
     train_split: str = "train"
     eval_split: str = "validation"
+    image_column: str | None = None  # of a Hugging Face data set; None: the one whose type or name says so
+    label_column: str | None = None
     num_classes: int = 1000  # 0: count the class folders
     hold_out: float = 0.0  # share of each class to evaluate on, where a folder has no split for it
     image_size: int = 224
@@ -81,30 +86,79 @@ class ClassificationData:
     token_label_crop: Literal["aligned", "transposed"] = "aligned"  # "transposed" reproduces the published package
 
 
-def create_dataset(data: ClassificationData, split: Literal["train", "eval"]) -> Dataset:
-    """The training set with its augmentation, or the evaluation set with its crop."""
-    transform = train_transform(data) if split == "train" else eval_transform(data)
+def create_dataset(
+    data: ClassificationData,
+    split: Literal["train", "eval"],
+    *,
+    classes: Sequence[str] = (),
+    augment: bool | None = None,
+) -> Dataset:
+    """The training set with its augmentation, or the evaluation set with its crop.
+
+    Args:
+        classes: what the model's labels are called. Data that have some of them are matched by name, others are
+            refused. (): the data's own.
+        augment: whether training images get their augmentation, and unreadable ones may be skipped; None: for training.
+    """
+    augment = split == "train" if augment is None else augment
+    transform = train_transform(data) if augment else eval_transform(data)
     if data.path == "embedded:digits":
-        return Digits("train" if split == "train" else "validation", size=data.image_size, transform=transform)
-    policy: Policy = data.unreadable if split == "train" else "raise"
+        held_out = split == "eval" and data.eval_split not in split_names("train")
+        return Digits("validation" if held_out else "train", size=data.image_size, transform=transform)
+    policy: Policy = data.unreadable if augment else "raise"
     if data.stream:
-        return _create_stream(data, split, transform, policy)
-    reader = create_reader(*_source(data, split))
+        return _create_stream(data, split, transform, policy, classes)
+    part, part_split = _source(data, split)
+    reader = create_reader(part, part_split)
     if data.hold_out and same_for_both(data):
         _take_share(reader, data.hold_out, held_out=split == "eval")
     elif split == "train" and same_for_both(data):
         raise ValueError(
-            f"{data.path} has no '{data.eval_split}' part, so it would be evaluated on its training images. Make one, "
-            "give it with --data.eval_path, or hold out a share of each class with --data.hold_out 0.1."
+            f"{data.path or data.reader} has no '{data.eval_split}' part, so it would be evaluated on its training "
+            "images. Make one, give it with --data.eval_path, or hold out a share of each class with "
+            "--data.hold_out 0.1."
         )
-    return ClassificationImages(reader, num_classes=data.num_classes, transform=transform, unreadable=policy)
+    where = reader.part.where
+    if empty := () if classes else getattr(reader, "empty", ()):
+        raise ValueError(
+            f"Class folder without images: {', '.join(os.path.join(where, name) for name in empty[:5])}. "
+            "Every class needs images; remove the folder if the class is not meant."
+        )
+    names, labels = match_classes(class_names(reader), classes, data.num_classes, where)
+    return ClassificationImages(
+        reader, num_classes=data.num_classes, classes=names, labels=labels, transform=transform, unreadable=policy
+    )
 
 
-def _create_stream(data: ClassificationData, split: str, transform: Any, policy: Policy) -> StreamedImages:
+def match_classes(
+    theirs: tuple[str, ...], classes: Sequence[str], head: int, where: str
+) -> tuple[tuple[str, ...], list[int] | None]:
+    """What the labels are called, and the label of each class of the data (None: its own number).
+
+    Args:
+        theirs: names of the data's classes; (): they have none.
+        classes: names that the model's labels have; (): none are known.
+    """
+    if classes and theirs:
+        if unknown := [name for name in theirs if name not in classes]:
+            raise ValueError(
+                f"{where} has classes that training does not have: {', '.join(unknown[:8])}. Training has "
+                f"{', '.join(classes[:8])}{', ...' if len(classes) > 8 else ''}; labels would mean different things."
+            )
+        return tuple(classes), None if theirs == tuple(classes) else [classes.index(name) for name in theirs]
+    if theirs and (imagenet := _imagenet_classes(theirs, head)):
+        return tuple(imagenet), [imagenet[name] for name in theirs]
+    if theirs:
+        _compare_classes(where, len(theirs), head)
+    return theirs or tuple(classes), None
+
+
+def _create_stream(
+    data: ClassificationData, split: str, transform: Any, policy: Policy, classes: Sequence[str]
+) -> StreamedImages:
     if not data.path and data.reader.lower() == "wds":
         raise ValueError(NO_PATH)
-    part, part_split = _source(data, split)
-    source = create_source(part.path, part.reader, part_split)
+    source = _open_stream(*_source(data, split))
     for name, used in {
         "hold_out": data.hold_out > 0 and same_for_both(data),
         "augment.repeats": split == "train" and data.augment.repeats > 1,
@@ -114,14 +168,16 @@ def _create_stream(data: ClassificationData, split: str, transform: Any, policy:
             raise ValueError(f"data.{name} needs data read by index: set --data.stream False, or do without it.")
     if split == "train" and same_for_both(data):
         raise ValueError(
-            f"{data.path} has no '{data.eval_split}' part, so it would be evaluated on its training images. Give "
-            "other shards with --data.eval_path, or set data.eval_split to data.train_split if that is meant."
+            f"{data.path or data.reader} has no '{data.eval_split}' part, so it would be evaluated on its training "
+            "images. Give other shards with --data.eval_path, or set data.eval_split to data.train_split if that is "
+            "meant."
         )
-    if source.classes:
-        _compare_classes(Path(source.where), len(source.classes), data.num_classes)
+    names, labels = match_classes(tuple(source.classes), classes, data.num_classes, source.where)
     return StreamedImages(
         source,
         num_classes=data.num_classes,
+        classes=names,
+        labels=labels,
         transform=transform,
         unreadable=policy,
         buffer=data.shuffle_buffer,
@@ -129,35 +185,54 @@ def _create_stream(data: ClassificationData, split: str, transform: Any, policy:
     )
 
 
+def _open_stream(data: ClassificationData, split: str) -> Source:
+    return create_source(data.path, data.reader, split, image_column=data.image_column, label_column=data.label_column)
+
+
 NO_PATH = "This recipe needs data: give --data PATH, a folder with one folder per class."
 
 
 def _source(data: ClassificationData, split: str) -> tuple[ClassificationData, str]:
     """The data with the path that is read, and the name of the split there."""
-    if split == "train":
+    if split == "train" or (data.hold_out and same_for_both(data)):
         return data, data.train_split
     return replace(data, path=data.eval_path or data.path), data.eval_split
 
 
 def same_for_both(data: ClassificationData) -> bool:
     """Whether training and evaluation would read the same files, and nobody asked for it."""
-    path, reader = data.path, data.reader.lower()
-    if data.train_split == data.eval_split or data.eval_path not in (None, path) or not path:
+    if data.train_split == data.eval_split or data.eval_path not in (None, data.path):
         return False
-    if reader == "wds":
-        return expand_shards(path, data.train_split) == expand_shards(path, data.eval_split)
-    return not reader and find_split(Path(path), data.train_split) == find_split(Path(path), data.eval_split)
+    if data.path == "embedded:digits" or not (data.path or data.reader):
+        return False
+    try:
+        train = _place(data, data.train_split)
+    except (FileNotFoundError, ValueError):  # only evaluation data are there
+        return False
+    try:
+        return train == _place(data, data.eval_split)
+    except (FileNotFoundError, ValueError):  # there are none: a share of the training split, if that is asked for
+        return data.hold_out > 0
+
+
+def _place(data: ClassificationData, split: str) -> Any:
+    """The files of a split, to be compared."""
+    if data.reader.lower().startswith("hfds/"):
+        return hugging_face.find_split(data.reader[len("hfds/") :], split)
+    if data.reader.lower() == "wds":
+        return expand_shards(data.path, split)
+    return find_split(Path(data.path), split)
 
 
 def _take_share(reader: Any, share: float, *, held_out: bool) -> None:
     """Leaves a reader the held-out part of every class, or the rest."""
-    has_targets = hasattr(reader, "targets")
-    labels = list(reader.targets) if has_targets else [sample[1] for sample in reader.samples]
-    chosen = set(held_out_indices(labels, share))
-    keep = [i for i in range(len(labels)) if (i in chosen) == held_out]
-    reader.samples = [reader.samples[i] for i in keep]
-    if has_targets:
-        reader.targets = [labels[i] for i in keep]
+    chosen = set(held_out_indices(reader.targets, share))
+    if not chosen:
+        raise ValueError(
+            f"data.hold_out {share} leaves nothing to evaluate on: every class of {reader.part.where} has one image. "
+            "Give more images, or others to evaluate on with --data.eval_path."
+        )
+    reader.keep([i for i in range(len(reader.targets)) if (i in chosen) == held_out])
 
 
 def held_out_indices(labels: Sequence[int], share: float) -> list[int]:
@@ -168,7 +243,7 @@ def held_out_indices(labels: Sequence[int], share: float) -> list[int]:
         of_class.setdefault(int(label), []).append(index)
     chosen = []
     for _, members in sorted(of_class.items()):
-        count = max(1, round(share * len(members))) if len(members) > 1 else 0
+        count = min(max(1, round(share * len(members))), len(members) - 1)
         chosen += [members[i] for i in torch.randperm(len(members), generator=generator)[:count].tolist()]
     return sorted(chosen)
 
@@ -219,29 +294,59 @@ def _small_image_transform(data: ClassificationData) -> Callable[[Image.Image], 
 
 def eval_transform(data: ClassificationData) -> Callable[[Image.Image], Tensor]:
     """The published protocol: shorter side to int(size / crop_pct), centre crop; at crop_pct 1 a square resize."""
-    from timm.data import create_transform
-
-    return create_transform(
-        input_size=(3, data.image_size, data.image_size),
-        is_training=False,
+    return centre_transform(
+        data.image_size,
+        crop_pct=data.crop_pct,
+        crop_mode="squash" if data.crop_pct == 1.0 else "center",
         interpolation=data.eval_interpolation,
         mean=data.mean,
         std=data.std,
-        crop_pct=data.crop_pct,
-        crop_mode="squash" if data.crop_pct == 1.0 else "center",
-        use_prefetcher=False,
     )
 
 
-def create_reader(data: ClassificationData, split: str) -> Any:
-    """A timm reader, after checks that name what is wrong with the path."""
-    if data.reader.lower().startswith("hfds/"):
-        from timm.data.readers import create_reader as timm_reader
+def centre_transform(
+    size: int, *, crop_pct: float, crop_mode: str, interpolation: str, mean: Sequence[float], std: Sequence[float]
+) -> Callable[[Image.Image], Tensor]:
+    """What evaluation and `predict` do to a picture before a classifier sees it: (3, size, size), normalised."""
+    from timm.data import create_transform
+    from torchvision.transforms import Compose
 
-        try:
-            return timm_reader(data.reader, root=data.path or None, split=split)
-        except ImportError as error:
-            raise ImportError(NO_DATASETS) from error
+    transform = create_transform(
+        input_size=(3, size, size),
+        is_training=False,
+        interpolation=interpolation,
+        mean=tuple(mean),
+        std=tuple(std),
+        crop_pct=crop_pct,
+        crop_mode=crop_mode,
+        use_prefetcher=False,
+    )
+    return transform if crop_mode == "squash" else Compose([_cut_ends, *transform.transforms])
+
+
+MAX_ASPECT = 8
+
+
+def _cut_ends(image: Image.Image) -> Image.Image:
+    """A strip of more than 8 : 1 loses its ends before it is resized: the centre crop does not see them, and resizing
+    them could take any memory."""
+    W, H = image.size
+    longest = MAX_ASPECT * min(W, H)
+    if max(W, H) <= longest:
+        return image
+    dw, dh = max(W - longest, 0) // 2, max(H - longest, 0) // 2
+    return image.crop((dw, dh, W - dw, H - dh))
+
+
+def create_reader(data: ClassificationData, split: str) -> Any:
+    """What reads a split by index, after checks that name what is wrong with the path.
+
+    A reader has `targets`, `class_to_idx` where classes have names, `part` (what was found), `keep`, and for each index
+    the image and its class, `filename` and `key`.
+    """
+    if data.reader.lower().startswith("hfds/"):
+        name = data.reader[len("hfds/") :]
+        return hugging_face.HuggingFaceImages(name, split, data.path or None, data.image_column, data.label_column)
     if not data.path:
         raise ValueError(NO_PATH)
     if data.reader.lower().split("/")[0] == "wds":
@@ -250,83 +355,26 @@ def create_reader(data: ClassificationData, split: str) -> Any:
         raise ValueError(f"data.reader must be '' (folder or tar), 'wds' or 'hfds/NAME', got {data.reader!r}")
     root = find_split(Path(data.path), split)
     if root.is_dir() and not any(root.glob("*.tar")):
-        reader = _folder_reader(root, data.num_classes)
-        check_classes(root, reader, data.num_classes)
-        return reader
+        return ClassFolders(root)
     if root.is_file() and root.suffix.lower() != ".tar":
         raise ValueError(f"{root} is one file; data are a folder with one folder per class, or a .tar.")
-    from litevit.data.class_tars import ClassTarReader
-
-    tars = ClassTarReader(root)
-    _compare_classes(root, len(tars.class_name_to_idx), data.num_classes)
-    return tars
+    return ClassTars(root)
 
 
-def find_split(root: Path, split: str) -> Path:
-    """The folder of a split: `root/split` (or its usual other names), else `root` itself."""
-    if not root.exists():
-        raise FileNotFoundError(f"No data at {root}: the path does not exist.")
-    for name in split_names(split):
-        for candidate in (root / name, root / f"{name}.tar"):
-            if candidate.exists():
-                return candidate
-    named = [name for name in ("train", "training", "val", "validation", "test") if (root / name).is_dir()]
-    if named:
-        raise FileNotFoundError(f"No '{split}' split under {root}; it has {', '.join(named)}.")
-    return root
-
-
-def _folder_reader(root: Path, num_classes: int) -> Any:
-    from timm.data.readers import create_reader as timm_reader
-
-    try:
-        return timm_reader("", root=str(root), class_map=_imagenet_classes(root, num_classes))
-    except (RuntimeError, ValueError) as error:
-        archives = sorted(
-            path.name for ending in ("gz", "tgz", "zip", "bz2", "xz") for path in root.glob(f"*.{ending}")
-        )
-        unpack = f" It has {', '.join(archives[:3])}: unpack first." if archives else ""
-        raise ValueError(
-            f"No images under {root}: it must hold one folder of images per class ({error}).{unpack}"
-        ) from error
-
-
-def _imagenet_classes(root: Path, num_classes: int) -> dict[str, int] | None:
+def _imagenet_classes(names: Sequence[str], num_classes: int) -> dict[str, int] | None:
     """Folders called by ImageNet's WordNet ids mean ImageNet's classes, also where only some of the 1,000 are there."""
+    if num_classes != 1000 or not re.fullmatch(r"n\d{8}", names[0]):
+        return None
     from timm.data import ImageNetInfo
 
-    names = [entry.name for entry in root.iterdir() if entry.is_dir()]
-    if num_classes != 1000 or not names:
-        return None
     classes = {name: index for index, name in enumerate(ImageNetInfo("imagenet-1k").label_names())}
     return classes if all(name in classes for name in names) else None
 
 
-def check_classes(root: Path, reader: Any, num_classes: int) -> None:
-    """Refuses folders without images (they would shift every later class), and another number of classes than the
-    head has."""
-    folders = sorted(entry.name for entry in root.iterdir() if entry.is_dir() and not entry.name.startswith("."))
-    counts = Counter(sample[1] for sample in reader.samples)
-    present = {name for name, index in reader.class_to_idx.items() if counts[index]}
-    if empty := [name for name in folders if name not in present and not _has_images(root / name, reader)]:
-        raise ValueError(
-            f"Class folder without images: {', '.join(str(root / name) for name in empty[:5])}. "
-            "Every class needs images; remove the folder if the class is not meant."
-        )
-    _compare_classes(root, len(reader.class_to_idx), num_classes)
-
-
-def _has_images(folder: Path, reader: Any) -> bool:
-    from timm.data.readers.img_extensions import get_img_extensions
-
-    extensions = tuple(get_img_extensions())
-    return any(file.suffix.lower() in extensions for file in folder.rglob("*"))
-
-
-def _compare_classes(root: Path, classes: int, head: int) -> None:
+def _compare_classes(where: str, classes: int, head: int) -> None:
     if head not in (classes, ANY):
         raise ValueError(
-            f"{root} has {classes} classes but the head has {head}, so labels and outputs would not mean the same. "
+            f"{where} has {classes} classes but the head has {head}, so labels and outputs would not mean the same. "
             f"Set --data.num_classes {classes} (0 counts the folders); `litevit doctor` shows what is there."
         )
 
@@ -336,16 +384,30 @@ def count_classes(data: ClassificationData) -> int:
     if data.path == "embedded:digits":
         return len(Digits.classes)
     if data.stream and data.reader.lower().startswith("hfds/"):
-        names = create_source(data.path, data.reader, data.train_split).classes
+        names = _open_stream(data, data.train_split).classes
         if names:
             return len(names)
         raise ValueError(f"Cannot count the classes of {data.reader}; give --data.num_classes.")
-    reader = create_reader(replace(data, num_classes=ANY), data.train_split)
-    if names := class_names(reader):
-        return len(names)
-    if isinstance(reader, WebDatasetReader):
-        return max(reader.targets) + 1
-    raise ValueError(f"Cannot count the classes of {data.path or data.reader}; give --data.num_classes.")
+    reader = create_reader(data, data.train_split)
+    return len(class_names(reader)) or max(reader.targets) + 1
+
+
+def part_of(dataset: Dataset, name: str) -> Part:
+    """What is in a data set: images of each class, and what was left out when it was listed."""
+    if isinstance(dataset, StreamedImages):
+        part = dataset.source.part
+        samples = dataset.source.count() if dataset.samples is None else dataset.samples
+        return Part(name, part.where, samples or 0, left_out=part.left_out)
+    if isinstance(dataset, ClassificationImages):
+        part, names = dataset.reader.part, dataset.classes
+        labels = [dataset.label(target) for target in dataset.reader.targets]
+    else:
+        assert isinstance(dataset, Digits)
+        part, names, labels = Part(name, "embedded:digits", len(dataset)), dataset.classes, dataset.targets.tolist()
+    counts = Counter(labels)
+    shown = names or tuple(str(label) for label in range(max(counts, default=-1) + 1))
+    classes = {word: counts[label] for label, word in enumerate(shown)}
+    return Part(name, part.where, len(labels), classes, part.left_out)
 
 
 def resolve_classes(data: ClassificationData) -> ClassificationData:

@@ -7,7 +7,8 @@ A sample is `(image, target)`: image a uint8 `tv_tensors.Image` (3, H, W), targe
     iscrowd   (N,) bool
     area      (N,) float64, the annotation's own area: COCO's small / medium / large are decided by it
     image_id  int
-Every tensor is a plain or tv_tensor, so torchvision's v2 transforms move boxes and masks with the image.
+Every tensor is a plain or tv_tensor, so torchvision's v2 transforms move boxes and masks with the image. Images are
+upright (EXIF), and annotations of the stored pixels are turned with them: see `litevit.data.images`.
 
 Polygons and run lengths are rasterised by faster-coco-eval's mask code, bit for bit pycocotools'.
 """
@@ -20,10 +21,11 @@ from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image as PILImage
 from torch import Tensor
 from torch.utils.data import Dataset
 from torchvision import tv_tensors
+
+from litevit.data.images import read_annotated, turn_target
 
 MIN_TRAIN_SIDE = 32  # images with a shorter side are left out of training (mmdet 2.x and 3.x)
 MAX_COORDINATE = 1_000_000  # of polygons: the codec walks along their edges pixel by pixel
@@ -76,29 +78,6 @@ def read_json(path: str | Path, *, needs: Sequence[str]) -> dict[str, Any]:
         if not all(isinstance(entry, dict) for entry in content[key]):
             raise ValueError(f"{path} is not in COCO's format: every entry of {key!r} must be an object")
     return content
-
-
-def read_image(path: str | Path, size: tuple[int, int] | None = None) -> tv_tensors.Image:
-    """Decode to RGB.
-
-    Args:
-        size: (H, W) that the annotations were made for; another size raises.
-    Returns: (3, H, W) uint8.
-    """
-    path = Path(path)
-    if not path.is_file():
-        raise FileNotFoundError(f"image {path} does not exist")
-    try:
-        with PILImage.open(path) as file:
-            pixels = np.array(file.convert("RGB"))
-    except (OSError, SyntaxError, ValueError) as error:  # PIL raises any of them for a broken file, without its name
-        raise OSError(f"image {path} cannot be decoded: {error}") from None
-    if size is not None and pixels.shape[:2] != tuple(size):
-        raise ValueError(
-            f"image {path} is {pixels.shape[1]} x {pixels.shape[0]} (width x height), "
-            f"its annotation says {size[1]} x {size[0]}"
-        )
-    return tv_tensors.Image(torch.from_numpy(pixels).permute(2, 0, 1).contiguous())
 
 
 def mask_codec() -> Any:
@@ -297,7 +276,7 @@ class CocoInstances(Dataset):
     def __getitem__(self, index: int) -> tuple[Any, dict[str, Any]]:
         record, objects = self.images[index], self.objects[index]
         height, width = record["height"], record["width"]
-        image = read_image(self.folder / record["file_name"], (height, width))
+        image, turn = read_annotated(self.folder / record["file_name"], (height, width))
         boxes = torch.tensor([o["bbox"] for o in objects], dtype=torch.float32).reshape(-1, 4)
         boxes[:, 2:] += boxes[:, :2]
         target: dict[str, Any] = {
@@ -316,6 +295,7 @@ class CocoInstances(Dataset):
                 except ValueError as error:
                     raise ValueError(f"{self.file}: annotation {o.get('id')}: {error}") from None
             target["masks"] = tv_tensors.Mask(masks)
+        target = turn_target(target, turn)
         return (image, target) if self.transforms is None else self.transforms(image, target)
 
 

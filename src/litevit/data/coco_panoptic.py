@@ -30,9 +30,9 @@ from litevit.data.coco import (
     check_entries,
     image_order,
     object_area,
-    read_image,
     read_json,
 )
+from litevit.data.images import read_annotated, turn_target
 from litevit.ops.panoptic_ids import ids_to_rgb, rgb_to_ids
 
 VOID = 255  # semantic label that no loss counts
@@ -181,7 +181,7 @@ class CocoPanoptic(Dataset):
     def __getitem__(self, index: int) -> tuple[Any, dict[str, Any]]:
         record, segments = self.images[index], self.annotations[index]["segments_info"]
         height, width = record["height"], record["width"]
-        image = read_image(self.folder / record["file_name"], (height, width))
+        image, turn = read_annotated(self.folder / record["file_name"], (height, width))
         ids = self.segment_ids(index)
 
         semantic = torch.full((height, width), VOID, dtype=torch.int64)
@@ -211,6 +211,7 @@ class CocoPanoptic(Dataset):
                 for segment in segments
                 for label in (self.label_of[segment["category_id"]],)
             ]
+        target = turn_target(target, turn)
         return (image, target) if self.transforms is None else self.transforms(image, target)
 
 

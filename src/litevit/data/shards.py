@@ -6,15 +6,14 @@ import json
 import os
 import re
 import tarfile
-from typing import Literal
+from collections.abc import Sequence
+from typing import Any, Literal
 
-IMAGES = ("jpg", "jpeg", "png", "webp", "ppm")
-LABELS = ("cls", "json")  # a number, or {"label": number}
-OTHER_NAMES = {
-    "train": ("training",),
-    "validation": ("val", "valid", "eval", "test"),
-    "val": ("validation", "valid", "test"),
-}
+from litevit.data.class_folders import OTHER_NAMES, Part, hidden_path, split_names
+from litevit.data.images import is_image
+
+LABELS = (".cls", ".json")  # a number, or {"label": number}
+Kind = Literal["image", "label", ""]
 
 
 class WebDatasetReader:
@@ -30,31 +29,25 @@ class WebDatasetReader:
 
     def __init__(self, path: str, split: str):
         self.shards = expand_shards(path, split)
-        images: dict[tuple[int, str], tuple[str, int, int]] = {}
-        labels: dict[tuple[int, str], tuple[str, int, int]] = {}
+        self.part = Part("", path, 0)
+        self.samples: list[tuple[int, str, int, int]] = []
+        self.targets: list[int] = []
         for number, file in enumerate(self.shards):
+            pairs = Pairs(file, self.part)
             try:
                 with tarfile.open(file, "r:") as archive:
                     for member in archive:
-                        if not member.isfile():
-                            continue
-                        key, kind = member_kind(member.name)
-                        there = (member.name, member.offset_data, member.size)
-                        if kind == "image":
-                            images[number, key] = there
-                        elif kind == "label":
-                            labels[number, key] = there
+                        if member.isfile():
+                            pairs.add(member.name, (member.name, member.offset_data, member.size))
             except tarfile.TarError as error:
                 raise ValueError(f"{file} is not a readable tar file: {error}.") from error
-        self.samples: list[tuple[int, str, int, int]] = []
-        self.targets: list[int] = []
-        for place, (name, offset, size) in images.items():
-            if place not in labels:
-                raise ValueError(f"{self.shards[place[0]]}: {name} has no label (.cls or .json) beside it.")
-            self.targets.append(self._label(place[0], labels[place]))
-            self.samples.append((place[0], name, offset, size))
+            found = sorted(pairs.finish(), key=lambda pair: pair[0][1])  # in the order of the images
+            for image, label in found:
+                self.targets.append(self._label(number, label))
+                self.samples.append((number, *image))
         if not self.samples:
             raise ValueError(f"No images in the shards of {path} ({len(self.shards)} files).")
+        self.part.images = len(self.samples)
 
     def _label(self, shard: int, place: tuple[str, int, int]) -> int:
         name, offset, size = place
@@ -75,6 +68,82 @@ class WebDatasetReader:
     def filename(self, index: int, basename: bool = False, absolute: bool = False) -> str:
         shard, name, _, _ = self.samples[index]
         return os.path.basename(name) if basename else f"{self.shards[shard]}:{name}"
+
+    def key(self, index: int) -> str:
+        """By the last folder in the shard, as label maps are called."""
+        return "/".join(self.samples[index][1].split("/")[-2:])
+
+    def keep(self, indices: Sequence[int]) -> None:
+        self.samples = [self.samples[i] for i in indices]
+        self.targets = [self.targets[i] for i in indices]
+
+
+class Pairs:
+    """Images of a shard with the labels beside them.
+
+    A sample's name ends at the last dot of its files, so `photo.v2.jpg` belongs to `photo.v2.cls`. WebDataset ends it
+    at the first one; so `1.input.jpg` belongs to `1.cls` where that has no other image, and `1.seg.png` beside `1.jpg`
+    is left out. Where a sample has both, `.cls` is its label and `.json` describes it.
+
+    Args:
+        where: the shard, for messages.
+        part: is told what was left out.
+    """
+
+    def __init__(self, where: str, part: Part):
+        self.where, self.part = where, part
+        self.images: dict[str, Any] = {}  # name without ending -> what was added; not yet with a label
+        self.labels: dict[str, dict[str, Any]] = {}  # the same -> ending -> what was added
+        self.paired: set[str] = set()
+        self.pairs: list[tuple[Any, Any]] = []
+
+    def add(self, name: str, content: Any) -> None:
+        """Args: name: of the member; content: what the pair is to be made of."""
+        key, kind = member_kind(name)
+        ending = os.path.splitext(name)[1].lower()
+        if not kind:
+            other = f"neither image nor label ({ending or 'no ending'})"
+            self.part.leave_out("hidden" if hidden_path(name) else other, name)
+        elif kind == "image" and (key in self.images or key in self.paired):
+            self.part.leave_out("a second image of one name", name)
+        elif kind == "image":
+            self.images[key] = content
+        elif key not in self.paired:
+            self.labels.setdefault(key, {})[ending] = content
+        if key in self.images and ".cls" in self.labels.get(key, {}):
+            self._pair(key, key)
+
+    def _pair(self, image: str, label: str) -> None:
+        labels = self.labels.pop(label)
+        self.paired.add(label)
+        self.pairs.append((self.images.pop(image), labels[".cls" if ".cls" in labels else ".json"]))
+
+    def finish(self) -> list[tuple[Any, Any]]:
+        """The pairs since the last call; an image that is alone then is looked at by WebDataset's rule, or refused."""
+        for key in [key for key in self.images if key in self.labels]:
+            self._pair(key, key)
+        of_sample: dict[str, list[str]] = {}
+        for key in self.images:
+            of_sample.setdefault(first_dot(key), []).append(key)
+        for sample, images in of_sample.items():
+            if sample in self.labels and len(images) == 1:
+                self._pair(images[0], sample)
+            elif sample in self.paired:
+                for key in images:
+                    self.part.leave_out("a further image of a sample", key)
+                    del self.images[key]
+        if self.images:
+            raise ValueError(f"{self.where}: {next(iter(self.images))} has no label (.cls or .json) beside it.")
+        for key in self.labels:
+            self.part.leave_out("a label without an image", key)
+        self.labels.clear()
+        self.paired.clear()
+        return self.take()
+
+    def take(self) -> list[tuple[Any, Any]]:
+        """The pairs that are whole so far."""
+        pairs, self.pairs = self.pairs, []
+        return pairs
 
 
 def expand_shards(path: str, split: str) -> list[str]:
@@ -98,11 +167,6 @@ def expand_shards(path: str, split: str) -> list[str]:
     return files
 
 
-def split_names(split: str) -> tuple[str, ...]:
-    """What a split may be called on a disk, the name itself first."""
-    return (split, *OTHER_NAMES.get(split, ()))
-
-
 def _shards_of_folder(path: str, split: str) -> list[str]:
     for name in split_names(split):
         if inside := sorted(glob.glob(os.path.join(glob.escape(path), name, "*.tar"))):
@@ -122,16 +186,24 @@ def _says(file: str, split: str) -> bool:
     return split in re.split(r"[-_.\d]+", os.path.basename(file).lower())
 
 
-def member_kind(name: str) -> tuple[str, Literal["image", "label", ""]]:
+def member_kind(name: str) -> tuple[str, Kind]:
     """What a tar's member is, and the name it shares with the other members of its sample."""
     folder, _, base = name.rpartition("/")
-    stem, _, extension = base.partition(".")
-    kind: Literal["image", "label", ""] = ""
-    if extension.lower() in IMAGES:
+    stem, ending = os.path.splitext(base)
+    kind: Kind = ""
+    if hidden_path(name):
+        kind = ""
+    elif is_image(base):
         kind = "image"
-    elif extension.lower() in LABELS:
+    elif ending.lower() in LABELS:
         kind = "label"
     return f"{folder}/{stem}", kind
+
+
+def first_dot(key: str) -> str:
+    """WebDataset's name of a sample."""
+    folder, _, base = key.rpartition("/")
+    return f"{folder}/{base.partition('.')[0]}"
 
 
 def parse_label(content: bytes, name: str, shard: str) -> int:
@@ -147,9 +219,13 @@ def is_remote(path: str) -> bool:
 
 
 def count_images(shard: str) -> int:
-    """Images in a local shard, by its headers."""
+    """Images with a label in a local shard, by its headers."""
+    pairs = Pairs(shard, Part("", shard, 0))
     try:
         with tarfile.open(shard, "r:") as archive:
-            return sum(member.isfile() and member_kind(member.name)[1] == "image" for member in archive)
+            for member in archive:
+                if member.isfile():
+                    pairs.add(member.name, None)
     except tarfile.TarError as error:
         raise ValueError(f"{shard} is not a readable tar file: {error}.") from error
+    return len(pairs.finish())

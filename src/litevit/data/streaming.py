@@ -13,12 +13,11 @@ A run that is continued reads from the start of its epoch to where it stood, wit
 different shards, so, unlike with data by index, two processes do not see the batches of one.
 """
 
-import io
 import itertools
 import os
 import random
 import tarfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -26,11 +25,12 @@ import torch
 from PIL import Image
 from torch.utils.data import IterableDataset, get_worker_info
 
-from litevit.data.images import Policy, load_image
+from litevit.data import hugging_face
+from litevit.data.class_folders import Part
+from litevit.data.labelled_images import Policy, load_image
 from litevit.data.sampling import SAMPLE, check_batch, seed_cpu
-from litevit.data.shards import count_images, expand_shards, is_remote, member_kind, parse_label
+from litevit.data.shards import Pairs, count_images, expand_shards, first_dot, is_remote, member_kind, parse_label
 
-NO_DATASETS = "Hugging Face data sets need the datasets package: pip install 'litevit[data]'"
 LANES = 8  # per process, as far as there are shards; so many loader workers at most
 SHARDS, LANE = 4, 5  # streams of random numbers; the others are in litevit.data.sampling and litevit.engine.train
 
@@ -52,6 +52,7 @@ class Source(Protocol):
     classes: tuple[str, ...]
     num_shards: int
     where: str
+    part: Part
 
     def read(self, shard: int) -> Iterator[tuple[str, bytes, int]]:
         """Names, image files and labels in stored order."""
@@ -71,33 +72,30 @@ class TarShards:
         self.files = expand_shards(path, split)
         self.num_shards = len(self.files)
         self.where = path
+        self.part = Part("", path, 0)
 
     def read(self, shard: int) -> Iterator[tuple[str, bytes, int]]:
         file = self.files[shard]
-        image: tuple[str, bytes] | None = None
-        label: int | None = None
-        current = ""
+        pairs = Pairs(file, self.part)
+        sample = ""
         try:
             with _open(file) as stream, tarfile.open(fileobj=stream, mode="r|*") as archive:
                 for member in archive:
                     key, kind = member_kind(member.name)
                     if not member.isfile() or not kind:
                         continue
-                    if key != current and (image or label is not None):
-                        raise ValueError(f"{file}: {current} needs an image and a label (.cls or .json), side by side.")
-                    current = key
-                    content = archive.extractfile(member).read()  # type: ignore[union-attr]
-                    if kind == "image":
-                        image = (f"{file}:{member.name}", content)
-                    else:
-                        label = parse_label(content, member.name, file)
-                    if image and label is not None:
-                        yield *image, label
-                        image, label = None, None
+                    if first_dot(key) != sample:
+                        yield from self._labelled(pairs.finish(), file)
+                        sample = first_dot(key)
+                    pairs.add(member.name, (member.name, archive.extractfile(member).read()))  # type: ignore[union-attr]
+                    yield from self._labelled(pairs.take(), file)
         except (tarfile.TarError, EOFError) as error:
             raise ValueError(f"{file} is not a readable tar file: {error}.") from error
-        if image or label is not None:
-            raise ValueError(f"{file}: {current} needs an image and a label (.cls or .json), side by side.")
+        yield from self._labelled(pairs.finish(), file)
+
+    def _labelled(self, pairs: Iterable[Any], file: str) -> Iterator[tuple[str, bytes, int]]:
+        for (name, content), (label_name, label) in pairs:
+            yield f"{file}:{name}", content, parse_label(label, label_name, file)
 
     def count(self) -> int | None:
         return None if any(map(is_remote, self.files)) else sum(map(count_images, self.files))
@@ -114,31 +112,33 @@ def _open(file: str) -> Any:
 
 
 class HuggingFaceShards:
-    """A data set of the Hub, or of its layout on a disk, with the columns `image` and `label`."""
+    """A data set of the Hub, or of its layout on a disk; see `litevit.data.hugging_face` for its columns."""
 
-    def __init__(self, name: str, split: str, cache: str | None):
-        try:
-            import datasets
-        except ImportError as error:
-            raise ImportError(NO_DATASETS) from error
-        dataset = datasets.load_dataset(name, split=split, streaming=True, cache_dir=cache)
-        columns = dataset.features or {}
-        if "image" not in columns or "label" not in columns:
-            raise ValueError(f"{name} needs the columns 'image' and 'label', it has {', '.join(columns) or 'none'}.")
-        self.classes = tuple(getattr(columns["label"], "names", None) or ())
-        self.dataset = dataset.cast_column("image", datasets.Image(decode=False))
+    def __init__(self, name: str, split: str, cache: str | None, image: str | None = None, label: str | None = None):
+        datasets = hugging_face.library()
+        found = hugging_face.find_split(name, split)
+        dataset = datasets.load_dataset(name, split=found, streaming=True, cache_dir=cache)
+        self.columns = hugging_face.find_columns(name, dataset.features, image, label)
+        if self.columns.words:
+            raise ValueError(
+                f"The labels of {name} are words, whose numbers are not known before all are read: "
+                "set --data.stream False."
+            )
+        self.classes = self.columns.names
+        self.dataset = dataset.cast_column(self.columns.image, datasets.Image(decode=False))
         self.num_shards = self.dataset.num_shards
-        self.where = f"{name}, {split}"
+        self.where = f"{name}, {found}"
         splits = dataset.info.splits or {}
-        self.samples = splits[split].num_examples if split in splits else None
+        self.samples = splits[found].num_examples if found in splits else None
+        self.part = Part("", self.where, self.samples or 0)
 
     def read(self, shard: int) -> Iterator[tuple[str, bytes, int]]:
         # Not `for row in ...`: in a loader's worker that would give this worker's share of the shards alone.
         for number, rows in enumerate(self.dataset.shard(self.num_shards, shard).iter(batch_size=1)):
-            image, label = rows["image"][0], rows["label"][0]
-            content = image["bytes"]
-            if content is None:
-                with open(image["path"], "rb") as file:
+            image, label = rows[self.columns.image][0], rows[self.columns.label][0]
+            content = hugging_face.cell_content(image)
+            if not isinstance(content, bytes):
+                with open(content, "rb") as file:
                     content = file.read()
             yield f"{self.where}: row {number} of shard {shard}", content, int(label)
 
@@ -150,6 +150,8 @@ class StreamedImages(IterableDataset):
     """Iterating gives the evaluation order: as stored, the share of one process (`share`) and loader worker.
 
     Args:
+        classes: names of the labels; None: the source's.
+        labels: the label of each of the source's classes, where it is not the same number.
         buffer: undecoded images that training draws from.
         samples: what counts as an epoch; None: what the source knows.
     """
@@ -159,6 +161,8 @@ class StreamedImages(IterableDataset):
         source: Source,
         *,
         num_classes: int,
+        classes: Sequence[str] | None = None,
+        labels: Sequence[int] | None = None,
         transform: Callable[[Image.Image], Any] | None = None,
         unreadable: Policy = "raise",
         buffer: int = 4096,
@@ -170,12 +174,15 @@ class StreamedImages(IterableDataset):
         self.transform = transform
         self.unreadable: Policy = unreadable
         self.buffer = buffer
-        self.classes = source.classes
+        self.classes = source.classes if classes is None else tuple(classes)
+        self.labels = None if labels is None else list(labels)
         self.rank, self.world = 0, 1
 
     def decode(self, sample: Sample) -> Any:
+        known = self.labels is not None and 0 <= sample.label < len(self.labels)
+        label = self.labels[sample.label] if known else sample.label  # type: ignore[index]
         return load_image(
-            lambda: (io.BytesIO(sample.content), sample.label),
+            lambda: (sample.content, label),
             lambda: sample.name,
             num_classes=self.num_classes,
             transform=self.transform,
@@ -286,9 +293,11 @@ class StreamedBatches(IterableDataset):
                 yield Sample(shard, position, lap, name, content, label)
 
 
-def create_source(path: str, reader: str, split: str) -> Source:
+def create_source(
+    path: str, reader: str, split: str, *, image_column: str | None = None, label_column: str | None = None
+) -> Source:
     if reader.lower().startswith("hfds/"):
-        return HuggingFaceShards(reader[len("hfds/") :], split, path or None)
+        return HuggingFaceShards(reader[len("hfds/") :], split, path or None, image_column, label_column)
     if reader.lower() == "wds":
         if not is_remote(path) and not os.path.exists(path) and not any(sign in path for sign in "*{"):
             raise FileNotFoundError(f"No data at {path}: the path does not exist.")

@@ -8,7 +8,6 @@ applied by the target builder (`litevit.tasks.token_labeling`), because RoIAlign
 """
 
 import math
-import os
 import random
 from collections.abc import Callable, Sequence
 from pathlib import Path, PurePosixPath
@@ -21,7 +20,8 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from litevit.data.classification import Augment, ClassificationData, ClassificationImages, create_dataset
+from litevit.data.classification import Augment, ClassificationData, create_dataset
+from litevit.data.labelled_images import ClassificationImages
 from litevit.data.posterize import with_posterize_to_black
 from litevit.data.sampling import Unreadable
 
@@ -60,7 +60,7 @@ class TokenLabelImages(Dataset):
         if isinstance(item, Unreadable):
             return item
         image, label = item
-        path = label_map_path(self.root, self.images.name(index))
+        path = label_map_path(self.root, self.images.key(index))
         maps = load_label_map(path)
         if (largest := int(maps[1].max())) >= self.images.num_classes:
             raise ValueError(
@@ -70,10 +70,14 @@ class TokenLabelImages(Dataset):
         return self.transform(image, maps, label)
 
 
-def label_map_path(root: Path, image_name: str) -> Path:
-    """`<class folder>/<image name>.pt` under root; shards and tar members count by their last folder too."""
-    name = PurePosixPath(image_name.rpartition(":")[2] if ".tar:" in image_name else image_name.replace(os.sep, "/"))
-    return root / name.parent.name / f"{name.stem}.pt"
+def label_map_path(root: Path, key: str) -> Path:
+    """`<class folder>/<image name>.pt` under root, as published; folders in a class folder stay.
+
+    Args:
+        key: of the image, see `ClassificationImages.key`.
+    """
+    name = PurePosixPath(key)
+    return root / name.parent / f"{name.stem}.pt"
 
 
 def load_label_map(path: Path) -> Tensor:

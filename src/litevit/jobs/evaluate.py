@@ -17,13 +17,13 @@ from litevit.checkpoints.published import WEIGHTS
 from litevit.data.classification import (
     ANY,
     ClassificationData,
-    ClassificationImages,
     create_dataset,
     multi_hot,
     numeric_class_order,
     real_label_sets,
     same_for_both,
 )
+from litevit.data.labelled_images import ClassificationImages
 from litevit.engine.config import ModelConfig, from_dict
 from litevit.jobs.classification import build_classifier
 from litevit.jobs.evaluation_loop import evaluate_classifier, evaluation_loader
@@ -85,7 +85,7 @@ def evaluate(
         image_size: None: the model's published size, with its crop.
         crop_pct: 1.0 resizes without a crop.
         settings: the data settings of a recipe, instead of image_size, crop_pct and num_classes.
-        classes: names the model was trained with; data with other ones raise ValueError.
+        classes: names the model was trained with; data with some of them are matched by name, others raise ValueError.
         accelerator: of accelerate, when several processes share the work.
         on_progress: called with the images this process has done and has to do.
     """
@@ -98,13 +98,8 @@ def evaluate(
     if torch.device(device).type == "cpu":
         network = optimize_for_inference(network)
 
-    dataset = create_dataset(replace(settings, num_classes=ANY) if labels == "v2" else settings, "eval")
-    theirs = tuple(getattr(dataset, "classes", ()))
-    if classes and theirs and theirs != tuple(classes):
-        raise ValueError(
-            f"{settings.path} has the classes {', '.join(theirs[:8])}, the model was trained with "
-            f"{', '.join(classes[:8])}: labels would mean different things."
-        )
+    opened = replace(settings, num_classes=ANY) if labels == "v2" else settings
+    dataset = create_dataset(opened, "eval", classes=classes)
     targets = _label_sets(dataset, labels, settings.num_classes)
     loader = evaluation_loader(dataset, batch_size=batch_size, workers=workers, accelerator=accelerator)
     mine = None if settings.stream else loader.sampler

@@ -1,22 +1,23 @@
 """Predictions of a classifier on image files, with the preprocessing its weights were published with."""
 
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from PIL import Image, ImageDraw, ImageFont, ImageOps, UnidentifiedImageError
-from timm.data import ImageNetInfo, create_transform
+from PIL import Image, ImageDraw
+from timm.data import ImageNetInfo
 from torch import Tensor, nn
 
 from litevit.checkpoints.files import Pathlike, read_metadata
 from litevit.checkpoints.published import Preprocessing, preprocessing
+from litevit.data.class_folders import hidden_path
+from litevit.data.classification import centre_transform
+from litevit.data.images import READABLE, is_image, read_image
+from litevit.jobs.draw import text_font
 from litevit.zoo import MODELS, create_model
-
-IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".jfif", ".avif"}
-MAX_ASPECT = 8  # a longer image is cut to this before it is resized; the centre crop is the same
 
 
 @dataclass(frozen=True)
@@ -37,64 +38,23 @@ class Prediction:
     error: str | None = None
 
 
-def load_image(path: Pathlike) -> Image.Image:
-    """An image file as RGB, turned upright by its EXIF orientation; first frame, transparency on white.
-
-    Raises:
-        FileNotFoundError: there is no such file.
-        ValueError: the file is truncated or no image.
-    """
-    path = Path(path)
-    try:
-        with Image.open(path) as file:
-            image = ImageOps.exif_transpose(file)
-            image.load()
-    except (FileNotFoundError, IsADirectoryError, PermissionError) as error:
-        raise type(error)(f"{path}: {error.strerror}") from None
-    except UnidentifiedImageError:
-        raise ValueError(f"{path} is not an image that can be read ({path.stat().st_size} bytes)") from None
-    except Image.DecompressionBombError as error:
-        raise ValueError(f"{path} is too large an image: {error}") from None
-    except Exception as error:  # decoders of damaged files raise OSError, SyntaxError, ValueError, struct.error, ...
-        raise ValueError(f"{path} is damaged or truncated: {error}") from None
-    return to_rgb(image)
-
-
-def to_rgb(image: Image.Image) -> Image.Image:
-    """Any mode as RGB: 16-bit greys are scaled to 8, transparency is laid on white."""
-    if image.mode.startswith("I;16") or image.mode == "I":
-        image = image.convert("I").point(lambda v: v / 256).convert("L")
-    elif image.mode == "F":
-        image = image.convert("L")
-    if image.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info:
-        image = image.convert("RGBA")
-        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
-    return image.convert("RGB")
-
-
 class Prepare:
-    """PIL image -> normalised (3, S, S) tensor, as the preprocessing says."""
+    """PIL image, as it was opened -> normalised (3, S, S) tensor, as the preprocessing says."""
 
     def __init__(self, how: Preprocessing):
         if not isinstance(how.size, int) or how.crop_pct is None:
             raise ValueError(f"Preprocessing of a classifier needs one size and a crop, got {how}")
-        self.transform = create_transform(
-            (3, how.size, how.size),
+        self.transform = centre_transform(
+            how.size,
+            crop_pct=how.crop_pct,
+            crop_mode=how.crop_mode,
             interpolation=how.interpolation,
             mean=how.mean,
             std=how.std,
-            crop_pct=how.crop_pct,
-            crop_mode=how.crop_mode,
         )
 
     def __call__(self, image: Image.Image) -> Tensor:
-        image = to_rgb(image)
-        W, H = image.size
-        longest = MAX_ASPECT * min(W, H)
-        if max(W, H) > longest:
-            dw, dh = max(W - longest, 0) // 2, max(H - longest, 0) // 2
-            image = image.crop((dw, dh, W - dw, H - dh))
-        return self.transform(image)
+        return self.transform(read_image(image))
 
 
 def class_names(num_classes: int) -> list[str]:
@@ -105,14 +65,20 @@ def class_names(num_classes: int) -> list[str]:
     return [imagenet.index_to_description(i) for i in range(1000)]
 
 
+def find_in_folder(folder: Path, wanted: Callable[[Path], bool]) -> list[Path]:
+    """Wanted files anywhere below a folder, sorted; hidden ones are none."""
+    inside = (path for path in folder.rglob("*") if not hidden_path(path.relative_to(folder).as_posix()))
+    return sorted(path for path in inside if wanted(path) and path.is_file())
+
+
 def find_images(inputs: Iterable[Pathlike]) -> list[Path]:
     """The files themselves, and what looks like an image below the folders, sorted."""
     found: list[Path] = []
     for item in map(Path, inputs):
         if item.is_dir():
-            inside = sorted(p for p in item.rglob("*") if p.suffix.lower() in IMAGE_SUFFIXES and p.is_file())
+            inside = find_in_folder(item, is_image)
             if not inside:
-                raise FileNotFoundError(f"No images in the folder {item} ({', '.join(sorted(IMAGE_SUFFIXES))})")
+                raise FileNotFoundError(f"No images in the folder {item} ({READABLE})")
             found += inside
         elif item.is_file():
             found.append(item)
@@ -155,7 +121,7 @@ def predict(
     paths = list(paths)
     for i, path in enumerate(paths):
         try:
-            pending.append((str(path), prepare(load_image(path))))
+            pending.append((str(path), prepare(read_image(path))))
         except (ValueError, OSError) as error:
             pending.append((str(path), str(error)))
         if len(pending) < batch_size and i + 1 < len(paths):
@@ -242,12 +208,12 @@ def draw(prediction: Prediction, folder: Pathlike, *, name: str | None = None, w
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    image = load_image(prediction.path)
+    image = read_image(prediction.path)
     height = min(max(round(image.height * width / image.width), 1), 3 * width)
     row = 26
     page = Image.new("RGB", (width, height + row * len(prediction.guesses) + 8), "white")
     page.paste(image.resize((width, height), Image.Resampling.BICUBIC))
-    pen, font = ImageDraw.Draw(page), ImageFont.load_default(14)
+    pen, font = ImageDraw.Draw(page), text_font(14)
     for i, guess in enumerate(prediction.guesses):
         y = height + 6 + i * row
         pen.rectangle((0, y, round(guess.probability * (width - 1)), y + row - 4), fill=(190, 215, 240))

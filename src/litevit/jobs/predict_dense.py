@@ -22,10 +22,11 @@ from torch import Tensor
 from torchvision.transforms.v2.functional import to_dtype, to_image
 
 from litevit.checkpoints.files import Pathlike
+from litevit.data.images import is_image, read_image
 from litevit.jobs import draw
 from litevit.jobs.dense_models import SEMANTIC, DenseModel
 from litevit.jobs.dense_results import Found, Results, image_id
-from litevit.jobs.predict import IMAGE_SUFFIXES, load_image
+from litevit.jobs.predict import find_in_folder
 from litevit.jobs.videos import VideoWriter, is_video, open_video, read_video
 
 SHOWN = 0.3  # least score of detections, unless the caller says otherwise
@@ -36,9 +37,7 @@ def find_files(inputs: Iterable[Pathlike]) -> list[Path]:
     found: list[Path] = []
     for item in map(Path, inputs):
         if item.is_dir():
-            inside = sorted(
-                p for p in item.rglob("*") if p.is_file() and (p.suffix.lower() in IMAGE_SUFFIXES or is_video(p))
-            )
+            inside = find_in_folder(item, lambda path: is_image(path) or is_video(path))
             if not inside:
                 raise FileNotFoundError(f"No images or videos in the folder {item}")
             found += inside
@@ -92,7 +91,7 @@ def answer(dense: DenseModel, image: Image.Image | Tensor) -> dict[str, Any]:
     """
     pixels: Any = image
     if isinstance(image, Image.Image):
-        pixels = to_dtype(to_image(image.convert("RGB")), torch.float32, scale=True).as_subclass(Tensor)
+        pixels = to_dtype(to_image(read_image(image)), torch.float32, scale=True).as_subclass(Tensor)
     pixels = pixels.to(next(dense.model.parameters()).device)
     if dense.task == SEMANTIC:
         return {"semantic": dense.model.segment(pixels).cpu()}  # type: ignore[operator]
@@ -113,7 +112,7 @@ def predict(dense: DenseModel, paths: Iterable[Pathlike], results: Results) -> I
             yield from _predict_video(dense, name, path, results)
             continue
         try:
-            image = load_image(path)
+            image = read_image(path)
         except (ValueError, OSError) as error:
             yield Found(str(path), error=str(error))
             continue

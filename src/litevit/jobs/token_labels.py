@@ -11,7 +11,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
-from litevit.data.classification import ClassificationData, ClassificationImages, create_dataset, resolve_classes
+from litevit.data.classification import ClassificationData, create_dataset, resolve_classes
+from litevit.data.labelled_images import ClassificationImages
 from litevit.data.token_labels import label_map_path
 from litevit.jobs.predict import load_classifier
 
@@ -54,7 +55,7 @@ def make_token_labels(
     if not isinstance(images, ClassificationImages):
         raise ValueError(f"Token labels need image files, not {data}.")
     out = Path(out)
-    files = [label_map_path(out, images.name(i)) for i in range(len(images))]
+    files = [label_map_path(out, images.key(i)) for i in range(len(images))]
     if doubled := [file for file, count in Counter(files).items() if count > 1]:
         raise ValueError(
             f"{len(doubled)} label maps would be shared by several images, such as {doubled[0]}: rename them."

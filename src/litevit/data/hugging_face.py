@@ -1,0 +1,129 @@
+"""Hugging Face data sets: which split and which columns are meant, and images by index (streams: `streaming`)."""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+from litevit.data.class_folders import Part, natural_key, split_names
+
+NO_DATASETS = "Hugging Face data sets need the datasets package: pip install 'litevit[data]'"
+# Where a data set has several columns that could be meant, the first of these.
+IMAGE_COLUMNS = ("image", "img", "jpg", "jpeg", "png", "webp", "picture", "photo")
+LABEL_COLUMNS = ("label", "labels", "fine_label", "target", "class", "cls", "category")
+
+
+class Columns(NamedTuple):
+    """What is read of each row."""
+
+    image: str
+    label: str
+    names: tuple[str, ...]  # of the labels; empty: they are numbers without names, or words
+    words: bool  # the labels are words
+
+
+def library() -> Any:
+    try:
+        import datasets
+    except ImportError as error:
+        raise ImportError(NO_DATASETS) from error
+    return datasets
+
+
+def find_split(name: str, split: str) -> str:
+    """The split of a data set that is called so, or by one of its usual other names.
+
+    What only the library understands (`train[:10%]`) is left to it.
+    """
+    if not split.replace("_", "").replace("-", "").isalnum():
+        return split
+    there = library().get_dataset_split_names(name)
+    for wanted in split_names(split):
+        if wanted in there:
+            return wanted
+    raise ValueError(
+        f"{name} has no split '{split}', it has {', '.join(there)}. Name the one that is meant with "
+        "--data.train_split or --data.eval_split; --data.hold_out 0.1 evaluates on a share of the training split."
+    )
+
+
+def find_columns(name: str, features: Mapping[str, Any] | None, image: str | None, label: str | None) -> Columns:
+    """The columns of images and labels: those named, or those whose type or name says so."""
+    features = features or {}
+    datasets = library()
+    for option, column in (("image_column", image), ("label_column", label)):
+        if column is not None and column not in features:
+            raise ValueError(f"{name} has no column '{column}' (data.{option}); it has {_listed(features)}.")
+    pictures = [column for column, kind in features.items() if isinstance(kind, datasets.Image)]
+    image = image or _choose(pictures, IMAGE_COLUMNS) or _choose([c for c in features if c in IMAGE_COLUMNS], ())
+    if image is None:
+        raise ValueError(f"{name}: which column has the images? It has {_listed(features)}. Give --data.image_column.")
+    classes = [column for column, kind in features.items() if isinstance(kind, datasets.ClassLabel)]
+    label = label or _choose(classes, LABEL_COLUMNS)
+    label = label or _choose([c for c in LABEL_COLUMNS if c in features], LABEL_COLUMNS)
+    if label is None:
+        raise ValueError(f"{name}: which column has the labels? It has {_listed(features)}. Give --data.label_column.")
+    kind = features[label]
+    dtype = str(getattr(kind, "dtype", ""))
+    if not isinstance(kind, datasets.ClassLabel) and not dtype.startswith(("int", "uint", "string", "large_string")):
+        raise ValueError(
+            f"{name}: the column '{label}' has {dtype or kind}, labels are class numbers or words. It has "
+            f"{_listed(features)}: give --data.label_column."
+        )
+    return Columns(image, label, tuple(getattr(kind, "names", None) or ()), "string" in dtype)
+
+
+def _choose(columns: Sequence[str], preferred: Sequence[str]) -> str | None:
+    """The only one, or the first that is preferred."""
+    if len(columns) == 1:
+        return columns[0]
+    return next((column for column in preferred if column in columns), None)
+
+
+def _listed(features: Mapping[str, Any]) -> str:
+    kinds = (f"{name} ({getattr(kind, 'dtype', None) or type(kind).__name__})" for name, kind in features.items())
+    return ", ".join(kinds) or "none"
+
+
+class HuggingFaceImages:
+    """A split by index. Labels that are words become classes in natural order."""
+
+    def __init__(self, name: str, split: str, cache: str | None, image: str | None = None, label: str | None = None):
+        datasets = library()
+        found = find_split(name, split)
+        dataset = datasets.load_dataset(name, split=found, cache_dir=cache)
+        self.columns = find_columns(name, dataset.features, image, label)
+        self.dataset = dataset.cast_column(self.columns.image, datasets.Image(decode=False))
+        self.where = f"{name}, {found}"
+        table = dataset.select_columns([self.columns.label]).with_format("arrow")[:]
+        labels = table.column(self.columns.label).to_pylist()
+        names = self.columns.names
+        if self.columns.words:
+            names = tuple(sorted(set(labels), key=natural_key))
+            numbers = {word: number for number, word in enumerate(names)}
+            labels = [numbers[word] for word in labels]
+        self.targets: list[int] = labels
+        self.class_to_idx = {word: number for number, word in enumerate(names)}
+        counts = Counter(labels)
+        known = {word: counts[number] for number, word in enumerate(names)}
+        self.part = Part("", self.where, len(labels), known)
+
+    def __len__(self) -> int:
+        return len(self.targets)
+
+    def __getitem__(self, index: int) -> tuple[Any, int]:
+        return cell_content(self.dataset[index][self.columns.image]), self.targets[index]
+
+    def filename(self, index: int, basename: bool = False, absolute: bool = False) -> str:
+        return f"{self.where}: row {index}"
+
+    def key(self, index: int) -> str:
+        return f"{self.targets[index]}/{index:08d}"
+
+    def keep(self, indices: Sequence[int]) -> None:
+        self.dataset = self.dataset.select(indices)
+        self.targets = [self.targets[i] for i in indices]
+
+
+def cell_content(image: Mapping[str, Any]) -> Any:
+    """The bytes of an undecoded cell, or the path of its file."""
+    return image["path"] if image["bytes"] is None else image["bytes"]
