@@ -9,7 +9,7 @@ from torch import Tensor
 from torchvision.ops import box_iou
 
 from litevit.ops import boxes as ops
-from litevit.ops.boxes import decode_boxes, encode_boxes, grouped_nms, paste_masks, select_detections
+from litevit.ops.boxes import _paste_together, decode_boxes, encode_boxes, grouped_nms, paste_masks, select_detections
 
 
 def random_boxes(count: int, size: float = 100.0) -> Tensor:
@@ -89,6 +89,21 @@ def test_pasting_is_bilinear_sampling() -> None:
     hard = paste_masks(masks, boxes, size)
     assert hard.dtype == torch.bool
     assert ((soft - 0.5).abs() < 1e-4).logical_or(hard == (soft >= 0.5)).all()
+
+
+def test_pasting_all_masks_at_once() -> None:
+    """The form of CUDA, on the CPU."""
+    torch.manual_seed(3)
+    masks, boxes = torch.rand(70, 14, 14), random_boxes(70, size=50.0) - 5
+    boxes[0, 2] = boxes[0, 0]  # no width
+    for window in (True, False):
+        one_by_one = paste_masks(masks, boxes, (40, 50), threshold=None, window=window)
+        together = _paste_together(masks, boxes, (40, 50), None, window)
+        torch.testing.assert_close(together, one_by_one, atol=1e-6, rtol=0)
+        hard = _paste_together(masks, boxes, (40, 50), 0.5, window)
+        assert hard.dtype == torch.bool
+        assert ((one_by_one - 0.5).abs() < 1e-6).logical_or(hard == (one_by_one >= 0.5)).all()
+    assert _paste_together(masks[:0], boxes[:0], (20, 30), 0.5, True).shape == (0, 20, 30)
 
 
 def test_pasting_odd_boxes() -> None:

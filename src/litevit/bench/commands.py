@@ -196,6 +196,7 @@ def main_twins(
     batch: int = 8,
     dtype: tuple[Dtype, ...] = ("fp32",),
     features: bool = False,
+    layers: bool = False,
     threads: int | None = None,
     rounds: int = 7,
     clock: Clock = "wall",
@@ -210,6 +211,7 @@ def main_twins(
         batch: images at a time.
         dtype: passes: fp32, bf16, fp16.
         features: backbones alone, as detectors use them.
+        layers: instead of whole models every kind of layer that has a twin, alone, on the largest map it is given.
         threads: CPU threads; default: as many as PyTorch takes.
         rounds: turns.
         clock: wall or cpu.
@@ -223,6 +225,7 @@ def main_twins(
         batch=batch,
         dtypes=dtype,
         features=features,
+        layers=layers,
         num_threads=threads,
         rounds=rounds,
         clock=clock,

@@ -128,6 +128,8 @@ def paste_masks(
     """
     H, W = size
     N, R = masks.shape[0], masks.shape[-1]
+    if masks.is_cuda:  # mask after mask took 46 of the 69 ms of a Mask R-CNN on an H200: the GPU waited for Python
+        return _paste_together(masks.float(), boxes.float(), size, threshold, window)
     out = torch.zeros(N, H, W, dtype=torch.float32 if threshold is None else torch.bool, device=masks.device)
     masks, boxes = masks.float(), boxes.float()
     low = (boxes[:, :2].floor() - 1).clamp(min=0).tolist()
@@ -145,11 +147,35 @@ def paste_masks(
     return out
 
 
+def _paste_together(
+    masks: Tensor, boxes: Tensor, size: tuple[int, int], threshold: float | None, window: bool, at_a_time: int = 32
+) -> Tensor:
+    """`paste_masks` for devices that want few and large operations: every mask over the whole image."""
+    H, W = size
+    N, R = masks.shape[0], masks.shape[-1]
+    out = torch.zeros(N, H, W, dtype=torch.float32 if threshold is None else torch.bool, device=masks.device)
+    y, x = (torch.arange(side, device=masks.device) for side in size)
+    for i in range(0, N, at_a_time):
+        part = slice(i, i + at_a_time)
+        x0, y0, x1, y1 = boxes[part].unbind(1)
+        rows, columns = _hat_weights(y0, y1, 0, H, R), _hat_weights(x0, x1, 0, W, R)
+        pasted = rows @ masks[part] @ columns.mT
+        if threshold is not None:
+            pasted = pasted >= threshold
+        if window:
+            inside_y = (y >= y0.floor()[:, None] - 1) & (y < y1.ceil()[:, None] + 1)
+            inside_x = (x >= x0.floor()[:, None] - 1) & (x < x1.ceil()[:, None] + 1)
+            pasted = pasted.masked_fill(~(inside_y[:, :, None] & inside_x[:, None, :]), 0)
+        out[part] = pasted
+    return out
+
+
 def _hat_weights(start: Tensor, stop: Tensor, first: int, last: int, resolution: int) -> Tensor:
-    """(last - first, resolution): weights of the mask's texels in pixels first .. last - 1, of a side start .. stop."""
+    """(..., last - first, resolution): weights of a mask's texels in pixels first .. last - 1, of sides start .. stop."""
     centres = torch.arange(first, last, device=start.device) + 0.5
+    start, stop = start[..., None], stop[..., None]
     relative = (centres - start) / (stop - start) * 2 - 1
     relative = torch.where(torch.isinf(relative), 0.0, relative)  # a side of length 0 shows the mask's middle
     texel = ((relative + 1) * resolution - 1) / 2
-    distance = (texel[:, None] - torch.arange(resolution, device=start.device)).abs()
+    distance = (texel[..., None] - torch.arange(resolution, device=start.device)).abs()
     return (1 - distance).clamp(min=0).nan_to_num(0.0)
