@@ -65,6 +65,23 @@ WRAPPINGS = {
     "state_dict": lambda s: {"meta": {"CLASSES": ("a",)}, "state_dict": s},
     "module": lambda s: {f"module.{k}": v for k, v in s.items()},
     "model > module": lambda s: {"model": {f"module.{k}": v for k, v in s.items()}},
+    "Lightning": lambda s: {
+        "state_dict": {f"model.{k}": v for k, v in s.items()} | {"criterion.weight": torch.ones(3)},
+        "pytorch-lightning_version": "2.5.0",
+    },
+    "Lightning, compiled, with a moving average": lambda s: {
+        "state_dict": {f"model._orig_mod.{k}": v for k, v in s.items()}
+        | {f"ema_model.module.{k}": torch.zeros(1) for k in s}
+        | {"ema_model.n_averaged": torch.tensor(7)}
+    },
+    "AveragedModel": lambda s: {"n_averaged": torch.tensor(7)} | {f"module.{k}": v for k, v in s.items()},
+    "torchvision's references": lambda s: {
+        "model": s,
+        "model_ema": {"n_averaged": torch.tensor(7)} | {f"module.{k}": torch.zeros(1) for k in s},
+    },
+    "DeepSpeed": lambda s: {"module": s, "ds_version": "0.16", "global_steps": 5},
+    "model_state_dict": lambda s: {"model_state_dict": s, "epoch": 3},
+    "thop": lambda s: s | {f"{k.rpartition('.')[0]}.total_ops": torch.zeros(1) for k in s},
     "encoder": lambda s: {f"encoder.{k}": v for k, v in s.items()} | {"mask_token": torch.zeros(1)},
 }
 
@@ -194,7 +211,9 @@ def test_wrappings_of_classifiers(manifest, wrapping):
     model, state = build(CLASSIFIERS[manifest]), state_of(manifest)
     report = load_weights(model, WRAPPINGS[wrapping](state))
     assert_all_set(model, report)
-    assert not [key for key in report.dropped if key not in ("mask_token",) and "relative" not in key]
+    beside = ("mask_token", "n_averaged", "criterion.weight")
+    known = ("relative", "total_ops", "ema_model.")
+    assert not [key for key in report.dropped if key not in beside and not any(part in key for part in known)]
 
 
 @pytest.mark.parametrize("wrapping", WRAPPINGS)
@@ -207,6 +226,40 @@ def test_wrappings_of_backbones(manifest, wrapping, prefix):
     model = build_backbone(name, out_norms, **overrides)
     state = {prefix + key: value for key, value in state_of(manifest).items()}
     assert_all_set(model, load_weights(model, WRAPPINGS[wrapping](state)))
+
+
+def test_compiled_parts_of_a_model():
+    model, state = build("litv2_s"), build("litv2_s").state_dict()
+    wrapped = {key.replace("backbone.", "backbone._orig_mod."): value for key, value in state.items()}
+    assert_all_set(model, load_weights(model, wrapped))
+
+
+@pytest.mark.parametrize("container", ["Lightning", "torchvision"])
+def test_moving_average_where_both_are(container):
+    model = empty(build("lvt", num_classes=2))
+    live = {key: value.clone() for key, value in model.state_dict().items()}
+    averaged = {f"module.{key}": value + 3 for key, value in live.items()} | {"n_averaged": torch.tensor(5)}
+    if container == "Lightning":
+        both = {f"model.{k}": v for k, v in live.items()} | {f"ema_model.{k}": v for k, v in averaged.items()}
+        content = {"state_dict": both}
+    else:
+        content = {"model": live, "model_ema": averaged}
+    for ema in (False, True):
+        load_weights(model, content, ema=ema)
+        assert all((value == (2 if ema else -1)).all() for value in model.state_dict().values())
+
+
+@pytest.mark.parametrize(("in_chans", "mean"), [(1, 3.0), (4, 0.75), (6, 0.5)])
+def test_other_input_channels_are_adapted_as_timm_does(in_chans, mean):
+    model = empty(build_backbone("litv2_s", in_chans=in_chans))
+    state = {
+        key: torch.ones(value.shape, dtype=value.dtype) for key, value in build_backbone("litv2_s").state_dict().items()
+    }
+    report = load_weights(model, state)
+    weight = model.embeds[0].proj.weight
+    torch.testing.assert_close(weight, torch.full_like(weight, mean))
+    assert report.resized == {"embeds.0.proj.weight": ((96, 3, 4, 4), (96, in_chans, 4, 4))}
+    refuses(model, state | {"embeds.0.proj.weight": torch.ones(96, 2, 4, 4)}, "another shape")
 
 
 SMALL = {  # every family
@@ -367,7 +420,10 @@ def test_another_number_of_classes(name, manifest):
 def test_another_number_of_classes_in_a_detector():
     model = build("retinanet_litv2_s", num_classes=3)
     state = state_of("dense/retinanet_litv2_s_fpn_1x_coco")
-    refuses(model, state, "for another number of classes")
+    refuses(model, state, "for another number of classes .* with num_classes=80,")
+    refuses(
+        build("mask_rcnn_litv2_s", num_classes=3), state_of("dense/mask_rcnn_litv2_s_fpn_1x_coco"), "num_classes=80,"
+    )
     report = load_weights(model, state, drop_head=True)
     assert set(report.missing) == {"head.cls_logits.weight", "head.cls_logits.bias"}
     assert set(report.dropped) == {"bbox_head.retina_cls.weight", "bbox_head.retina_cls.bias"}

@@ -7,6 +7,7 @@ not be installed (yacs, argparse, mmcv, mmengine, numpy scalars): those names ar
 
 import os
 import pickle
+import re
 import shutil
 import tempfile
 import warnings
@@ -176,16 +177,21 @@ class StateDict(NamedTuple):
     dropped: tuple[str, ...]  # keys beside the wanted ones ("encoder." files hold more than the encoder)
 
 
-CONTAINERS = ("state_dict", "model", "model_state", "state_dict_ema", "model_ema", "ema")
-PREFIXES = ("module.", "_orig_mod.")  # DistributedDataParallel, torch.compile
+CONTAINERS = ("state_dict", "model", "model_state", "model_state_dict", "module", "state_dict_ema", "model_ema", "ema")
+PREFIXES = ("module.", "_orig_mod.")  # DistributedDataParallel and AveragedModel, torch.compile
+LIVE, AVERAGED = ("model.", "net."), ("ema_model.", "model_ema.", "ema.")  # a Lightning module's attributes
+COUNTERS = ("n_averaged", "total_ops", "total_params")  # AveragedModel's; thop's, beside every module
 
 
 def read_state_dict(source: Pathlike | Mapping[str, Any], *, ema: bool = False) -> StateDict:
     """Tensors of a checkpoint file, or of its contents, freed of containers and prefixes.
 
+    Takes files of plain PyTorch, timm, mmcv and mmengine, torchvision's references, Lightning, DeepSpeed, compiled and
+    averaged models (`AveragedModel`).
+
     Args:
         source: path, flat state dict, or the dictionary of a training checkpoint.
-        ema: take the moving average (`state_dict_ema`, `model_ema`) where the checkpoint holds both.
+        ema: take the moving average (`state_dict_ema`, `model_ema`, `ema_model.`) where the checkpoint holds both.
     """
     name = "The state dict" if isinstance(source, Mapping) else str(source)
     content = source if isinstance(source, Mapping) else read_file(source)
@@ -199,20 +205,30 @@ def read_state_dict(source: Pathlike | Mapping[str, Any], *, ema: bool = False) 
         raise ValueError(
             f"{name} holds no model: a state dict is expected, flat or under one of {', '.join(CONTAINERS)}."
         )
+    dropped = [key for key in tensors if key.rpartition(".")[2] in COUNTERS]
+    tensors = {key: value for key, value in tensors.items() if key not in dropped}
+
+    def keep_below(prefix: str) -> None:
+        nonlocal tensors
+        dropped.extend(key for key in tensors if not key.startswith(prefix))
+        tensors = {key.removeprefix(prefix): value for key, value in tensors.items() if key.startswith(prefix)}
+        wrapping.append(prefix)
+
     stripped = True
     while stripped:
         stripped = False
-        for prefix in PREFIXES:
-            if all(key.startswith(prefix) for key in tensors):
-                tensors = {key.removeprefix(prefix): value for key, value in tensors.items()}
-                wrapping.append(prefix)
-                stripped = True
-    dropped: tuple[str, ...] = ()
+        wanted = [p for p in (*(AVERAGED + LIVE if ema else LIVE + AVERAGED),) if any(k.startswith(p) for k in tensors)]
+        common = [p for p in PREFIXES if tensors and all(k.startswith(p) for k in tensors)]
+        if wanted or common:
+            keep_below((wanted or common)[0])
+            stripped = True
+    if any(".module." in key or "._orig_mod." in key or key.startswith("_orig_mod.") for key in tensors):
+        # A compiled or distributed model inside another module: model.backbone._orig_mod.stages...
+        tensors = {re.sub(r"(^|\.)(_orig_mod|module)\.", r"\1", key): value for key, value in tensors.items()}
+        wrapping.append("_orig_mod.")
     if any(key.startswith("encoder.") for key in tensors):  # self-supervised training: encoder and decoder in one file
-        dropped = tuple(key for key in tensors if not key.startswith("encoder."))
-        tensors = {key.removeprefix("encoder."): value for key, value in tensors.items() if key.startswith("encoder.")}
-        wrapping.append("encoder.")
-    return StateDict(tensors, tuple(wrapping), dropped)
+        keep_below("encoder.")
+    return StateDict(tensors, tuple(wrapping), tuple(dropped))
 
 
 # ----------------------------------------------------------------- writing

@@ -96,14 +96,23 @@ def resize_pos_embed(table: Tensor, rows: int, *, class_row: bool) -> Tensor:
 
 
 def _resized(key: str, value: Tensor, shape: Shape) -> Tensor | None:
-    """The tensor in the wanted shape if it is a position table of another size, else None."""
+    """The tensor in the wanted shape if it is a position table of another size or the first layer, else None."""
     if value.ndim != len(shape):
         return None
     if key.endswith("relative_position_bias_table") and value.shape[1] == shape[1]:
         return resize_relative_table(value, shape[0])
+    if key.endswith("embeds.0.proj.weight") and value.shape[:1] + value.shape[2:] == (shape[0], *shape[2:]):
+        return _other_channels(value, shape[1])
     if ".positions." in key and value.shape[2] == shape[2]:
         return resize_pos_embed(value, shape[1], class_row=key.endswith(".3.table"))
     return None
+
+
+def _other_channels(weight: Tensor, in_chans: int) -> Tensor | None:
+    """The first layer of an RGB model for images of other channels, as timm makes it; None: not of an RGB model."""
+    from timm.models import adapt_input_conv
+
+    return adapt_input_conv(in_chans, weight) if weight.shape[1] == 3 else None
 
 
 # ---------------------------------------------------------------- load
@@ -145,7 +154,7 @@ def load_weights(
     source_keys = {ours: key for key, ours in found.origin.items()}
     unexpected = [*found.unexpected, *(source_keys[key] for key in fit.unknown)]
     if fit.misfits or (strict and (fit.wanting or unexpected)):
-        raise ValueError(_explain(name, found, target, fit, unexpected))
+        raise ValueError(_explain(name, found, target, fit, unexpected, num_classes=_num_classes(model)))
 
     def own(key: str) -> str:
         return key if whole else key.removeprefix("backbone.")
@@ -227,16 +236,41 @@ def _fit(found: Mapping[str, Tensor], target: Mapping[str, Tensor], *, drop_head
     return fit
 
 
-def _explain(name: str, found: Converted, target: Mapping[str, Tensor], fit: _Fit, unexpected: list[str]) -> str:
+def _num_classes(model: nn.Module) -> int | None:
+    found = getattr(getattr(model, "config", None), "num_classes", None)
+    return found if isinstance(found, int) and found > 0 else None
+
+
+def _classes_of_file(theirs: Shape, ours: Shape, num_classes: int | None) -> int | None:
+    """Classes that a head of the file's shape has, if the model's of `num_classes` has the other shape."""
+    if num_classes is None:
+        return None
+    if ours[0] == num_classes + 1:  # and the background
+        return theirs[0] - 1
+    rows, rest = divmod(ours[0], num_classes)  # of a class: anchors, or a box's four numbers
+    return theirs[0] // rows if rest == 0 and theirs[0] % rows == 0 else None
+
+
+def _explain(
+    name: str,
+    found: Converted,
+    target: Mapping[str, Tensor],
+    fit: _Fit,
+    unexpected: list[str],
+    *,
+    num_classes: int | None,
+) -> str:
     """One message for a checkpoint that does not fit."""
     misfits, missing = fit.misfits, fit.wanting
     heads = {key: shapes for key, shapes in misfits.items() if not key.startswith("backbone.")}
     if heads and len(heads) == len(misfits) and not missing and not unexpected:
         key, (theirs, ours) = next(iter(heads.items()))
+        classes = _classes_of_file(theirs, ours, num_classes)
+        create = "the file's number of classes" if classes is None else f"num_classes={classes}"
         return (
             f"{name}: the head is for another number of classes ({key} is {theirs} in the file, {ours} in the model). "
-            f"Create the model with num_classes={theirs[0]} (--num-classes), or keep a fresh head: create it "
-            "without weights and call litevit.load_weights(model, source, drop_head=True)."
+            f"Create the model with {create}, or keep a fresh head: litevit.load_weights(model, source, "
+            "drop_head=True); on the command line a `finetune` recipe does that (litevit train --help)."
         )
     parts = []
     if misfits:

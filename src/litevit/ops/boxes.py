@@ -171,7 +171,7 @@ def _paste_together(
 
 
 def _hat_weights(start: Tensor, stop: Tensor, first: int, last: int, resolution: int) -> Tensor:
-    """(..., last - first, resolution): weights of a mask's texels in pixels first .. last - 1, of sides start .. stop."""
+    """(..., last - first, resolution): weights of masks' texels in pixels first .. last - 1 of sides start .. stop."""
     centres = torch.arange(first, last, device=start.device) + 0.5
     start, stop = start[..., None], stop[..., None]
     relative = (centres - start) / (stop - start) * 2 - 1
