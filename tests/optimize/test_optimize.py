@@ -11,6 +11,7 @@ from torch.nn.utils import parametrize
 from torch.utils.flop_counter import FlopCounterMode
 
 import litevit
+from litevit.layers.attention import RelativeAttention
 from litevit.layers.deformable_merging import DeformableTokenMerging
 from litevit.optimize import attention, inference
 from litevit.optimize.attention import KeptRelativeAttention
@@ -183,6 +184,28 @@ def test_relative_biases_are_kept_and_never_stale(monkeypatch):
         looked_up.clear()
         fast(x)
         assert len(looked_up) == 2
+
+
+@pytest.mark.parametrize("native", [True, False])
+@torch.no_grad()
+def test_relative_biases_too_large_to_keep(monkeypatch, native):
+    """A large map's queries attend row by row."""
+    torch.manual_seed(0)
+    plain = RelativeAttention(64, num_heads=2, grid_size=(7, 5)).eval()
+    nn.init.normal_(plain.relative_position_bias_table)
+    fast = litevit.optimize_for_inference(plain)
+    monkeypatch.setattr(attention, "MAX_BIAS_BYTES", 0)
+    monkeypatch.setattr(fast, "bias", None)  # not called
+    if not native:
+        monkeypatch.setattr(attention.kernels, "attends", lambda *args: False)
+    for size in ((7, 5), (9, 13), (1, 6), (33, 35)):
+        x = torch.randn(2, *size, 64)
+        torch.testing.assert_close(fast(x), plain(x), atol=2e-6, rtol=1e-5)
+        low = copy.deepcopy(plain).bfloat16()
+        if multiplies_bfloat16():
+            error = (fast.bfloat16()(x.bfloat16()) - plain(x)).abs().max()
+            assert error <= 2 * (low(x.bfloat16()) - plain(x)).abs().max() + 1e-3
+            fast.float().load_state_dict(plain.state_dict())
 
 
 @pytest.mark.parametrize("name", ["litv2_s", "lvt", "lit_s"])

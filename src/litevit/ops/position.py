@@ -19,18 +19,24 @@ def relative_position_bias(
     Returns:
         (N, H * W, H * W): row (y_i - y_j + H - 1) * (2W - 1) + (x_i - x_j + W - 1) for query i and key j.
     """
-    h, w = grid_size
-    rows = table.T.view(1, -1, 2 * h - 1, 2 * w - 1)
-    # Exported for any grid: the sizes would become conditions of the program.
-    if torch.compiler.is_exporting() or (H, W) != (h, w):
-        rows = F.interpolate(rows, size=(2 * H - 1, 2 * W - 1), mode="bicubic", align_corners=False)
+    rows = resized_relative_table(table, grid_size, H, W).flatten(1)
     device = table.device
     dy = torch.arange(H, device=device).view(H, 1) - torch.arange(H, device=device) + (H - 1)  # H H
     dx = torch.arange(W, device=device).view(W, 1) - torch.arange(W, device=device) + (W - 1)  # W W
     index = (dy.view(H, 1, H, 1) * (2 * W - 1) + dx.view(1, W, 1, W)).reshape(H * W, H * W)
     if keys_first:
-        return rows.flatten(2)[0][:, index.T].transpose(1, 2)
-    return rows.flatten(2)[0][:, index]
+        return rows[:, index.T].transpose(1, 2)
+    return rows[:, index]
+
+
+def resized_relative_table(table: Tensor, grid_size: tuple[int, int], H: int, W: int) -> Tensor:
+    """The table of a grid, (N, 2H - 1, 2W - 1), by y_i - y_j and x_i - x_j. Args: as of `relative_position_bias`."""
+    h, w = grid_size
+    rows = table.T.view(1, -1, 2 * h - 1, 2 * w - 1)
+    # Exported for any grid: the sizes would become conditions of the program.
+    if torch.compiler.is_exporting() or (H, W) != (h, w):
+        rows = F.interpolate(rows, size=(2 * H - 1, 2 * W - 1), mode="bicubic", align_corners=False)
+    return rows[0]
 
 
 def resized_position(table: Tensor, grid_size: tuple[int, int], H: int, W: int) -> Tensor:

@@ -14,7 +14,7 @@ from litevit.layers.attention import Attention, RelativeAttention
 from litevit.layers.hilo import HiLo
 from litevit.layers.rasa import RecursiveAtrousSelfAttention
 from litevit.ops.dilated import dilated_silu_sum
-from litevit.ops.position import relative_position_bias
+from litevit.ops.position import relative_position_bias, resized_relative_table
 from litevit.ops.window_attention import window_attention
 from litevit.optimize.linear import OneDNNLinear
 from litevit.optimize.native import kernels
@@ -76,9 +76,19 @@ class KeptRelativeAttention(NativeAttention, RelativeAttention):
     """Relative biases of the last two grids are kept; replaces RelativeAttention in inference.
 
     Whether the table is still the same is seen by comparing it with a copy, so that no way of writing to it is missed.
+    Biases too large to keep are never made: each row of queries takes a view of what the rows share.
     """
 
     _kept: tuple[_Kept, ...] = ()
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Args: x: (B, H, W, C). Returns: as x."""
+        table, tokens = self.relative_position_bias_table, x.shape[1] * x.shape[2]
+        if not takes(x, table) or self.num_heads * tokens**2 * x.element_size() <= MAX_BIAS_BYTES:
+            return super().forward(x)
+        q, k, v = self.project(x)
+        out = _attend_by_rows(q, k, v, table, self.grid_size, (x.shape[1], x.shape[2]))
+        return self.proj(out.reshape(x.shape))
 
     def bias(self, x: Tensor) -> Tensor:
         """As the plain layer's."""
@@ -99,6 +109,41 @@ class KeptRelativeAttention(NativeAttention, RelativeAttention):
 
     def __getstate__(self) -> dict[str, Any]:
         return {key: value for key, value in self.__dict__.items() if key != "_kept"}
+
+
+def _attend_by_rows(
+    q: Tensor, k: Tensor, v: Tensor, table: Tensor, grid_size: tuple[int, int], grid: tuple[int, int]
+) -> Tensor:
+    """Attention with relative biases, one row of the grid's queries after the other.
+
+    The bias of query (y, x) to key (v, u) is shared[H - 1 - y + v, u, x]: that of a row of queries is a view, and what
+    they share has 2 / H of the size of the whole.
+
+    Args:
+        q, k, v: (B, N, H * W, D).
+        table, grid_size: as of `relative_position_bias`.
+        grid: H and W.
+
+    Returns:
+        (B, H * W, N, D).
+    """
+    H, W = grid
+    scale = q.shape[-1] ** -0.5
+    rows = resized_relative_table(table, grid_size, H, W).flip(1).to(q.dtype)  # N 2H-1 2W-1
+    x = torch.arange(W, device=q.device)
+    out = []
+    if kernels.attends(q, k, v, None):
+        shared = rows[:, :, x - x[:, None] + W - 1]  # N 2H-1, keys, queries
+        for y, q_row in enumerate(q.split(W, 2)):
+            bias = shared[:, H - 1 - y : 2 * H - 1 - y].flatten(1, 2).transpose(1, 2)
+            out.append(cpu_attention(q_row, k, v, bias, scale))
+    else:
+        shared = rows[:, :, x[:, None] - x + W - 1].transpose(1, 2).contiguous()  # N, queries, 2H-1, keys
+        for y, q_row in enumerate(q.split(W, 2)):
+            bias = shared[:, :, H - 1 - y : 2 * H - 1 - y].flatten(2)[None]
+            row = F.scaled_dot_product_attention(q_row, k, v, attn_mask=bias, scale=scale)
+            out.append(row.transpose(1, 2))
+    return torch.cat(out, 1)
 
 
 class NativeHiLo(HiLo):

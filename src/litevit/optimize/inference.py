@@ -46,7 +46,7 @@ TWINS: dict[type[nn.Module], Twin] = {
     FeedForwardBlock: Twin(FusedFeedForwardBlock, _always),
     AttentionBlock: Twin(FusedAttentionBlock, _always),
     Attention: Twin(NativeAttention, build.make),
-    RelativeAttention: Twin(KeptRelativeAttention, _always),
+    RelativeAttention: Twin(KeptRelativeAttention, lambda: build.make() or True),
     HiLo: Twin(NativeHiLo, build.make),
     RecursiveAtrousSelfAttention: Twin(NativeRASA, lambda: prefers_onednn() or HAS_TRITON),
     ConvolutionalSelfAttention: Twin(NativeCSA, build.make),

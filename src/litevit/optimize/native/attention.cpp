@@ -28,7 +28,7 @@ static int attend(const typename T::Value* q, const typename T::Value* k, const 
       const int count = (int)std::min<int64_t>(ROWS, L - first);
       const auto* from = q + image * q_s[0] + head * q_s[1] + first * q_s[2];
       auto* to = out + image * o_s[0] + head * o_s[1] + first * o_s[2];
-      const auto* added = bias ? bias + head * M * L + first : nullptr;
+      const auto* added = bias ? bias + head * s[16] + first : nullptr;
       const auto at = [=](int64_t l) { return l * q_s[2]; };
       const auto goal = [=](int64_t l) { return l * o_s[2]; };
       const uint32_t lanes = (uint32_t)((1ull << count) - 1);
@@ -48,7 +48,7 @@ static int attend(const typename T::Value* q, const typename T::Value* k, const 
 }
 
 // out <- softmax(scale q k^T + bias) v. sizes: B, N, L, M, then the strides of q, k, v and out (image, head, row), in
-// values; rows are dense. bias: (N, M, L), keys before queries, or null. Returns NO_KERNEL for another D.
+// values, and that of bias (head); rows are dense. bias: (N, M, L), keys before queries, dense but for heads, or null. Returns NO_KERNEL for another D.
 template <class T>
 static int attention(const void* q, const void* k, const void* v, const void* bias, void* out, const int64_t* sizes,
                      int64_t D, float scale, int threads) {

@@ -74,7 +74,7 @@ def attention(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None, scale: float
     Args:
         q: (B, N, L, D), D in `HEAD_DIMS`.
         k, v: (B, N, M, D).
-        bias: (N, L, M) or None; best as a transposed view of a dense (N, M, L).
+        bias: (N, L, M) or None; best as a transposed view of (N, M, L), dense but for heads.
         scale: factor on the logits.
 
     Returns:
@@ -83,8 +83,11 @@ def attention(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None, scale: float
     B, N, L, D = q.shape
     made = q.new_empty(B, L, N, D)
     out = made.transpose(1, 2)
-    added = None if bias is None else bias.transpose(1, 2).contiguous()
-    sizes = [B, N, L, k.shape[2], *q.stride()[:3], *k.stride()[:3], *v.stride()[:3], *out.stride()[:3]]
+    added = None if bias is None else bias.transpose(1, 2)
+    if added is not None and added.stride()[1:] != (L, 1):
+        added = added.contiguous()
+    strides = [*q.stride()[:3], *k.stride()[:3], *v.stride()[:3], *out.stride()[:3]]
+    sizes = [B, N, L, k.shape[2], *strides, 0 if added is None else added.stride(0)]
     _call(_name("attention", q), q, k, v, added, out, sizes, D, float(scale))
     return made
 
