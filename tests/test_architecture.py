@@ -120,6 +120,7 @@ EXTRAS = (
     "faster_coco_eval",
     "pycocotools",
     "av",
+    "pillow_heif",
     "onnx",
     "onnxruntime",
     "onnxscript",

@@ -133,7 +133,8 @@ class Pairs:
                     self.part.leave_out("a further image of a sample", key)
                     del self.images[key]
         if self.images:
-            raise ValueError(f"{self.where}: {next(iter(self.images))} has no label (.cls or .json) beside it.")
+            alone = next(iter(self.images)).lstrip("/")
+            raise ValueError(f"{self.where}: {alone} has no label (.cls or .json) beside it.")
         for key in self.labels:
             self.part.leave_out("a label without an image", key)
         self.labels.clear()
