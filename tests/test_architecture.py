@@ -14,22 +14,25 @@ ROOT = Path(litevit.__file__).parent
 # Part -> parts of litevit it may import. A part is a folder or a module of the package.
 MODEL = {"ops", "layers", "backbones", "tasks"}
 ZOO = {*MODEL, "zoo"}
+MACHINE = {"files", "devices"}  # what is asked of the machine a program runs on; not for model code
 ALLOWED: dict[str, set[str]] = {
+    "files": {"files"},
+    "devices": {"devices"},
     "ops": {"ops"},
     "layers": {"ops", "layers"},
     "backbones": {"ops", "layers", "backbones"},
     "tasks": {"ops", "layers", "tasks"},
-    "optimize": {*MODEL, "optimize"},
+    "optimize": {*MODEL, *MACHINE, "optimize"},
     "zoo": {*ZOO, "checkpoints"},  # still a circle: create_model loads, load_weights names the models that fit
-    "checkpoints": {*ZOO, "checkpoints"},
+    "checkpoints": {*ZOO, *MACHINE, "checkpoints"},
     "models": {*ZOO, "checkpoints", "models"},
-    "data": {"ops", "data"},
-    "metrics": {"ops", "metrics"},
-    "engine": {"ops", "data", "metrics", "engine"},
-    "jobs": {*ZOO, "models", "optimize", "checkpoints", "data", "metrics", "engine", "jobs"},
+    "data": {"ops", *MACHINE, "data"},
+    "metrics": {"ops", *MACHINE, "metrics"},
+    "engine": {"ops", *MACHINE, "data", "metrics", "engine"},
+    "jobs": {*ZOO, *MACHINE, "models", "optimize", "checkpoints", "data", "metrics", "engine", "jobs"},
     "recipes": {"data", "engine", "jobs", "recipes"},
-    "explain": {*ZOO, "explain"},
-    "bench": {*ZOO, "models", "checkpoints", "optimize", "bench"},
+    "explain": {*ZOO, *MACHINE, "explain"},
+    "bench": {*ZOO, *MACHINE, "models", "checkpoints", "optimize", "bench"},
     "adapters": {*ZOO, "models", "checkpoints", "jobs", "adapters"},
 }
 ANYTHING = {"cli", "__init__", "__main__"}

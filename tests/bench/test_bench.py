@@ -221,8 +221,8 @@ def test_scaling(small):
     [
         (["models", "--models", "litv2_z"], "Unknown model 'litv2_z'"),
         (["models", "--models", "lit_s_ws4"], "Unknown model 'lit_s_ws4'"),
-        (["models", "--device", "tpu"], "device 'tpu' is not here"),
-        (["attention", "--device", "tpu:1"], "device 'tpu:1' is not here"),
+        (["models", "--device", "tpu"], "Device 'tpu' is not available here"),
+        (["attention", "--device", "tpu:1"], "Device 'tpu:1' is not available here"),
         (["models", "--batch", "0", "--device", "cpu"], "batch must be at least 1"),
         (["models", "--no-eager", "--no-compile"], "leave nothing to measure"),
         (["speed"], "Unknown benchmark 'speed'"),

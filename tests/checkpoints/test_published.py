@@ -414,11 +414,7 @@ def test_a_failed_write_keeps_the_old_file(tmp_path, name, monkeypatch):
 
     monkeypatch.setattr(checkpoints, "save_file", full)
     monkeypatch.setattr(checkpoints.torch, "save", full)
-    with pytest.raises(OSError, match=r"Cannot write .*No space left.*Nothing was kept"):
-        write_state_dict({"x": torch.ones(3)}, path)
-    # PyTorch's own words on a full disk ("unexpected pos 64 vs 0") say nothing.
-    monkeypatch.setattr(checkpoints.shutil, "disk_usage", lambda _: types.SimpleNamespace(free=11))
-    with pytest.raises(OSError, match=r"Cannot write .*no space left for 0\.0 MB in .*Nothing was kept"):
+    with pytest.raises(OSError, match=r"Cannot write .*No space left.*untouched"):
         write_state_dict({"x": torch.ones(3)}, path)
     assert path.read_bytes() == before
     assert [p.name for p in tmp_path.iterdir() if p.is_file()] == [name]

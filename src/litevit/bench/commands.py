@@ -19,6 +19,7 @@ from litevit.bench.plots import plot_attention, plot_models, plot_ops, plot_scal
 from litevit.bench.report import Dtype, Mode, Report
 from litevit.bench.timing import Clock
 from litevit.bench.twins import TWIN_COLUMNS, WAYS, Way, measure_twins
+from litevit.devices import find_device
 
 
 def _print_progress(text: str) -> None:
@@ -318,4 +319,4 @@ def _side(size: Sequence[int]) -> tuple[int, int]:
 
 def _batch(batch: int | None, device: str) -> int:
     _check(batch=batch)
-    return batch or (256 if timing.find_device(device).type == "cuda" else 8)
+    return batch or (256 if find_device(device).type == "cuda" else 8)

@@ -14,6 +14,7 @@ from torchvision.ops import deform_conv2d
 from litevit.bench import timing as timing
 from litevit.bench.report import DTYPES, Case, Dtype, Mode, Report, inference, prepare, training_step
 from litevit.bench.timing import Clock
+from litevit.devices import find_device
 from litevit.layers.attention import Attention, RelativeAttention
 from litevit.layers.conv_ffn import ConvFFN
 from litevit.layers.csa import ConvolutionalSelfAttention
@@ -75,7 +76,7 @@ def measure_attention(
     progress: Callable[[str], None] | None = None,
 ) -> Report:
     """One attention layer of every kind over the side of the map, ours optimised. Arguments as `measure_models`."""
-    where = timing.find_device(device)
+    where = find_device(device)
     notes: list[str] = []
     rows: list[dict[str, Any]] = []
     with timing.threads(num_threads):
@@ -137,7 +138,7 @@ def measure_ops(
     Merging at LITv2-S's three sizes; torchvision's operator is given contiguous BCHW tensors, so that no conversion of
     layout counts against it. Layers at the sizes of the models and at those of detectors (one image).
     """
-    where = timing.find_device(device)
+    where = find_device(device)
     notes: list[str] = []
     rows: list[dict[str, Any]] = []
     with timing.threads(num_threads):

@@ -11,6 +11,7 @@ from torch import nn
 from litevit.bench import timing as timing
 from litevit.bench.report import DTYPES, Case, Dtype, Mode, Report, inference, prepare, training_step
 from litevit.bench.timing import Clock, Timing
+from litevit.devices import find_device
 from litevit.optimize.inference import optimize_for_inference
 from litevit.zoo import WINDOW_4, count_macs, create_backbone, create_model, list_models
 
@@ -128,7 +129,7 @@ def measure_models(
         progress: told what is being done.
     """
     _check(models)
-    where = timing.find_device(device)
+    where = find_device(device)
     say = progress or (lambda text: None)
     notes: list[str] = []
     names = [*models, *resolve_peers(peers, notes)]

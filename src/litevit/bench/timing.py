@@ -5,7 +5,6 @@ cases within one turn. Absolute times are only good for the machine and the hour
 """
 
 import csv
-import json
 import os
 import platform
 import statistics
@@ -26,6 +25,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from litevit.files import whole_file, write_json
 from litevit.optimize.linear import product
 from litevit.optimize.native import build, kernels
 from litevit.optimize.native.build import runs_here
@@ -194,17 +194,6 @@ def threads(count: int | None):  # type: ignore[no-untyped-def]
         torch.set_num_threads(before)
 
 
-def find_device(name: str) -> torch.device:
-    """The device, checked to be there. "auto": CUDA, MPS or CPU, the first there is."""
-    here = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
-    if name == "auto":
-        name = next(kind for kind in ("cuda", "mps", "cpu") if here[kind])
-    kind = name.partition(":")[0]
-    if not here.get(kind, False):
-        raise ValueError(f"device {name!r} is not here; there is {', '.join(k for k, ok in here.items() if ok)}")
-    return torch.device(name)
-
-
 def product_rate(device: torch.device, dtype: torch.dtype, clock: Clock = "wall", *, seconds: float = 0.5) -> float:
     """FLOP/s of a large matrix product in a dtype, the best of several and of every library at hand.
 
@@ -286,17 +275,12 @@ def write_results(
     rows: Sequence[dict[str, Any]], environment: dict[str, Any], folder: Path, name: str, notes: Iterable[str] = ()
 ) -> list[Path]:
     """Writes `name`.json (rows, environment, notes) and `name`.csv (rows). Returns the files."""
-    folder.mkdir(parents=True, exist_ok=True)
     json_path, csv_path = folder / f"{name}.json", folder / f"{name}.csv"
     content = {"environment": environment, "notes": list(notes), "rows": list(rows)}
-    temporary = json_path.with_suffix(".json.part")
-    temporary.write_text(json.dumps(content, indent=1) + "\n")
-    os.replace(temporary, json_path)
+    write_json(json_path, content, indent=1)
     columns = list(dict.fromkeys(key for row in rows for key in row if key not in ("wall", "cpu")))
-    temporary = csv_path.with_suffix(".csv.part")
-    with temporary.open("w", newline="") as file:
+    with whole_file(csv_path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, columns, extrasaction="ignore")
         writer.writeheader()
         writer.writerows(rows)
-    os.replace(temporary, csv_path)
     return [json_path, csv_path]

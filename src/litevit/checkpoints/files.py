@@ -8,8 +8,6 @@ not be installed (yacs, argparse, mmcv, mmengine, numpy scalars): those names ar
 import os
 import pickle
 import re
-import shutil
-import tempfile
 import warnings
 from collections import OrderedDict
 from collections.abc import Mapping
@@ -20,6 +18,8 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
+
+from litevit.files import whole_file
 
 Pathlike = str | os.PathLike
 
@@ -252,35 +252,11 @@ def write_state_dict(
     path = Path(path).expanduser()
     if not path.parent.is_dir():
         raise FileNotFoundError(f"Cannot write {path}: the folder {path.parent} does not exist.")
-    if path.exists() and not path.is_file():  # a rename would put the file in the place of a device
-        raise OSError(f"Cannot write {path}: it is {'a folder' if path.is_dir() else 'no ordinary file'}.")
     state = {key: value.detach().cpu().contiguous() for key, value in tensors.items()}
-    try:
-        handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
-    except OSError as error:
-        raise OSError(f"Cannot write {path}: {error.strerror}.") from None
-    os.close(handle)
-    temporary = Path(name)
-    try:
+    # torch and safetensors raise their own on a full disk
+    with whole_file(path, sync=True, fails_with=(RuntimeError, SafetensorError)) as temporary:
         if path.suffix == ".safetensors":
             save_file(state, temporary, metadata={"format": "pt", **(metadata or {})})
         else:
             torch.save(state if container is None else {container: state}, temporary)
-        with temporary.open("rb") as file:
-            os.fsync(file.fileno())
-        temporary.chmod(0o666 & ~_umask())
-        os.replace(temporary, path)
-    except (OSError, RuntimeError, SafetensorError) as error:  # torch and safetensors raise their own on a full disk
-        size = sum(value.numel() * value.element_size() for value in state.values())
-        full = shutil.disk_usage(path.parent).free < size
-        reason = f"no space left for {size / 1e6:.1f} MB in {path.parent}" if full else str(error)
-        raise OSError(f"Cannot write {path}: {reason}. Nothing was kept.") from None
-    finally:
-        temporary.unlink(missing_ok=True)
     return path
-
-
-def _umask() -> int:
-    current = os.umask(0)
-    os.umask(current)
-    return current

@@ -11,7 +11,6 @@ import http.client
 import logging
 import os
 import shutil
-import sys
 import time
 import urllib.error
 import urllib.request
@@ -25,6 +24,9 @@ from filelock import FileLock
 from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
 
+from litevit.files import cache_dir, put_in_place, write_text
+from litevit.ops import imagenet
+
 logger = logging.getLogger(__name__)
 
 
@@ -36,8 +38,8 @@ class Preprocessing:
     crop_pct: float | None = 0.875  # crop side / resized shorter side; None = no crop
     crop_mode: str = "center"  # "squash": both sides are resized to `size`, whatever the aspect ratio
     interpolation: str = "bicubic"
-    mean: tuple[float, float, float] = (0.485, 0.456, 0.406)
-    std: tuple[float, float, float] = (0.229, 0.224, 0.225)
+    mean: tuple[float, float, float] = imagenet.MEAN
+    std: tuple[float, float, float] = imagenet.STD
 
 
 IMAGENET_224 = Preprocessing()  # shorter side to int(256 / 224 * 224), centre crop
@@ -278,19 +280,6 @@ def preprocessing(name: str) -> Preprocessing:
     return IMAGENET_LVT if name.startswith("lvt") else IMAGENET_224
 
 
-def cache_dir() -> Path:
-    """Where downloads are kept: `$LITEVIT_CACHE`, else `litevit` in the platform's cache folder."""
-    if chosen := os.environ.get("LITEVIT_CACHE"):
-        return Path(chosen).expanduser()
-    if sys.platform == "win32":
-        base = Path(os.environ.get("LOCALAPPDATA", "~/AppData/Local"))
-    elif sys.platform == "darwin":
-        base = Path("~/Library/Caches")
-    else:
-        base = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache")
-    return base.expanduser() / "litevit"
-
-
 def fetch(name: str, *, progress: bool = True) -> Path:
     """Path of the published checkpoint of `name`, downloaded on first use.
 
@@ -347,9 +336,7 @@ def _check_hash(path: Path, *, expected: str | None) -> None:
         expected = record.read_text().split()[0]
     found = sha256_of(path)
     if expected is None:
-        temporary = record.with_name(record.name + ".tmp")
-        temporary.write_text(f"{found}  {path.name}\n")  # the format of `sha256sum --check`
-        os.replace(temporary, record)
+        write_text(record, f"{found}  {path.name}\n")  # the format of `sha256sum --check`
     elif found != expected:
         raise ValueError(
             f"{path} has changed: its sha256 should be {expected}, is {found}. "
@@ -413,7 +400,7 @@ def download(url: str, target: Path, *, sha256: str | None = None, progress: boo
     if sha256 is not None and found != sha256:
         _remove(part, tag)
         raise ValueError(f"{url}: sha256 should be {sha256}, got {found}. The file was discarded; try again.")
-    os.replace(part, target)
+    put_in_place(part, target)
     _remove(tag)
 
 

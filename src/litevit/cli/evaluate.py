@@ -9,7 +9,7 @@ from typing import Any, Literal
 from tyro.conf import Positional
 
 from litevit.cli.predict import dense_task
-from litevit.cli.terminal import Device, find_device, progress_bar, show, show_rows
+from litevit.cli.terminal import Device, progress_bar, show, show_rows
 
 
 def eval_(
@@ -77,6 +77,8 @@ def eval_(
         raise ValueError("Random weights have nothing to measure: give --weights official, a file or --run FOLDER")
     if run is not None and not run.is_dir():
         raise FileNotFoundError(f"{run} is not the folder of a training run")
+    from litevit.devices import find_device
+
     accelerator = _several_processes(device)
     where = accelerator.device if accelerator is not None else find_device(device)
     quiet = accelerator is not None and not accelerator.is_main_process

@@ -7,7 +7,7 @@ from typing import Any
 
 from tyro.conf import Positional
 
-from litevit.cli.terminal import Device, find_device, progress, show, show_rows
+from litevit.cli.terminal import Device, progress, show, show_rows
 
 
 def predict(
@@ -43,6 +43,7 @@ def predict(
     """
     from dataclasses import replace
 
+    from litevit.devices import find_device
     from litevit.jobs import predict as tool
 
     dense = dense_task(model, weights)
@@ -104,6 +105,7 @@ def _predict_dense(
 ) -> None:
     from json import dumps
 
+    from litevit.devices import find_device
     from litevit.jobs import predict_dense as tool
     from litevit.jobs.dense_models import DETECTION, INSTANCES, load_dense
     from litevit.jobs.dense_results import create_results

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from tyro.conf import Positional
 
-from litevit.cli.terminal import Device, find_device, progress_bar
+from litevit.cli.terminal import Device, progress_bar
 
 
 def token_labels(
@@ -38,6 +38,7 @@ def token_labels(
         workers: processes that read images.
         device: where to run.
     """
+    from litevit.devices import find_device
     from litevit.jobs.token_labels import make_token_labels
 
     with progress_bar("images", quiet=False) as advance:

@@ -17,12 +17,14 @@ from torchvision import tv_tensors
 from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional as TF
 
+from litevit.ops import imagenet
+
 Target = dict[str, Any]
 Step = Callable[[Any, Any], tuple[Any, Any]]
 
 # All of LIT, LITv2 and LVT: RGB, on 0..255 values.
-MEAN = (123.675, 116.28, 103.53)
-STD = (58.395, 57.12, 57.375)
+MEAN = tuple(round(255 * value, 3) for value in imagenet.MEAN)
+STD = tuple(round(255 * value, 3) for value in imagenet.STD)
 IGNORE = 255
 
 PER_OBJECT = ("boxes", "labels", "masks", "iscrowd", "area")

@@ -6,63 +6,32 @@ A file is written beside its final name, flushed to the disk and renamed. Its na
 
 import hashlib
 import json
-import os
 import re
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import save
+from safetensors import SafetensorError
+from safetensors.torch import save_file
 from torch import Tensor
+
+from litevit.files import whole_file
 
 NAME = re.compile(r"step-(\d{8,})-([0-9a-f]{8})\.pt")
 
 
-def write_atomically(
-    path: Path, write: Callable[[Path], object], *, rename: Callable[[Path], Path] | None = None
-) -> Path:
-    """Calls `write` with a temporary name beside `path`, then renames. Nothing half-written survives an error.
-
-    Args:
-        rename: gives the final path once the content is known; None: `path` itself.
-    """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write(temporary)
-        with open(temporary, "rb+") as file:
-            os.fsync(file.fileno())
-        final = rename(temporary) if rename else path
-        os.replace(temporary, final)
-        _sync_folder(path.parent)
-        return final
-    except (OSError, RuntimeError) as error:  # torch and safetensors report a full disk as RuntimeError
-        free = (
-            shutil.disk_usage(path.parent).free / 2**20 if path.parent.exists() else 0
-        )  # the half-written file counts
-        raise OSError(
-            f"Could not write {path}: {error} ({free:.0f} MB are free there). What was there before is untouched."
-        ) from error
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-def write_text(path: Path, text: str) -> None:
-    def write(temporary: Path) -> None:
-        temporary.write_text(text)
-
-    write_atomically(path, write)
-
-
 def save_checkpoint(folder: Path, step: int, state: dict[str, Any], *, keep: int) -> Path:
     """Writes the state of a run after `step` optimizer steps; the newest `keep` checkpoints stay."""
-    path = write_atomically(
-        folder / f"step-{step:08d}.pt",
-        lambda temporary: torch.save(state, temporary),
-        rename=lambda temporary: folder / f"step-{step:08d}-{_digest(temporary)}.pt",
-    )
+    path = folder / f"step-{step:08d}.pt"
+
+    def named(temporary: Path) -> Path:
+        nonlocal path
+        path = folder / f"step-{step:08d}-{_digest(temporary)}.pt"
+        return path
+
+    with whole_file(path, sync=True, named=named, fails_with=(RuntimeError,)) as temporary:  # torch, on a full disk
+        torch.save(state, temporary)
     older = [other for other in list_checkpoints(folder) if other != path]
     for other in older[max(keep - 1, 0) :]:
         other.unlink(missing_ok=True)
@@ -111,18 +80,10 @@ def save_weights(path: Path, state: dict[str, Tensor], metadata: dict[str, Any])
     """Weights alone as safetensors, with what they are in the header."""
     tensors = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in state.items()}
     text = {name: value if isinstance(value, str) else json.dumps(value) for name, value in metadata.items()}
-    write_atomically(path, lambda temporary: temporary.write_bytes(save(tensors, metadata=text)))
+    with whole_file(path, sync=True, fails_with=(SafetensorError,)) as temporary:
+        save_file(tensors, temporary, metadata=text)
 
 
 def _digest(path: Path) -> str:
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()[:8]
-
-
-def _sync_folder(folder: Path) -> None:
-    if os.name == "posix":  # Windows cannot open folders
-        descriptor = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)

@@ -11,7 +11,7 @@ import torch
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from litevit.engine.checkpoint import write_text
+from litevit.files import write_text
 
 
 class MetricsFile:

@@ -1,7 +1,5 @@
 """What dense models find, collected and written: COCO's results, ADE20K's index PNGs, COCO's panoptic JSON and PNGs."""
 
-import json
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +12,7 @@ from torch import Tensor
 from litevit.checkpoints.files import Pathlike
 from litevit.data.class_names import ClassList
 from litevit.data.coco import encode_masks, mask_codec
+from litevit.files import write_json
 from litevit.jobs import draw
 from litevit.jobs.dense_models import INSTANCES, PANOPTIC, SEMANTIC, DenseModel
 from litevit.metrics.panoptic import PanopticWriter
@@ -182,13 +181,3 @@ def create_results(dense: DenseModel, folder: Pathlike | None = None, *, keep: b
     if dense.task == PANOPTIC:
         return PanopticResults(dense.classes, target, keep=keep)
     return DetectionResults(dense.classes, target, keep=keep, masks=dense.task == INSTANCES)
-
-
-def write_json(path: Path, content: Any) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        partial.write_text(json.dumps(content, ensure_ascii=False))
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)

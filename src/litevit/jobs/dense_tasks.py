@@ -1,6 +1,5 @@
 """Detection, segmentation and panoptic tasks: what the training loop has to know of batches, losses and evaluation."""
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,11 +10,12 @@ from PIL import Image
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
-from litevit.checkpoints.published import cache_dir, fetch
+from litevit.checkpoints.published import fetch
 from litevit.data.coco_panoptic import CocoPanoptic
 from litevit.data.dense import DetectionData, DetectionSets, SegmentationData, SegmentationSets, Selected
 from litevit.data.grouping import GroupedBatchStream
 from litevit.engine.config import ModelConfig, OptimConfig, Recipe
+from litevit.files import cache_dir, write_json
 from litevit.jobs.classification import for_training
 from litevit.jobs.evaluation_loop import evaluation_loader
 from litevit.metrics.coco import COCOAveragePrecision
@@ -150,7 +150,7 @@ class DetectionTask(_DenseTask):
         assert self.result is not None
         assert self.eval_dataset is not None
         self.result.save_results(folder / "results.json")
-        (folder / "per_class.json").write_text(json.dumps(self.result.per_class(), indent=1))
+        write_json(folder / "per_class.json", self.result.per_class(), indent=1)
         from litevit.jobs.dense_pictures import draw_detections
 
         draw_detections(model, self.eval_dataset, self.sets.classes, folder / "predictions.png")
@@ -220,7 +220,7 @@ class PanopticTask(_DenseTask):
         per_class = self.result.compute()["per_class"]
         occurs = self.result.counts.sum(1).tolist()  # absent from truth and answers: null
         table = {name: per_class[label] if occurs[label] else None for label, name in enumerate(self.sets.classes)}
-        (folder / "per_class.json").write_text(json.dumps(table, indent=1))
+        write_json(folder / "per_class.json", table, indent=1)
         from litevit.jobs.dense_pictures import draw_panoptic
 
         draw_panoptic(model, self.eval_dataset, self.sets.classes, folder / "predictions.png")
@@ -278,7 +278,7 @@ class SegmentationTask(_DenseTask):
         """The table per class, and pictures: truth on the left, found on the right."""
         assert self.result is not None
         assert self.eval_dataset is not None
-        (folder / "per_class.json").write_text(json.dumps(self.result.compute()["per_class"], indent=1))
+        write_json(folder / "per_class.json", self.result.compute()["per_class"], indent=1)
         from litevit.jobs.dense_pictures import draw_segmentation
 
         draw_segmentation(model, self.eval_dataset, self.sets.classes, folder / "predictions.png")

@@ -16,7 +16,6 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from litevit.checkpoints.files import Pathlike
-from litevit.checkpoints.published import cache_dir
 from litevit.data.ade20k import SegmentationFolder, ade20k, read_classes
 from litevit.data.class_names import ADE20K
 from litevit.data.coco import CocoInstances
@@ -24,6 +23,7 @@ from litevit.data.coco_panoptic import CocoPanoptic
 from litevit.data.dense import EMBEDDED, ScenesData, Selected, scenes_folder
 from litevit.data.dense_transforms import ToFloat
 from litevit.data.sampling import shard
+from litevit.files import cache_dir
 from litevit.jobs.dense_models import INSTANCES, PANOPTIC, SEMANTIC, DenseModel, look_of_scenes, read_run
 from litevit.metrics.coco import COCOAveragePrecision
 from litevit.metrics.panoptic import TP, PanopticQuality, PanopticWriter

@@ -16,6 +16,7 @@ from litevit.checkpoints.published import Preprocessing, preprocessing
 from litevit.data.class_folders import hidden_path
 from litevit.data.classification import centre_transform
 from litevit.data.images import READABLE, is_image, read_image
+from litevit.files import whole_file
 from litevit.jobs.draw import text_font
 from litevit.zoo import MODELS, create_model
 
@@ -219,14 +220,8 @@ def draw(prediction: Prediction, folder: Pathlike, *, name: str | None = None, w
         pen.rectangle((0, y, round(guess.probability * (width - 1)), y + row - 4), fill=(190, 215, 240))
         pen.text((6, y + 2), f"{100 * guess.probability:5.1f} %  {guess.name.split(';')[0]}", fill="black", font=font)
     target = folder / f"{name or Path(prediction.path).stem}.png"
-    temporary = target.with_name(f".{target.name}.tmp")
-    try:
+    with whole_file(target) as temporary:
         page.save(temporary, format="PNG")
-        temporary.replace(target)
-    except OSError as error:
-        raise OSError(f"Cannot write {target}: {error.strerror or error}. The picture was not kept.") from None
-    finally:
-        temporary.unlink(missing_ok=True)
     return target
 
 

@@ -9,7 +9,6 @@ With a folder to write to, every image gives `<name>.png` to look at and every v
 called `<name>-000000`, ... Photographs are turned upright by their EXIF orientation first.
 """
 
-import os
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from fractions import Fraction
@@ -23,6 +22,7 @@ from torchvision.transforms.v2.functional import to_dtype, to_image
 
 from litevit.checkpoints.files import Pathlike
 from litevit.data.images import is_image, read_image
+from litevit.files import whole_file
 from litevit.jobs import draw
 from litevit.jobs.dense_models import SEMANTIC, DenseModel
 from litevit.jobs.dense_results import Found, Results, image_id
@@ -157,12 +157,8 @@ def _predict_video(dense: DenseModel, name: str, path: Path, results: Results) -
 
 
 def _save_picture(picture: Image.Image, target: Path) -> None:
-    partial = target.with_name(f".{target.name}.{os.getpid()}.tmp")
-    try:
-        picture.save(partial, format="PNG")
-        os.replace(partial, target)
-    finally:
-        partial.unlink(missing_ok=True)
+    with whole_file(target) as temporary:
+        picture.save(temporary, format="PNG")
 
 
 def table(results: Sequence[Found], most: int = 20) -> list[tuple[str, str, str, str]]:

@@ -1,6 +1,5 @@
 """Makes label maps for token labelling with any classifier, so that nobody depends on a download."""
 
-import os
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -14,6 +13,7 @@ from torch.utils.data import DataLoader, Dataset
 from litevit.data.classification import ClassificationData, create_dataset, resolve_classes
 from litevit.data.labelled_images import ClassificationImages
 from litevit.data.token_labels import label_map_path
+from litevit.files import whole_file
 from litevit.jobs.predict import load_classifier
 
 
@@ -163,12 +163,5 @@ def _squashed(source: ClassificationData, image_size: int, mean: Any, std: Any, 
 
 
 def _write(path: Path, label_map: Tensor) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
+    with whole_file(path, fails_with=(RuntimeError,)) as temporary:  # how torch reports a full disk
         torch.save(label_map.clone(), temporary)
-        os.replace(temporary, path)
-    except RuntimeError as error:  # how torch reports a full disk
-        raise OSError(f"Could not write {path}: {error}.") from error
-    finally:
-        temporary.unlink(missing_ok=True)

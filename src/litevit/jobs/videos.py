@@ -1,6 +1,5 @@
 """Video files: frames in, pictures out. Needs PyAV, the extra `video`."""
 
-import os
 from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
@@ -10,6 +9,7 @@ import numpy as np
 from PIL import Image
 
 from litevit.checkpoints.files import Pathlike
+from litevit.files import put_in_place, temporary_name
 
 VIDEO_SUFFIXES = {".mp4", ".mov", ".avi", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg", ".wmv"}
 
@@ -60,7 +60,7 @@ class VideoWriter:
     def __init__(self, path: Path, *, rate: Fraction, time_base: Fraction | None = None):
         self.av = _video_library()
         self.path, self.rate, self.time_base = path, rate, time_base
-        self.partial = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+        self.partial = temporary_name(path)
         self.container: Any = None
         self.last = -1
 
@@ -90,6 +90,6 @@ class VideoWriter:
                     self.container.mux(packet)
             self.container.close()
             if keep:
-                os.replace(self.partial, self.path)
+                put_in_place(self.partial, self.path)
         finally:
             self.partial.unlink(missing_ok=True)

@@ -5,8 +5,6 @@ Held to pycocotools by a test. -1 marks, as there, what has no truth to be measu
 
 import contextlib
 import io
-import json
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,6 +12,8 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
+
+from litevit.files import write_json
 
 NAMES = ("AP", "AP50", "AP75", "AP_small", "AP_medium", "AP_large",
          "AR_1", "AR_10", "AR_100", "AR_small", "AR_medium", "AR_large")  # fmt: skip
@@ -185,11 +185,7 @@ class COCOAveragePrecision:
         Take "bbox" out of the entries before masks are evaluated by pycocotools: it would put them among small, medium
         and large by their boxes' area. The other nine numbers do not depend on it.
         """
-        path = Path(path)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-        temporary.write_text(json.dumps(self.results()))
-        temporary.replace(path)
+        write_json(path, self.results())
 
 
 def _xywh(boxes: Tensor) -> list[list[float]]:

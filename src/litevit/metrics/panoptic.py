@@ -5,7 +5,6 @@ prediction). PQ = sum of IoU over matches / (TP + FP/2 + FN/2) = SQ * RQ, averag
 Crowds are never missed; an unmatched prediction lying mostly in void or in a crowd of its category is no mistake.
 """
 
-import json
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -16,6 +15,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from litevit.files import whole_file, write_json
 from litevit.ops.panoptic_ids import MAX_ID, ids_to_rgb, rgb_to_ids
 
 Segment = Mapping
@@ -224,12 +224,8 @@ class PanopticWriter:
         """Args: panoptic: (H, W) segment ids, 0 = void; segments_info: as a panoptic model returns it."""
         stem = f"{image_id:012d}" if isinstance(image_id, int) else str(image_id)
         target = self.folder / f"{stem}.png"
-        partial = target.with_name(f".{target.name}.{os.getpid()}.tmp")
-        try:
-            Image.fromarray(ids_to_rgb(_as_array(panoptic))).save(partial, format="PNG")
-            os.replace(partial, target)
-        finally:
-            partial.unlink(missing_ok=True)
+        with whole_file(target) as temporary:
+            Image.fromarray(ids_to_rgb(_as_array(panoptic))).save(temporary, format="PNG")
         ids = self.category_ids
         segments = [
             {
@@ -242,13 +238,7 @@ class PanopticWriter:
 
     def save(self, path: str | os.PathLike, *, annotations: Sequence[Mapping] | None = None) -> None:
         """Writes the JSON; `annotations` replaces this writer's own (those gathered from all processes)."""
-        path = Path(path)
-        partial = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-        try:
-            partial.write_text(json.dumps({"annotations": list(annotations or self.annotations)}))
-            os.replace(partial, path)
-        finally:
-            partial.unlink(missing_ok=True)
+        write_json(path, {"annotations": list(annotations or self.annotations)})
 
 
 def _as_array(ids: np.ndarray | Tensor) -> np.ndarray:

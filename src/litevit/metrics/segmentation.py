@@ -2,13 +2,14 @@
 
 import os
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
+
+from litevit.files import whole_file
 
 
 class MeanIoU:
@@ -113,10 +114,5 @@ def write_index_png(path: str | os.PathLike, labels: Tensor | np.ndarray, *, red
     indices = torch.as_tensor(labels).cpu().numpy().astype(np.int64) + int(reduce_zero_label)
     if indices.ndim != 2 or (indices.size and (indices.min() < 0 or indices.max() > 255)):
         raise ValueError(f"An index PNG takes (H, W) indices in 0..255, got {indices.shape}")
-    path = Path(path)
-    partial = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        Image.fromarray(indices.astype(np.uint8)).save(partial, format="PNG")
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
+    with whole_file(path) as temporary:
+        Image.fromarray(indices.astype(np.uint8)).save(temporary, format="PNG")

@@ -13,9 +13,8 @@ from torch import Tensor, nn
 from torchvision.ops import clip_boxes_to_image
 
 from litevit.layers.features import FeatureSpec
+from litevit.ops import imagenet
 
-IMAGENET_MEAN = (123.675 / 255, 116.28 / 255, 103.53 / 255)
-IMAGENET_STD = (58.395 / 255, 57.12 / 255, 57.375 / 255)
 PAD_MULTIPLE = 32
 
 Size = tuple[int, int]  # height, width
@@ -92,7 +91,7 @@ def prepare_images(
             x = F.interpolate(x[None] * 255, size=target, mode="bilinear", align_corners=False)[0]
             x = x.round() / 255  # the published pipeline resizes integers
             size = target
-        mean, std = (x.new_tensor(v)[:, None, None] for v in (IMAGENET_MEAN, IMAGENET_STD))
+        mean, std = (x.new_tensor(v)[:, None, None] for v in (imagenet.MEAN, imagenet.STD))
         prepared.append((x - mean) / std)
         sizes.append(size)
         padded_sizes.append((_round_up(size[0]), _round_up(size[1])))

@@ -12,8 +12,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from litevit.ops import imagenet
 from litevit.ops.resized_cross_entropy import resized_cross_entropy
-from litevit.tasks.detection import IMAGENET_MEAN, IMAGENET_STD, resized_size
+from litevit.tasks.detection import resized_size
 
 IGNORE = 255  # label of pixels that teach nothing
 STRIP_ELEMENTS = 2**24  # logits made at original resolution at one time: 64 MiB of float32
@@ -197,7 +198,7 @@ def _views(predict: Predict, image: Tensor, test: SegmentationTest) -> Iterator[
 
 def normalise(image: Tensor) -> Tensor:
     """(3, H, W) RGB in [0, 1] -> ImageNet mean 0, standard deviation 1."""
-    mean, std = (image.new_tensor(v)[:, None, None] for v in (IMAGENET_MEAN, IMAGENET_STD))
+    mean, std = (image.new_tensor(v)[:, None, None] for v in (imagenet.MEAN, imagenet.STD))
     return (image - mean) / std
 
 

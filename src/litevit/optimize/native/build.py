@@ -20,6 +20,8 @@ from pathlib import Path
 
 import torch
 
+from litevit.files import cache_dir, put_in_place
+
 SOURCES = Path(__file__).parent
 FLAGS = (
     *("-O3", "-std=c++17", "-shared", "-fPIC", "-fopenmp"),
@@ -35,12 +37,6 @@ def runs_here() -> bool:
         and platform.machine() == "x86_64"
         and torch.backends.cpu.get_cpu_capability() == "AVX512"
     )
-
-
-def _folder() -> Path:
-    """`kernels` in the folder of `litevit.checkpoints.published.cache_dir`, on Linux."""
-    cache = os.environ.get("LITEVIT_CACHE") or Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "litevit"
-    return Path(cache).expanduser() / "kernels"
 
 
 def _is_whole(library: Path) -> bool:
@@ -87,8 +83,8 @@ def build(folder: Path, compiler: Sequence[str]) -> Path:
         command = [*compiler, *FLAGS, *sources, "-o", str(made)]
         subprocess.run(command, capture_output=True, check=True, timeout=TIMEOUT)
         record.write_text(hashlib.sha256(made.read_bytes()).hexdigest())
-        os.replace(made, library)
-        os.replace(record, library.with_suffix(".sha256"))
+        put_in_place(made, library)
+        put_in_place(record, library.with_suffix(".sha256"))
     return library
 
 
@@ -115,7 +111,7 @@ def make() -> bool:
         compiler = shlex.split(chosen or "g++") or ["g++"]
         if not chosen and shutil.which(compiler[0]) is None:
             return False  # a machine without a compiler is nothing to warn of
-        _loaded = ctypes.CDLL(str(build(_folder(), compiler)))
+        _loaded = ctypes.CDLL(str(build(cache_dir() / "kernels", compiler)))
         return True
     except subprocess.SubprocessError as error:
         said = (getattr(error, "stderr", None) or b"").decode(errors="replace").splitlines()

@@ -1,0 +1,119 @@
+"""Files that appear whole or not at all, and the folder where downloads and compiled kernels are kept."""
+
+import json
+import os
+import shutil
+import sys
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+# Windows refuses to rename over a file that a virus scanner or a reader holds open, mostly for a moment.
+PATIENCE = 2.0 if sys.platform == "win32" else 0.0  # seconds
+
+
+@contextmanager
+def whole_file(
+    path: str | os.PathLike,
+    *,
+    sync: bool = False,
+    named: Callable[[Path], Path] | None = None,
+    fails_with: tuple[type[Exception], ...] = (),
+) -> Iterator[Path]:
+    """Yields a temporary name beside `path`; what was written there takes the name `path` when the block ends well.
+
+    After an error the temporary file is gone, and what was at `path` is untouched. The folder is made if missing.
+
+    Args:
+        sync: flush to the disk first, so that the file is there after a power cut (checkpoints).
+        named: gives the final path once the content is known; None: `path` itself.
+        fails_with: what the writer raises on a full disk besides OSError.
+
+    Raises:
+        OSError: no permission, no space, or `path` is a folder or a device.
+    """
+    failures: tuple[type[Exception], ...] = (OSError, *fails_with)
+    path = Path(os.path.realpath(path) if os.path.islink(path) else path)
+    temporary = temporary_name(path)
+    try:
+        if os.path.exists(path) and not os.path.isfile(path):  # a rename would put the file in the place of a device
+            raise OSError(f"it is {'a folder' if path.is_dir() else 'no ordinary file'}")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        yield temporary
+        if sync:
+            with open(temporary, "rb+") as file:  # Windows flushes only what may be written
+                os.fsync(file.fileno())
+        put_in_place(temporary, named(temporary) if named else path)
+        if sync:
+            _sync_folder(path.parent)
+    except failures as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        raise OSError(
+            f"Cannot write {path}: {reason}{_space(path.parent)}. What was there before is untouched."
+        ) from error
+    finally:
+        with suppress(OSError):  # it is not there, or cannot be
+            temporary.unlink()
+
+
+def temporary_name(path: Path) -> Path:
+    """A hidden name in the same folder that no other process or thread takes; it ends in `.tmp`."""
+    return path.with_name(f".{path.name[:60]}.{os.getpid()}-{uuid.uuid4().hex[:8]}.tmp")
+
+
+def put_in_place(temporary: Path, path: Path) -> None:
+    """Renames, over what may be there."""
+    until = time.monotonic() + PATIENCE
+    while True:
+        try:
+            return os.replace(temporary, path)
+        except PermissionError:
+            if time.monotonic() >= until:
+                raise
+            time.sleep(0.05)
+
+
+def write_text(path: str | os.PathLike, text: str, *, sync: bool = False) -> None:
+    """UTF-8 with newlines as given, on every system."""
+    with whole_file(path, sync=sync) as temporary:
+        temporary.write_text(text, encoding="utf-8", newline="")
+
+
+def write_json(path: str | os.PathLike, content: Any, *, indent: int | None = None, sync: bool = False) -> None:
+    """A JSON file; with `indent` it ends in a newline, for people to read."""
+    text = json.dumps(content, indent=indent, ensure_ascii=False)
+    write_text(path, text if indent is None else text + "\n", sync=sync)
+
+
+def cache_dir() -> Path:
+    """Where downloads and compiled kernels are kept: `$LITEVIT_CACHE`, else `litevit` in the system's cache folder."""
+    if chosen := os.environ.get("LITEVIT_CACHE"):
+        return Path(chosen).expanduser()
+    from platformdirs import user_cache_path
+
+    # Without author and opinion: the folders of version 0.1, on every system.
+    folder = user_cache_path("litevit", appauthor=False, opinion=False)
+    if not folder.is_absolute():  # no home
+        raise OSError("There is no home folder to keep downloads in. Set LITEVIT_CACHE to a folder.")
+    return folder
+
+
+def _space(folder: Path) -> str:
+    """How little space there is, where that may be the reason."""
+    try:
+        free = shutil.disk_usage(folder).free / 2**20  # the half-written file counts
+    except OSError:
+        return ""
+    return f" ({free:.0f} MB are free in {folder})" if free < 1024 else ""
+
+
+def _sync_folder(folder: Path) -> None:
+    if os.name == "posix":  # Windows cannot open folders
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
