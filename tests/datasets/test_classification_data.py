@@ -1,6 +1,7 @@
 """Sources, splits, unreadable images, transforms, sampling."""
 
 import functools
+import hashlib
 import io
 import json
 import operator
@@ -28,7 +29,7 @@ from litevit.data.classification import (
     real_label_sets,
     train_transform,
 )
-from litevit.data.embedded import Digits, digits_split
+from litevit.data.embedded import DIGITS, Digits, digits_split
 from litevit.data.sampling import BatchStream, SampleKey, SeededDataset, Unreadable, epoch_order, epoch_size, shard
 from litevit.data.shards import WebDatasetReader, expand_shards
 
@@ -135,9 +136,29 @@ def test_digits_are_split_once_and_for_all():
     assert counts.min() >= 35
     assert counts.max() <= 37  # the same share of each
     assert int((labels * held * np.arange(1797)).sum()) == 1_546_551  # this very split
+    bits = hashlib.sha256(images.tobytes() + labels.tobytes() + held.tobytes()).hexdigest()
+    assert bits.startswith("bce8f52147a10acd")  # as version 0.1 took them from scikit-learn
     train, validation = Digits("train"), Digits("validation")
     assert (len(train), len(validation)) == (1437, 360)
     assert train[0][0].size == (32, 32)
+
+
+def test_digits_are_scikit_learns():
+    datasets = pytest.importorskip("sklearn.datasets", reason="scikit-learn is not installed")
+    images, labels, held = digits_split()
+    theirs = datasets.load_digits()
+    assert (images == np.round(theirs.images * (255 / 16))).all()
+    assert (labels == theirs.target).all()
+    from sklearn.model_selection import train_test_split
+
+    _, expected = train_test_split(np.arange(1797), test_size=360, random_state=0, stratify=labels)
+    assert sorted(expected) == np.flatnonzero(held).tolist()
+
+
+def test_whose_the_digits_are_is_said_beside_them():
+    text = DIGITS.with_name("digits.LICENSE").read_text(encoding="utf-8")
+    for words in ("Alpaydin", "10.24432/C50P49", "CC BY 4.0", "Changes:"):
+        assert words in text
 
 
 # ------------------------------------------------------------ wrong input

@@ -1,4 +1,4 @@
-"""The first run: a small LITv2 on real handwritten digits that come with scikit-learn."""
+"""The first run: a small LITv2 on real handwritten digits that come with the package."""
 
 from litevit.data.classification import Augment, ClassificationData
 from litevit.engine.config import ModelConfig, OptimConfig, Recipe, RunConfig, ScheduleConfig
