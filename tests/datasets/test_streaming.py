@@ -1,13 +1,16 @@
 """Streamed shards: every image once, the same for any number of workers, and the rest after an interruption."""
 
+import functools
+import http.server
 import io
 import json
 import random
-import sys
 import tarfile
+import threading
 from dataclasses import replace
 from pathlib import Path
 
+import fsspec
 import numpy as np
 import pytest
 import torch
@@ -152,18 +155,40 @@ def test_what_the_shards_know_is_filled_in(shards):
     assert (found.num_classes, found.num_samples) == (2, 24)
 
 
-def test_a_pipe_is_opened_by_webdataset(shards, monkeypatch):
-    pytest.importorskip("webdataset", reason="webdataset is not installed")
+def test_shards_that_a_command_writes(shards):
     pattern = f"pipe:cat {shards}/train-{{00..03}}.tar"
     elsewhere = f"{shards}/validation-*.tar"
     images = create_dataset(settings(pattern, eval_path=elsewhere, num_samples=24), "train")
     assert isinstance(images.source, TarShards)
     assert [label for _, _, label in images.source.read(1)] == [0, 1, 0, 1, 0, 1]
+    next(iter(images.source.read(1)))  # and the rest is not read
     with pytest.raises(ValueError, match=r"not known before it is read.*--data.num_samples"):
         StreamedBatches(create_dataset(settings(pattern, eval_path=elsewhere), "train"), batch_size=4)
-    monkeypatch.setitem(sys.modules, "webdataset", None)
-    with pytest.raises(ImportError, match=r"litevit\[data\]"):
-        next(images.source.read(0))
+    broken = create_dataset(settings(f"pipe:cat {shards}/train-00.tar; exit 3", eval_path=elsewhere), "train")
+    with pytest.raises(OSError, match=r"cat .*ended with exit status 3"):
+        list(broken.source.read(0))
+
+
+def test_shards_at_an_address(shards, monkeypatch):
+    pytest.importorskip("aiohttp", reason="aiohttp is not installed")
+    handler = functools.partial(http.server.SimpleHTTPRequestHandler, directory=str(shards))
+    monkeypatch.setattr(http.server.SimpleHTTPRequestHandler, "log_message", lambda *_: None)
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        address = f"http://127.0.0.1:{server.server_port}"
+        shards_there = settings(
+            f"{address}/train-{{00..03}}.tar", eval_path=f"{shards}/validation-*.tar", num_samples=24
+        )
+        images = create_dataset(shards_there, "train")
+        assert [label for _, _, label in images.source.read(1)] == [0, 1, 0, 1, 0, 1]
+        monkeypatch.setattr(fsspec, "open", _without_its_library)
+        with pytest.raises(ImportError, match=r"needs aiohttp.*litevit\[data\]"):
+            next(images.source.read(0))
+        server.shutdown()
+
+
+def _without_its_library(*_):
+    raise ImportError("HTTPFileSystem needs aiohttp")
 
 
 @pytest.fixture

@@ -13,12 +13,15 @@ A run that is continued reads from the start of its epoch to where it stood, wit
 different shards, so, unlike with data by index, two processes do not see the batches of one.
 """
 
+import contextlib
+import io
 import itertools
 import os
 import random
+import subprocess
 import tarfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any, NamedTuple, Protocol
+from typing import IO, Any, NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -64,7 +67,7 @@ class Source(Protocol):
 
 
 class TarShards:
-    """WebDataset shards: files, or addresses that the webdataset package opens (`https://...`, `pipe:COMMAND`)."""
+    """WebDataset shards: files, or addresses that fsspec opens (`https://...`, `s3://...`), or `pipe:COMMAND`."""
 
     classes: tuple[str, ...] = ()
 
@@ -104,11 +107,26 @@ class TarShards:
 def _open(file: str) -> Any:
     if not is_remote(file):
         return open(file, "rb")
+    if command := file.partition("pipe:")[2]:
+        return _output_of(command)
+    import fsspec  # comes with torch
+
     try:
-        from webdataset import gopen
-    except ImportError as error:
-        raise ImportError(f"{file} is opened by the webdataset package: pip install 'litevit[data]'") from error
-    return gopen(file)
+        return fsspec.open(file, "rb").open()
+    except ImportError as error:  # names what this kind of address needs beside fsspec
+        raise ImportError(f"{file} cannot be opened: {error} (https: pip install 'litevit[data]')") from error
+
+
+@contextlib.contextmanager
+def _output_of(command: str) -> Iterator[IO[bytes]]:
+    """What a shell command writes; that it failed is said once all was read."""
+    with subprocess.Popen(command, shell=True, stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        yield process.stdout
+        while process.stdout.read(io.DEFAULT_BUFFER_SIZE):
+            pass  # what lies behind the archive's end, so that the command can end well
+    if process.returncode:
+        raise OSError(f"`{command}` ended with exit status {process.returncode}")
 
 
 class HuggingFaceShards:
