@@ -4,7 +4,7 @@ import difflib
 import fnmatch
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, get_type_hints
 
 import timm
 import torch
@@ -263,6 +263,27 @@ def create_model(
 
         load_weights(model, published.fetch(name) if weights == "official" else weights)
     return model
+
+
+def model_options(name: str, backbone: str | None = None) -> dict[str, Any]:
+    """The options that `create_model` takes for a model, and their types.
+
+    Args:
+        name: as for `create_model`.
+        backbone: for the generic names; a timm backbone takes no options.
+    """
+    if name in GENERIC:
+        if backbone is None:
+            raise ValueError(f"{name} needs backbone=, such as create_model({name!r}, backbone='litv2_s')")
+        configs = [GENERIC[name].config, *([type(BACKBONES[backbone])] if backbone in BACKBONES else [])]
+    elif name in MODELS:
+        configs = [type(MODELS[name].backbone), type(MODELS[name].head)]
+    else:
+        raise _unknown(name, sorted([*MODELS, *GENERIC]), "model")
+    found: dict[str, Any] = {"backbone": str} if name in GENERIC else {}
+    for config in configs:
+        found = {**get_type_hints(config), **found}  # an option of both goes to the first
+    return found
 
 
 def _create_generic(name: str, backbone: str | nn.Module | None, overrides: dict) -> nn.Module:

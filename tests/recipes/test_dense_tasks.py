@@ -89,11 +89,11 @@ def test_how_images_are_looked_at_is_part_of_a_recipe() -> None:
     recipe = tiny("quickstart-segmentation", Path("unused"))
     test = create_task(recipe).build_model().config.test
     assert (test.scale, test.multiple) == (None, 32)
-    recipe = override(recipe, "model.overrides.test", '{"scale": [96, 64], "window": [32, 32]}')
+    recipe = override(recipe, "model.overrides.test", {"scale": [96, 64], "window": [32, 32]})
     test = create_task(recipe).build_model().config.test
     assert (test.scale, test.window, test.multiple) == ((96, 64), (32, 32), 1)
     with pytest.raises(ValueError, match=r"test has the fields scale, .*, got size"):
-        create_task(override(recipe, "model.overrides.test", '{"size": 64}')).build_model()
+        create_task(override(recipe, "model.overrides.test", {"size": 64})).build_model()
 
 
 class _Oracle:

@@ -11,7 +11,7 @@ from PIL import Image
 from rich.console import Console
 
 import litevit
-from litevit.engine.config import from_dict, override, to_dict
+from litevit.engine.config import override, to_dict
 from litevit.jobs.train import create_task, load_recipe, recipe_from_dict, train
 from litevit.recipes import RECIPES, get_recipe, imagenet1k
 
@@ -206,27 +206,6 @@ def test_unknown_names_say_the_nearest():
         override(get_recipe("litv2_s"), "optim.lrr", 1)
     with pytest.raises(ValueError, match=r"recipe\.optim\.lrr"):
         recipe_from_dict({**to_dict(get_recipe("litv2_s")), "optim": {"lrr": 1.0}})
-
-
-def test_overrides_are_checked_and_read_from_text():
-    recipe = get_recipe("litv2_s")
-    assert override(recipe, "optim.lr", "1e-3").optim.lr == 1e-3
-    assert override(recipe, "optim.clip_grad", "None").optim.clip_grad is None
-    assert override(recipe, "optim.betas", "[0.8, 0.9]").optim.betas == (0.8, 0.9)
-    assert override(recipe, "run.precision", "fp32").run.precision == "fp32"
-    assert override(recipe, "data.augment.auto_augment", "rand-m5").data.augment.auto_augment == "rand-m5"
-    assert override(recipe, "model.overrides.alpha", "0.5").model.overrides["alpha"] == 0.5
-    for path, value in [
-        ("optim.lr", "fast"),
-        ("run.precision", "fp8"),
-        ("optim.betas", [1]),
-        ("optim", 3),
-        ("run", "x"),
-    ]:
-        with pytest.raises(ValueError, match=path):
-            override(recipe, path, value)
-    with pytest.raises(ValueError, match=r"optim\.lr"):
-        from_dict(type(recipe.optim), {"lr": "fast"}, "recipe.optim")
 
 
 def test_finetune_counts_the_classes(toy_images):

@@ -1,8 +1,13 @@
-"""Devices, sizes, tables and progress bars, as several verbs read and show them."""
+"""Sizes, tables and progress bars, as several verbs read and show them."""
 
+import contextlib
+import io
+import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, Literal
+
+import tyro
 
 Device = Literal["auto", "cpu", "cuda", "mps"]
 
@@ -11,19 +16,6 @@ def show(*items: Any, **options: Any) -> None:
     from rich.console import Console
 
     Console(soft_wrap=True).print(*items, **options)
-
-
-def find_device(name: Device) -> Any:
-    import torch
-
-    if name != "auto":
-        available = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
-        if not available[name]:
-            raise ValueError(f"Device '{name}' is not available here. Use --device cpu or auto.")
-        return torch.device(name)
-    if torch.cuda.is_available():
-        return torch.device("cuda")
-    return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
 
 
 def parse_size(size: Sequence[int] | None) -> tuple[int, int] | None:
@@ -64,3 +56,18 @@ def progress_bar(what: str, *, quiet: bool) -> Iterator[Callable[[int, int], Non
     with Progress(console=console, transient=True, disable=quiet or not console.is_terminal) as progress:
         task = progress.add_task(what, total=None)
         yield lambda done, total: progress.update(task, completed=done, total=total)
+
+
+def parse(target: Callable[..., Any], arguments: Sequence[str], **options: Any) -> Any:
+    """`tyro.cli`, whose complaints are a ValueError of one line instead of a box. `target` must not do the work."""
+    said = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(said):
+            return tyro.cli(target, args=list(arguments), **options)
+    except SystemExit as stop:
+        if not stop.code:  # --help
+            raise
+    box = [line.strip(" │") for line in said.getvalue().splitlines()]
+    first = next((k for k, line in enumerate(box) if line.startswith("╭")), -1) + 1
+    last = next((k for k in range(first, len(box)) if re.fullmatch("[─╰╯]*", box[k])), len(box))
+    raise ValueError(" ".join(box[first:last]) or said.getvalue())

@@ -1,10 +1,23 @@
-"""`litevit train`."""
+"""`litevit train`: the fields of a recipe as options, read by tyro and checked by pydantic."""
 
+import difflib
+import json
 import sys
+import types
+import typing
 from collections.abc import Sequence
-from typing import Any
+from typing import Annotated, Any, Literal, TypedDict, Union
 
-import tyro
+from tyro.conf import FlagConversionOff, arg
+from tyro.constructors import (
+    ConstructorRegistry,
+    PrimitiveConstructorSpec,
+    PrimitiveTypeInfo,
+    StructConstructorSpec,
+    StructTypeInfo,
+)
+
+from litevit.cli.terminal import parse
 
 
 def train(arguments: Sequence[str]) -> None:
@@ -13,6 +26,7 @@ def train(arguments: Sequence[str]) -> None:
     The fields of the recipe are its options: `litevit train quickstart --help` lists them.
     """
     from litevit import recipes
+    from litevit.engine.config import to_dict
     from litevit.jobs import train as job
 
     names = ", ".join(recipes.RECIPES)
@@ -23,50 +37,164 @@ def train(arguments: Sequence[str]) -> None:
             sys.exit(2)
         return
     name, *rest = arguments
-    recipe = recipes.get_recipe(name)
-    recipe, rest = _model_overrides(recipe, _as_tyro_spells(recipe, rest))
-    kind: Any = job.Recipe[job.TASKS[recipe.task][0]]  # type: ignore[misc, valid-type]
-    recipe = tyro.cli(kind, default=recipe, args=rest, prog=f"litevit train {name}")
-    job.train(recipe)
+    about = recipes.RECIPES[name].__doc__ if name in recipes.RECIPES else f"The recipe in {name}."
+    recipe, only_show = read_options(recipes.get_recipe(name), rest, prog=f"litevit train {name}", about=about)
+    if only_show:
+        print(json.dumps(to_dict(job.resolve(recipe)), indent=2))
+    else:
+        job.train(recipe)
 
 
-def _as_tyro_spells(recipe: Any, arguments: Sequence[str]) -> list[str]:
-    """`--data PATH` is `--data.path PATH`, and a switch takes `True` and `False` like every other field."""
-    words = [
-        word.replace("--data", "--data.path", 1) if word.partition("=")[0] == "--data" else word for word in arguments
-    ]
-    spelled: list[str] = []
-    while words:
-        word = words.pop(0)
-        name, equals, value = word.partition("=")
-        path = name.removeprefix("--").replace("-", "_").split(".")
-        found: Any = recipe
-        for part in path:
-            found = getattr(found, part, None)
-        given = value if equals else words[0] if words else ""
-        if name.startswith("--") and isinstance(found, bool) and given.lower() in ("true", "false"):
-            if not equals:
-                words.pop(0)
-            group, dot, field = name.rpartition(".")
-            spelled.append(name if given.lower() == "true" else f"{group}{dot}no-{field}")
-        else:
-            spelled.append(word)
-    return spelled
+def read_options(recipe: Any, arguments: Sequence[str], *, prog: str, about: str | None = None) -> tuple[Any, bool]:
+    """The recipe with what the command line says instead, and whether it is only to be shown.
+
+    Raises:
+        ValueError: an option that does not exist, or a value that cannot be read or is out of its range.
+    """
+    from dataclasses import replace
+
+    from litevit.engine.config import check
+    from litevit.jobs.train import TASKS, Recipe
+
+    whole: Any = Recipe[TASKS[recipe.task][0]]  # type: ignore[misc]
+    chosen = _choose_model(recipe, arguments)
+    kept, known = _keep_overrides(recipe, *chosen)
+    types = {name: _as_option(kind) for name, kind in known.items()}
+    kinds: Any = TypedDict("kinds", types, total=False)  # type: ignore[misc]
+
+    def options(
+        recipe: Annotated[whole, arg(name="")] = recipe,
+        overrides: Annotated[kinds, arg(name="model.overrides")] = kept,  # type: ignore[assignment]
+        data: str | None = None,
+        without: tuple[str, ...] = (),
+        show_recipe: bool = False,
+    ) -> tuple[Any, bool]:
+        """
+        Args:
+            data: the same as --data.path
+            without: names in model.overrides that the recipe sets and this run does not
+            show_recipe: print the recipe as it would run, as JSON, and stop
+        """
+        if data is not None:
+            recipe = replace(recipe, data=replace(recipe.data, path=data))
+        return replace(recipe, model=replace(recipe.model, overrides=dict(overrides))), show_recipe
+
+    (recipe, only_show), unknown = parse(
+        options,
+        arguments,
+        prog=prog,
+        description=about,
+        return_unknown_args=True,
+        config=(FlagConversionOff,),
+        registry=_registry(),
+    )
+    if unknown:
+        raise ValueError(_unknown_option(unknown, recipe, list(known)))
+    check(recipe)
+    return recipe, only_show
 
 
-def _model_overrides(recipe: Any, arguments: Sequence[str]) -> tuple[Any, list[str]]:
-    """Takes `--model.overrides.FIELD VALUE` out of the arguments: any field of the model's config may be set."""
-    from litevit.engine.config import override
+def _choose_model(recipe: Any, arguments: Sequence[str]) -> tuple[str, str | None, tuple[str, ...]]:
+    """What decides which other options there are: model, backbone, and what is left out of the recipe's overrides."""
 
-    rest = list(arguments)
-    prefix = "--model.overrides."
-    while (i := next((i for i, word in enumerate(rest) if word.startswith(prefix)), None)) is not None:
-        word, equals, value = rest.pop(i).partition("=")
-        values = [value] if equals else []
-        while not equals and i < len(rest) and not rest[i].startswith("--"):
-            values.append(rest.pop(i))
-        if not values:
-            raise ValueError(f"{word} needs a value")
-        text = values[0] if len(values) == 1 else f"[{', '.join(values)}]"
-        recipe = override(recipe, word.removeprefix("--").replace("-", "_"), text)
-    return recipe, rest
+    def choice(
+        name: Annotated[str, arg(name="model.name")] = recipe.model.name,
+        backbone: Annotated[str | None, arg(name="model.overrides.backbone")] = recipe.model.overrides.get("backbone"),
+        without: tuple[str, ...] = (),
+    ) -> tuple[str, str | None, tuple[str, ...]]:
+        return name, backbone, without
+
+    return parse(choice, arguments, prog="litevit train", return_unknown_args=True, add_help=False)[0]
+
+
+def _keep_overrides(
+    recipe: Any, name: str, backbone: str | None, without: Sequence[str]
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The recipe's overrides of the model that stay, and all there may be, with their types."""
+    from litevit.zoo import model_options
+
+    given = recipe.model.overrides
+    if strange := [key for key in without if key not in given]:
+        there = f"It has: {', '.join(given)}." if given else "It has none."
+        raise ValueError(f"--without {strange[0]}: the recipe has no such override of the model. {there}")
+    known = model_options(name, backbone)
+    # JSON has lists where a model's config has tuples.
+    rows = {key: tuple(value) if isinstance(value, list) else value for key, value in given.items()}
+    kept = {key: value for key, value in rows.items() if key not in without}
+    if strange := [key for key in kept if key not in known]:
+        if name == recipe.model.name:
+            near = difflib.get_close_matches(strange[0], known, n=1)
+            hint = f"Did you mean '{near[0]}'?" if near else f"Leave it out with --without {strange[0]}."
+            raise ValueError(f"Unknown option of {name}: '{strange[0]}'. {hint}")
+        print(f"litevit: {name} has no {', '.join(strange)}: left out of the recipe's overrides", file=sys.stderr)
+    return {key: value for key, value in kept.items() if key in known}, known
+
+
+def _as_option(kind: Any) -> Any:
+    """The type of a model's option as tyro reads it; what is more than a value or a row of values is given as JSON."""
+    scalars = (int, float, bool, str, type(None))
+
+    def simple(kind: Any, inside: bool = False) -> bool:
+        origin = typing.get_origin(kind)
+        if origin in (Union, types.UnionType) or (origin is tuple and not inside):
+            return all(part is Ellipsis or simple(part, origin is tuple) for part in typing.get_args(kind))
+        return kind in scalars or origin is Literal
+
+    return kind if simple(kind) else Annotated[object, JSON]
+
+
+JSON: PrimitiveConstructorSpec[Any] = PrimitiveConstructorSpec(
+    nargs=1,
+    metavar="JSON",
+    instance_from_str=lambda words: json.loads(words[0]),
+    is_instance=lambda value: True,
+    str_from_instance=lambda value: [json.dumps(value)],
+)
+
+
+def _registry() -> ConstructorRegistry:
+    registry = ConstructorRegistry()
+
+    @registry.primitive_rule
+    def switch(info: PrimitiveTypeInfo) -> PrimitiveConstructorSpec[bool] | None:
+        """`--run.compile`, `--run.compile True` and `--run.compile false`."""
+        if info.type is not bool:
+            return None
+        return PrimitiveConstructorSpec(
+            nargs="*",
+            metavar="[True|False]",
+            instance_from_str=_read_switch,
+            is_instance=lambda value: isinstance(value, bool),
+            str_from_instance=lambda value: [str(value)],
+        )
+
+    @registry.struct_rule
+    def overrides(info: StructTypeInfo) -> StructConstructorSpec | None:
+        """A recipe's `model.overrides` have their own place among the options, with the types of the model's config."""
+        if typing.get_origin(info.type) is not dict:
+            return None
+        return StructConstructorSpec(instantiate=dict, fields=())
+
+    return registry
+
+
+def _read_switch(words: Sequence[str]) -> bool:
+    word = " ".join(words).lower() or "true"
+    if word not in ("true", "false"):
+        raise ValueError(f"expected True or False, got {' '.join(words)}")
+    return word == "true"
+
+
+def _unknown_option(unknown: Sequence[str], recipe: Any, overrides: Sequence[str]) -> str:
+    """One line about the first argument that no option took."""
+    from litevit.engine.config import flat, to_dict
+
+    option = next((word for word in unknown if word.startswith("--")), None)
+    if option is None:
+        return f"Unexpected argument {unknown[0]!r}: options begin with --, and a value follows its option."
+    name = option.partition("=")[0].removeprefix("--")
+    fields = [field for field in flat(to_dict(recipe)) if not field.startswith("model.overrides")]
+    known = [*fields, *(f"model.overrides.{key}" for key in overrides), "data", "without", "show-recipe"]
+    near = difflib.get_close_matches(name.replace("-", "_"), known, n=1)
+    hint = f"Did you mean --{near[0]}?" if near else "--help lists them all."
+    return f"Unknown option --{name}. {hint}"

@@ -29,12 +29,12 @@ from litevit.data.class_tars import ClassTars
 from litevit.data.embedded import Digits
 from litevit.data.labelled_images import ClassificationImages, Policy, class_names
 from litevit.data.posterize import with_posterize_to_black
+from litevit.data.ranges import Above0, AtLeast0, Count, Positive, Share, ShareAbove0, ShareBelow1
 from litevit.data.shards import WebDatasetReader, expand_shards
 from litevit.data.streaming import Source, StreamedImages, create_source, epoch_samples
+from litevit.ops import imagenet
 
 ANY = 10**9  # as a number of classes: not compared with the data
-IMAGENET_MEAN = (0.485, 0.456, 0.406)
-IMAGENET_STD = (0.229, 0.224, 0.225)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,21 +42,21 @@ class Augment:
     """Training augmentation; the defaults are those of every published LIT and LITv2 row (timm's names)."""
 
     crop: Literal["resized", "padded"] = "resized"  # RandomResizedCrop, or (small images) padding and a random crop
-    scale: tuple[float, float] = (0.08, 1.0)
-    ratio: tuple[float, float] = (3 / 4, 4 / 3)
-    hflip: float = 0.5
+    scale: tuple[ShareAbove0, ShareAbove0] = (0.08, 1.0)
+    ratio: tuple[Above0, Above0] = (3 / 4, 4 / 3)
+    hflip: Share = 0.5
     interpolation: Literal["bicubic", "bilinear", "random"] = "bicubic"
     auto_augment: str | None = "rand-m9-mstd0.5-inc1"
-    color_jitter: float | None = 0.4  # timm ignores it while auto_augment is set
-    erase_prob: float = 0.25
+    color_jitter: AtLeast0 | None = 0.4  # timm ignores it while auto_augment is set
+    erase_prob: Share = 0.25
     erase_mode: Literal["pixel", "rand", "const"] = "pixel"
-    erase_count: int = 1
-    mixup: float = 0.8
-    cutmix: float = 1.0
-    mix_prob: float = 1.0
-    switch_prob: float = 0.5
-    label_smoothing: float = 0.1
-    repeats: int = 1  # repeated augmentation: each sample this many times per epoch, the epoch as long as before
+    erase_count: Positive = 1
+    mixup: AtLeast0 = 0.8
+    cutmix: AtLeast0 = 1.0
+    mix_prob: Share = 1.0
+    switch_prob: Share = 0.5
+    label_smoothing: ShareBelow1 = 0.1
+    repeats: Positive = 1  # repeated augmentation: each sample this many times per epoch, the epoch as long as before
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,23 +65,23 @@ class ClassificationData:
     eval_path: str | None = None  # where the evaluation data are, if not under path
     reader: str = ""  # "" (folder or tar), "wds", "hfds/NAME"
     stream: bool = False  # read shards front to back: for data that are not on a local disk
-    num_samples: int | None = None  # an epoch of a stream; None: what the shards hold, where that is known
-    shuffle_buffer: int = 4096  # undecoded images of a stream that every process draws from
+    num_samples: Positive | None = None  # an epoch of a stream; None: what the shards hold, where that is known
+    shuffle_buffer: Positive = 4096  # undecoded images of a stream that every process draws from
     train_split: str = "train"
     eval_split: str = "validation"
     image_column: str | None = None  # of a Hugging Face data set; None: the one whose type or name says so
     label_column: str | None = None
-    num_classes: int = 1000  # 0: count the class folders
-    hold_out: float = 0.0  # share of each class to evaluate on, where a folder has no split for it
-    image_size: int = 224
-    crop_pct: float = 0.875  # evaluation: shorter side to image_size / crop_pct, then a centre crop; 1.0: plain resize
+    num_classes: Count = 1000  # 0: count the class folders
+    hold_out: ShareBelow1 = 0.0  # share of each class to evaluate on, where a folder has no split for it
+    image_size: Positive = 224
+    crop_pct: ShareAbove0 = 0.875  # evaluation: shorter side to image_size / crop_pct, centre crop; 1.0: plain resize
     eval_interpolation: Literal["bicubic", "bilinear"] = "bicubic"
-    mean: tuple[float, float, float] = IMAGENET_MEAN
-    std: tuple[float, float, float] = IMAGENET_STD
+    mean: tuple[float, float, float] = imagenet.MEAN
+    std: tuple[Above0, Above0, Above0] = imagenet.STD
     augment: Augment = field(default_factory=Augment)
-    eval_batch_size: int = 128  # per process
+    eval_batch_size: Positive = 128  # per process
     unreadable: Literal["skip", "raise"] = "skip"  # in training; evaluation always raises
-    max_unreadable: int = 100  # a run skips at most so many before it stops
+    max_unreadable: Count = 100  # a run skips at most so many before it stops
     token_labels: str | None = None  # folder of label maps (`litevit token-labels`) for token labelling
     token_label_crop: Literal["aligned", "transposed"] = "aligned"  # "transposed" reproduces the published package
 

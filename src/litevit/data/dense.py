@@ -13,6 +13,7 @@ from litevit.data.ade20k import SegmentationFolder, ade20k
 from litevit.data.coco import CocoInstances, coco2017
 from litevit.data.coco_panoptic import CocoPanoptic, coco2017_panoptic
 from litevit.data.dense_transforms import ToFloat, detection_train, segmentation_train
+from litevit.data.ranges import Above0, Count, Positive, Share, ShareAbove0
 from litevit.data.scenes import ScenesConfig, write_ade, write_coco
 
 EMBEDDED = "embedded:scenes"
@@ -24,9 +25,9 @@ Split = Literal["train", "val"]
 class ScenesData:
     """How many scenes a run is made of, and what they look like; used with path `embedded:scenes`."""
 
-    train: int = 1600
-    val: int = 200
-    seed: int = 0
+    train: Positive = 1600
+    val: Positive = 200
+    seed: Count = 0
     look: ScenesConfig = DEFAULT_LOOK
 
 
@@ -37,15 +38,15 @@ class DetectionData:
     path: str = "data/coco"  # or "embedded:scenes"
     masks: bool = True  # instance masks are read, learned and evaluated
     resize: bool = True  # False: images keep their size (the model's `resize` must agree)
-    long_side: int = 1333
-    short_side: tuple[int, int] = (800, 800)  # range from which every image's is drawn
-    flip: float = 0.5
-    group: int = 2  # images of one aspect-ratio group that stay together in a batch
-    repeat: int = 1  # passes over the images in what the schedule calls an epoch
-    limit: int = 0  # train on the first images only; 0: all
+    long_side: Positive = 1333
+    short_side: tuple[Positive, Positive] = (800, 800)  # range from which every image's is drawn
+    flip: Share = 0.5
+    group: Positive = 2  # images of one aspect-ratio group that stay together in a batch
+    repeat: Positive = 1  # passes over the images in what the schedule calls an epoch
+    limit: Count = 0  # train on the first images only; 0: all
     eval_split: Split = "val"  # "train" evaluates what was trained on: a check, no result
-    eval_limit: int = 0
-    eval_batch_size: int = 1
+    eval_limit: Count = 0
+    eval_batch_size: Positive = 1
     scenes: ScenesData = ScenesData()
 
 
@@ -54,16 +55,16 @@ class SegmentationData:
     """ADE20K's layout. The defaults are the published pipeline."""
 
     path: str = "data/ADEChallengeData2016"  # or "embedded:scenes"
-    long_side: int = 2048
-    short_side: int = 512
-    ratios: tuple[float, float] = (0.5, 2.0)  # random scale on top of both
-    crop: int = 512
-    category_cap: float = 0.75  # no class may cover more of a crop
-    flip: float = 0.5
+    long_side: Positive = 2048
+    short_side: Positive = 512
+    ratios: tuple[Above0, Above0] = (0.5, 2.0)  # random scale on top of both
+    crop: Positive = 512
+    category_cap: ShareAbove0 = 0.75  # no class may cover more of a crop
+    flip: Share = 0.5
     distortion: bool = True  # photometric
-    limit: int = 0  # train on the first images only; 0: all
+    limit: Count = 0  # train on the first images only; 0: all
     eval_split: Split = "val"
-    eval_limit: int = 0
+    eval_limit: Count = 0
     scenes: ScenesData = ScenesData()
 
 

@@ -22,6 +22,7 @@ import numpy as np
 from PIL import Image as PILImage
 
 from litevit.data.coco_panoptic import write_panoptic_png
+from litevit.data.ranges import AtLeast0, Count, Positive, Share, ShareAbove0
 
 Array = np.ndarray
 Rng = np.random.Generator
@@ -29,16 +30,16 @@ Rng = np.random.Generator
 
 @dataclass(frozen=True, kw_only=True)
 class ScenesConfig:
-    height: int = 128
-    width: int = 128
+    height: Positive = 128
+    width: Positive = 128
     things: tuple[str, ...] = ("disc", "square", "triangle")  # a choice of SHAPES
     stuff: tuple[str, ...] = ("grass", "water", "sand", "brick")  # a choice of GROUNDS
-    objects: tuple[int, int] = (1, 7)  # per scene, ends included
-    radius: tuple[float, float] = (0.08, 0.26)  # of a thing, as a share of the shorter side
-    typical: float = 0.8  # share of things that wear the texture of their class; 0: a texture says nothing
-    turn: float = 0.3  # things are turned by at most this angle, in radians; pi: any way up
-    empty_rate: float = 0.02  # scenes without things
-    crowd_rate: float = 0.05  # scenes with a crowd
+    objects: tuple[Count, Count] = (1, 7)  # per scene, ends included
+    radius: tuple[ShareAbove0, ShareAbove0] = (0.08, 0.26)  # of a thing, as a share of the shorter side
+    typical: Share = 0.8  # share of things that wear the texture of their class; 0: a texture says nothing
+    turn: AtLeast0 = 0.3  # things are turned by at most this angle, in radians; pi: any way up
+    empty_rate: Share = 0.02  # scenes without things
+    crowd_rate: Share = 0.05  # scenes with a crowd
 
 
 @dataclass

@@ -1,16 +1,19 @@
 """What a training run is: frozen dataclasses, no behaviour.
 
 A recipe is a function that returns a `Recipe` (`litevit.recipes`). Everything that decides the result stands in it; the
-resolved one is printed, saved beside the checkpoints as JSON, and enough to run again.
+resolved one is saved beside the checkpoints as JSON, and enough to run again. pydantic reads and checks it: fields,
+types and ranges, from the annotations below and those of the data's dataclass.
 """
 
 import dataclasses
 import difflib
+import functools
 import json
-import types
 import typing
 from dataclasses import dataclass, field
-from typing import Any, Generic, Literal, TypeVar, Union
+from typing import Any, Generic, Literal, TypeVar
+
+from litevit.data.ranges import Above0, AtLeast0, Count, Positive, ShareBelow1
 
 Precision = Literal["fp32", "bf16", "fp16"]
 
@@ -27,16 +30,18 @@ class ModelConfig:
 @dataclass(frozen=True, kw_only=True)
 class OptimConfig:
     name: Literal["adamw", "sgd"] = "adamw"
-    lr: float = 1e-3
-    lr_batch: int | None = None  # the total batch `lr` is meant for; the rate follows the batch linearly. None: as is
-    weight_decay: float = 0.05
-    offset_lr_ratio: float | None = None  # offset convolutions of deformable merging learn at ratio x lr
+    lr: Above0 = 1e-3
+    lr_batch: Positive | None = (
+        None  # the total batch `lr` is meant for; the rate follows the batch linearly. None: as is
+    )
+    weight_decay: AtLeast0 = 0.05
+    offset_lr_ratio: AtLeast0 | None = None  # offset convolutions of deformable merging learn at ratio x lr
     decay: Literal["all", "no_norms"] = "all"  # dense tasks: what weight decay acts on
-    head_lr_ratio: float = 1.0  # dense tasks: what is neither backbone nor pyramid learns at ratio x lr
-    betas: tuple[float, float] = (0.9, 0.999)
-    eps: float = 1e-8
-    momentum: float = 0.9  # sgd only
-    clip_grad: float | None = None  # L2 norm over all gradients
+    head_lr_ratio: AtLeast0 = 1.0  # dense tasks: what is neither backbone nor pyramid learns at ratio x lr
+    betas: tuple[ShareBelow1, ShareBelow1] = (0.9, 0.999)
+    eps: Above0 = 1e-8
+    momentum: ShareBelow1 = 0.9  # sgd only
+    clip_grad: Above0 | None = None  # L2 norm over all gradients
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,47 +49,48 @@ class ScheduleConfig:
     """The learning rate as a function of the step alone; `litevit.engine.schedule` has the formulas."""
 
     kind: Literal["cosine", "poly", "step", "constant"] = "cosine"
-    epochs: int = 300
-    steps: int | None = None  # length in optimizer steps, instead of epochs
+    epochs: Positive = 300
+    steps: Positive | None = None  # length in optimizer steps, instead of epochs
     per: Literal["step", "epoch"] = "step"  # how often the rate changes
     late: bool = False  # the published off-by-one: a step (epoch) uses the rate of the one before it
-    warmup_epochs: float = 0
-    warmup_steps: int | None = None  # instead of warmup_epochs
-    warmup_lr: float = 0.0  # the rate every group starts from
-    warmup_ratio: float | None = None  # instead of warmup_lr: start from this share of the scheduled rate
-    min_lr: float = 0.0
+    warmup_epochs: AtLeast0 = 0
+    warmup_steps: Count | None = None  # instead of warmup_epochs
+    warmup_lr: AtLeast0 = 0.0  # the rate every group starts from
+    warmup_ratio: AtLeast0 | None = None  # instead of warmup_lr: start from this share of the scheduled rate
+    min_lr: AtLeast0 = 0.0
     scale_bounds: bool = False  # warmup_lr and min_lr follow the batch like lr does
-    cooldown_epochs: int = 0  # epochs at min_lr after the schedule's end
-    power: float = 1.0  # poly
-    milestones: tuple[int, ...] = ()  # step: epochs after which the rate is multiplied by gamma
-    gamma: float = 0.1
+    cooldown_epochs: Count = 0  # epochs at min_lr after the schedule's end
+    power: AtLeast0 = 1.0  # poly
+    milestones: tuple[Positive, ...] = ()  # step: epochs after which the rate is multiplied by gamma
+    gamma: AtLeast0 = 0.1
 
 
 @dataclass(frozen=True, kw_only=True)
 class RunConfig:
-    batch_size: int = 1024  # total: over processes and accumulated micro-batches
-    accumulate: int = 1
+    batch_size: Positive = 1024  # total: over processes and accumulated micro-batches
+    accumulate: Positive = 1  # micro-batches of a step
     precision: Precision = "fp32"
-    seed: int = 0
-    ema_decay: float | None = None  # evaluates and keeps the moving average of the weights
-    grad_checkpointing: bool = False
-    compile: bool = False
+    seed: Count = 0
+    ema_decay: ShareBelow1 | None = None  # evaluates and keeps the moving average of the weights
+    grad_checkpointing: bool = False  # recomputes blocks in the backward pass, which saves memory
+    compile: bool = False  # torch.compile
     optimize: Literal["auto", "off"] = "auto"  # litevit.optimize_for_training: the same function to rounding
     channels_last: bool = False
     sync_batchnorm: bool = False  # CUDA only; otherwise every process normalises with its own share of the batch
     fsdp: bool = False  # shard parameters and optimizer over processes (FSDP2)
     find_unused_parameters: bool = False
-    max_steps: int | None = None  # stop early, without changing the schedule
-    eval_every: int = 1  # epochs; the last one is always evaluated
-    eval_steps: int | None = None  # instead of epochs
-    # From here on: nothing that changes the result.
-    device: Literal["auto", "cpu"] = "auto"
-    workers: int = 4  # loader processes per training process
-    checkpoint_every: int | None = None  # optimizer steps; None: at every evaluation
-    keep: int = 2  # checkpoints kept to resume from
-    log_every: int = 50  # optimizer steps
-    trackers: tuple[Literal["tensorboard", "wandb"], ...] = ()
-    root: str = "runs"
+    max_steps: Positive | None = None  # stop early, without changing the schedule
+    eval_every: Positive = 1  # epochs; the last one is always evaluated
+    eval_steps: Positive | None = None  # instead of epochs
+    # What follows changes no result.
+
+    device: Literal["auto", "cpu", "cuda", "mps"] = "auto"  # auto: CUDA, else MPS, else the CPU
+    workers: Count = 4  # loader processes per training process
+    checkpoint_every: Positive | None = None  # optimizer steps; None: at every evaluation
+    keep: Positive = 2  # checkpoints kept to resume from
+    log_every: Positive = 50  # optimizer steps
+    trackers: tuple[Literal["tensorboard", "wandb"], ...] = ()  # where else to log
+    root: str = "runs"  # where a new folder is made
     dir: str | None = None  # this folder; continued when it holds an unfinished run. None: a new one under root
 
 
@@ -120,16 +126,90 @@ C = TypeVar("C")
 
 
 def from_dict(cls: type[C], values: dict[str, Any], where: str = "recipe") -> C:
-    """Builds a dataclass from `to_dict`'s result; a field that does not exist, or a wrong type, raises ValueError."""
-    hints = field_types(cls)
-    if not isinstance(values, dict):
-        raise ValueError(f"{where} must be an object with the fields {', '.join(hints)}, got {values!r}")
-    for name in values:
-        _check_name(name, list(hints), where)
+    """Builds a dataclass from `to_dict`'s result.
+
+    Raises:
+        ValueError: a field that does not exist or is missing, a value of another type or out of its range.
+    """
+    from pydantic import ValidationError
+
     try:
-        return cls(**{name: _coerce(hints[name], value, f"{where}.{name}") for name, value in values.items()})
-    except TypeError as error:  # a required field is missing
-        raise ValueError(f"{where}: {error}") from None
+        # As JSON, where a list is a tuple and 1 is a float, but nothing else is turned into what it is not.
+        return _reader(cls).validate_json(json.dumps([values]), strict=True)[0]  # type: ignore[arg-type]
+    except ValidationError as error:
+        found = [_explain(entry, cls, where) for entry in error.errors()]
+        raise ValueError("; ".join(found[:3]) + (f"; and {len(found) - 3} more" if len(found) > 3 else "")) from None
+
+
+def check(recipe: Recipe) -> None:
+    """Raises ValueError where a number is out of its range or a value of another type than its field."""
+    from_dict(_class_of(recipe), to_dict(recipe), "")
+
+
+def override(config: C, path: str, value: Any) -> C:
+    """A copy of `config` with one field replaced, addressed as `optim.lr`.
+
+    Dictionary fields (`model.overrides.alpha`) take any key. Raises ValueError as `from_dict` does.
+    """
+    values = to_dict(config)
+    *groups, name = path.split(".")
+    place = values
+    for group in groups:
+        place = place.setdefault(group, {})
+        if not isinstance(place, dict):
+            raise ValueError(f"{path} does not exist: {group} is a value, not a group of fields")
+    if isinstance(place.get(name), dict) and not isinstance(value, dict):
+        raise ValueError(f"{path} is a group; give one of its fields: {', '.join(place[name])}")
+    place[name] = value
+    read: Any = from_dict(_class_of(config), values)
+    return _replace(config, groups, name, read)
+
+
+def _replace(config: Any, groups: list[str], name: str, read: Any) -> Any:
+    """`config` with the one field taken from `read`; all others stay what they are (tuples in `model.overrides`)."""
+    ours = name if not groups else groups[0]
+    get: Any = dict.__getitem__ if isinstance(config, dict) else getattr
+    new = get(read, name) if not groups else _replace(get(config, ours), groups[1:], name, get(read, ours))
+    return {**config, ours: new} if isinstance(config, dict) else dataclasses.replace(config, **{ours: new})
+
+
+def _class_of(config: Any) -> Any:
+    return Recipe[type(config.data)] if isinstance(config, Recipe) else type(config)  # type: ignore[misc]
+
+
+@functools.cache
+def _reader(cls: Any) -> Any:
+    from pydantic import ConfigDict, TypeAdapter
+
+    # In a tuple, because pydantic takes no settings for what may have its own, as a dataclass may.
+    return TypeAdapter(tuple[cls], config=ConfigDict(extra="forbid", allow_inf_nan=False))  # type: ignore[valid-type]
+
+
+def _explain(error: Any, cls: Any, where: str) -> str:
+    """What pydantic found, as one says it."""
+    *outer, last = (where, *map(str, error["loc"][1:])) if where else map(str, error["loc"][1:])
+    group, path = ".".join(outer), ".".join((*outer, last))
+    kind, got = error["type"], f"got {error['input']!r}"
+    if kind == "unexpected_keyword_argument":
+        known = _fields(cls, error["loc"][1:-1])
+        near = difflib.get_close_matches(last, known, n=1)
+        hint = f"Did you mean '{near[0]}'?" if near else f"It has: {', '.join(known)}."
+        return f"{path}: no field '{last}' in the {group or 'recipe'}. {hint}"
+    if kind == "missing":
+        return f"{path} is missing"
+    if kind == "literal_error":
+        return f"{path} must be {error['ctx']['expected']}, {got}"
+    if kind == "dataclass_type":
+        fields = ", ".join(_fields(cls, error["loc"][1:]))
+        return f"{path or 'recipe'} must be an object with the fields {fields}, {got}"
+    return f"{path} {error['msg'].replace('Input should', 'must')}, {got}"
+
+
+def _fields(cls: Any, path: typing.Iterable[Any]) -> list[str]:
+    """The fields of the dataclass that lies at `path` in `cls`."""
+    for name in path:
+        cls = field_types(cls)[name]
+    return list(field_types(cls))
 
 
 def field_types(cls: Any) -> dict[str, Any]:
@@ -140,111 +220,10 @@ def field_types(cls: Any) -> dict[str, Any]:
     return {k: filled.get(v, v) for k, v in typing.get_type_hints(origin).items() if k in names}
 
 
-def override(config: Any, path: str, value: Any) -> Any:
-    """A copy of `config` with one field replaced, addressed as `optim.lr`.
-
-    A string value is read as JSON where the field is not a string itself ("1e-3", "[2, 2]", "true", "null"). A name
-    that no field has raises ValueError with the nearest one. Dictionary fields (`model.overrides.alpha`) take any key.
-    """
-    return _override(config, path.split("."), value, path)
-
-
-def _override(config: Any, names: list[str], value: Any, path: str) -> Any:
-    name, rest = names[0], names[1:]
-    if isinstance(config, dict):
-        if rest:
-            raise ValueError(f"{path} does not exist: {name} is a value, not a group of fields")
-        return {**config, name: _read(value)}
-    if not dataclasses.is_dataclass(config) or isinstance(config, type):
-        raise ValueError(f"{path} does not exist: it names a field of {config!r}, which is a value")
-    _check_name(name, [item.name for item in dataclasses.fields(config)], "recipe", path)
-    current = getattr(config, name)
-    if rest:
-        return dataclasses.replace(config, **{name: _override(current, rest, value, path)})
-    if dataclasses.is_dataclass(current):
-        fields = ", ".join(item.name for item in dataclasses.fields(current))
-        raise ValueError(f"{path} is a group; give one of its fields: {fields}")
-    hint = typing.get_type_hints(type(config)).get(name, Any)
-    return dataclasses.replace(config, **{name: _coerce(hint, value, path, text=isinstance(value, str))})
-
-
-def _read(value: Any) -> Any:
-    if not isinstance(value, str):
-        return value
-    try:
-        return json.loads(value)
-    except json.JSONDecodeError:
-        return {"True": True, "False": False, "None": None}.get(value, value)
-
-
-def _check_name(name: str, known: list[str], where: str, path: str | None = None) -> None:
-    if name in known:
-        return
-    near = difflib.get_close_matches(name, known, n=1)
-    hint = f"Did you mean '{near[0]}'?" if near else f"It has: {', '.join(known)}."
-    raise ValueError(f"{path or f'{where}.{name}'}: no field '{name}' in the {where}. {hint}")
-
-
-def _coerce(hint: Any, value: Any, where: str, text: bool = False) -> Any:
-    """Checks a value against a field's type; JSON's lists become tuples, and with `text` strings are read first."""
-    origin = typing.get_origin(hint)
-    if origin in (Union, types.UnionType):
-        options = typing.get_args(hint)
-        if text and str not in options:
-            value, text = _read(value), False
-        if text and type(None) in options and value.lower() in ("none", "null"):
-            return None
-        for option in options:
-            try:
-                return _coerce(option, value, where, text)
-            except ValueError:
-                continue
-        raise ValueError(f"{where} must be {_spell(hint)}, got {value!r}")
-    if dataclasses.is_dataclass(origin or hint):
-        return value if dataclasses.is_dataclass(value) else from_dict(hint, value, where)
-    if text and hint is not str and not (origin is Literal and value in typing.get_args(hint)):
-        value = _read(value)
-    if hint is Any or isinstance(hint, TypeVar):
-        return value
-    if hint is type(None):
-        good = value is None
-    elif origin is Literal:
-        good = value in typing.get_args(hint)
-    elif origin is tuple:
-        if not isinstance(value, (list, tuple)):
-            raise ValueError(f"{where} must be {_spell(hint)}, got {value!r}")
-        inner = typing.get_args(hint)
-        if len(inner) == 2 and inner[1] is Ellipsis:
-            return tuple(_coerce(inner[0], item, where) for item in value)
-        if len(inner) != len(value):
-            raise ValueError(f"{where} needs {len(inner)} values, got {len(value)}: {value!r}")
-        return tuple(_coerce(kind, item, where) for kind, item in zip(inner, value))
-    elif origin is dict:
-        good = isinstance(value, dict)
-    elif hint is float:
-        good = isinstance(value, (int, float)) and not isinstance(value, bool)
-        value = float(value) if good else value
-    elif hint is int:
-        good = isinstance(value, int) and not isinstance(value, bool)
-    else:
-        good = isinstance(value, hint)
-    if not good:
-        raise ValueError(f"{where} must be {_spell(hint)}, got {value!r}")
-    return value
-
-
-def _spell(hint: Any) -> str:
-    if typing.get_origin(hint) is Literal:
-        return " or ".join(repr(option) for option in typing.get_args(hint))
-    if typing.get_origin(hint) in (Union, types.UnionType):
-        return " or ".join(_spell(option) for option in typing.get_args(hint))
-    return "null" if hint is type(None) else getattr(hint, "__name__", str(hint))
-
-
 def differences(mine: Any, theirs: dict[str, Any]) -> list[str]:
     """The fields, as `optim.lr: 0.001, checkpoint 0.002`, in which a recipe differs from a saved one so that they are
     two different runs."""
-    ours, saved = _flat(to_dict(mine)), _flat(theirs)
+    ours, saved = flat(to_dict(mine)), flat(theirs)
     return [
         f"{name}: {ours.get(name)!r}, checkpoint {saved.get(name)!r}"
         for name in sorted(ours.keys() | saved.keys())
@@ -252,11 +231,12 @@ def differences(mine: Any, theirs: dict[str, Any]) -> list[str]:
     ]
 
 
-def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
+def flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested dictionaries as one, its keys joined by dots."""
+    found: dict[str, Any] = {}
     for name, value in values.items():
         if isinstance(value, dict):
-            flat |= _flat(value, f"{prefix}{name}.")
+            found |= flat(value, f"{prefix}{name}.")
         else:
-            flat[prefix + name] = value
-    return flat
+            found[prefix + name] = value
+    return found

@@ -14,8 +14,6 @@ def create_ema(model: nn.Module, decay: float | None, *, fsdp: bool = False) -> 
     """
     if decay is None:
         return None
-    if not 0 <= decay < 1:
-        raise ValueError(f"run.ema_decay must lie in [0, 1), got {decay}. 0.9999 suits runs of 100k steps or more.")
     return ModelEmaV3(model, decay=decay, foreach=not fsdp)  # one call cannot take sharded and whole tensors
 
 

@@ -12,6 +12,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
+from litevit.devices import find_device
 from litevit.engine.config import RunConfig
 
 if TYPE_CHECKING:
@@ -28,6 +29,7 @@ def create_accelerator(run: RunConfig) -> "Accelerator":
         from accelerate.utils import DistributedDataParallelKwargs
     except ImportError as error:
         raise ImportError("Training needs accelerate: pip install 'litevit[train]'") from error
+    find_device(run.device)
     if run.precision == "fp16" and (run.device == "cpu" or not torch.cuda.is_available()):
         raise ValueError("run.precision fp16 needs a CUDA device. On the CPU choose bf16 or fp32.")
     _join_restarted_group(run)

@@ -27,13 +27,14 @@ from torch.utils.data import DataLoader, Dataset
 from litevit.data.sampling import STEP, BatchStream, SeededDataset, Unreadable, seed_everything
 from litevit.data.streaming import StreamedBatches, StreamedImages
 from litevit.engine import parallel
-from litevit.engine.checkpoint import list_checkpoints, load_latest, save_checkpoint, save_weights, write_text
-from litevit.engine.config import Recipe, differences, to_dict
+from litevit.engine.checkpoint import list_checkpoints, load_latest, save_checkpoint, save_weights
+from litevit.engine.config import Recipe, check, differences, to_dict
 from litevit.engine.curves import draw_curves
 from litevit.engine.ema import all_finite, create_ema
 from litevit.engine.logging import Display, MetricsFile, Trackers, default_console, launcher, memory_mb
 from litevit.engine.optim import create_optimizer, param_groups, scaled_lr
 from litevit.engine.schedule import learning_rate, total_steps
+from litevit.files import write_json
 
 INIT = 3  # seeds the weights; the other streams are in litevit.data.sampling
 STOP_CHECK = 8  # steps between two looks at the other processes' stop signals
@@ -85,6 +86,7 @@ def fit(recipe: Recipe, task: Task, *, console: Console | None = None) -> FitRes
         ValueError: a checkpoint of another recipe, a batch larger than the data, a loss that is not finite, ...
         OSError: a checkpoint could not be written (a full disk); the ones before it are untouched.
     """
+    check(recipe)
     run = recipe.run
     accelerator = parallel.create_accelerator(run)
     main = accelerator.is_main_process
@@ -292,7 +294,7 @@ def _finish(
     with torch.no_grad(), accelerator.autocast():
         metrics = task.evaluate(model, accelerator)
     if accelerator.is_main_process:
-        write_text(folder / "result.json", json.dumps({"step": state.best_step, **metrics}, indent=2) + "\n")
+        write_json(folder / "result.json", {"step": state.best_step, **metrics}, indent=2)
         draw_curves(folder)
         with torch.no_grad(), accelerator.autocast():
             getattr(task, "report", lambda *_: None)(model, folder)
@@ -473,8 +475,8 @@ def _open_folder(recipe: Recipe) -> Path:
     else:
         folder = _same_launch(recipe) or _new_folder(Path(run.root), recipe.name)
     if not list_checkpoints(folder / "checkpoints"):
-        write_text(folder / "recipe.json", json.dumps(to_dict(recipe), indent=2) + "\n")
-        write_text(folder / "launch.json", json.dumps({"launcher": launcher(), "command": sys.argv}, indent=2) + "\n")
+        write_json(folder / "recipe.json", to_dict(recipe), indent=2, sync=True)
+        write_json(folder / "launch.json", {"launcher": launcher(), "command": sys.argv}, indent=2)
     return folder
 
 

@@ -11,7 +11,7 @@ from rich.console import Console
 
 from litevit.data.classification import ClassificationData, resolve_classes
 from litevit.data.dense import DetectionData, SegmentationData
-from litevit.engine.config import Recipe, from_dict, to_dict
+from litevit.engine.config import Recipe, check, from_dict
 from litevit.engine.logging import default_console
 from litevit.engine.train import FitResult, Task, fit
 from litevit.jobs.classification import ClassificationTask
@@ -44,7 +44,7 @@ TASKS: dict[str, tuple[type, Callable[[Recipe], Task]]] = {
 def load_recipe(path: Path) -> Recipe:
     """Reads `runs/<name>/recipe.json`; unknown fields and wrong types raise ValueError."""
     try:
-        values = json.loads(path.read_text())
+        values = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise FileNotFoundError(f"No recipe at {path}. A run keeps its own as recipe.json in its folder.") from None
     except json.JSONDecodeError as error:
@@ -74,13 +74,14 @@ def create_task(recipe: Recipe) -> Task:
 def train(recipe: Recipe, *, console: Console | None = None) -> FitResult:
     """Runs a recipe and says where its results are: what `litevit train` does.
 
-    The resolved recipe is printed first, and is `recipe.json` in the run's folder.
+    The resolved recipe is `recipe.json` in the run's folder.
     """
     console = console or default_console()
+    check(recipe)
     recipe = resolve(recipe)
     main = int(os.environ.get("RANK", "0")) == 0  # accelerate is not up yet
     if main:
-        console.print_json(json.dumps(to_dict(recipe)), indent=2)
+        console.print(f"{recipe.name}: {recipe.task}, {recipe.model.name}", highlight=False, soft_wrap=True)
     result = fit(recipe, create_task(recipe), console=console)
     if main and not result.stopped:
         console.print(f"\nResults in {result.folder}/", soft_wrap=True)
