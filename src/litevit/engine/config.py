@@ -31,9 +31,7 @@ class ModelConfig:
 class OptimConfig:
     name: Literal["adamw", "sgd"] = "adamw"
     lr: Above0 = 1e-3
-    lr_batch: Positive | None = (
-        None  # the total batch `lr` is meant for; the rate follows the batch linearly. None: as is
-    )
+    lr_batch: Positive | None = None  # the total batch `lr` is meant for; the rate follows it linearly. None: as is
     weight_decay: AtLeast0 = 0.05
     offset_lr_ratio: AtLeast0 | None = None  # offset convolutions of deformable merging learn at ratio x lr
     decay: Literal["all", "no_norms"] = "all"  # dense tasks: what weight decay acts on
