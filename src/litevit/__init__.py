@@ -8,7 +8,7 @@ from litevit.layers.csa import ConvolutionalSelfAttention
 from litevit.layers.deformable_merging import DeformableTokenMerging
 from litevit.layers.hilo import HiLo
 from litevit.layers.rasa import RecursiveAtrousSelfAttention
-from litevit.zoo import ModelInfo, create_backbone, create_model, info, list_models
+from litevit.models import ModelInfo, create_backbone, create_model, info, list_models
 
 __version__ = "0.1.0"
 

@@ -13,7 +13,7 @@ from litevit.bench import timing as timing
 from litevit.bench.plots import plot_ops
 from litevit.bench.timing import Timing
 from litevit.cli import main
-from litevit.zoo import create_backbone, create_model
+from litevit.models import create_backbone, create_model
 
 
 @pytest.fixture

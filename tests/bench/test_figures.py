@@ -9,7 +9,8 @@ import litevit
 from litevit.bench.figures import REASONS, figures, markdown, official_macs
 from litevit.checkpoints.published import ABLATIONS, WEIGHTS
 from litevit.cli.models import PREFACE
-from litevit.zoo import MODELS, count_macs
+from litevit.models import count_macs
+from litevit.zoo import MODELS
 
 # Of the official models at their size: parameters; convolution + linear + deformable convolution + matmul as fvcore
 # counts them; the official formula (LIT-Ti, PVT and LVT have none).

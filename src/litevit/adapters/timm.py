@@ -19,11 +19,10 @@ from torch import Tensor, nn
 from litevit.checkpoints import layouts
 from litevit.checkpoints import published as weights
 from litevit.checkpoints.load import load_weights
+from litevit.engine.optim import undecayed
+from litevit.models import create_model, list_models
 from litevit.tasks.classification import Classifier
 from litevit.tasks.lvt_classifier import LVTClassifier
-from litevit.zoo import create_model, list_models
-
-NO_DECAY_PARTS = ("relative_position_bias_table", "cls_token")
 
 
 class TimmInterface:
@@ -68,8 +67,7 @@ class TimmInterface:
 
     def no_weight_decay(self) -> set[str]:
         """Multi-dimensional parameters that the published recipes do not decay; timm adds vectors and biases."""
-        names = (name for name, _ in self.named_parameters())  # type: ignore[attr-defined]
-        return {name for name in names if any(part in name for part in NO_DECAY_PARTS)}
+        return undecayed(self)  # type: ignore[arg-type]
 
     def group_matcher(self, coarse: bool = False) -> dict[str, Any]:
         """Patterns that tell timm the depth of a parameter (layer-wise learning rates)."""

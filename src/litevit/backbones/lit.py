@@ -12,6 +12,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from litevit.backbones.family import Family
 from litevit.layers.attention import Attention, RelativeAttention
 from litevit.layers.block import AttentionBlock, FeedForwardBlock
 from litevit.layers.deformable_merging import DeformableTokenMerging
@@ -55,6 +56,9 @@ class LIT(nn.Module):
         features: channels and stride of each map.
         has_class_token: whether `forward(..., class_token=True)` is there.
     """
+
+    # Official list for LIT-S/M/B (tables) and LIT-Ti (class token). LIT-Ti's positions are not on it, so they decay.
+    no_decay = ("relative_position_bias_table", "cls_token")
 
     def __init__(self, config: LITConfig):
         super().__init__()
@@ -205,3 +209,11 @@ VARIANTS: dict[str, LITConfig] = {
     "lit_ti_uniform": replace(LIT_TI, merging="conv"),  # against PVT-S
     "lit_s_uniform": replace(LIT_S, merging="linear"),  # against Swin-Ti
 }
+
+# A backbone that hands out maps has no class token.
+FAMILY = Family(
+    config=LITConfig,
+    model=LIT,
+    variants=VARIANTS,
+    dense=lambda config, out_norms: replace(config, class_token=False, out_norms=out_norms),
+)

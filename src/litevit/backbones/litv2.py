@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor, nn
 
+from litevit.backbones.family import Family
 from litevit.layers.block import AttentionBlock, FeedForwardBlock
 from litevit.layers.conv_ffn import ConvFFN
 from litevit.layers.deformable_merging import DeformableTokenMerging
@@ -123,3 +124,10 @@ VARIANTS: dict[str, LITv2Config] = {
     "litv2_s_alpha_09": replace(LITV2_S, alpha=0.9),
     "litv2_s_alpha_10": replace(LITV2_S, alpha=1.0),
 }
+
+FAMILY = Family(
+    config=LITv2Config,
+    model=LITv2,
+    variants=VARIANTS,
+    dense=lambda config, out_norms: replace(config, out_norms=out_norms),
+)

@@ -7,12 +7,13 @@ Shapes: B batch, H x W grid, C channels. The stream is BHWC.
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
+from litevit.backbones.family import Family
 from litevit.layers.block import AttentionBlock
 from litevit.layers.conv_ffn import ConvFFN
 from litevit.layers.csa import ConvolutionalSelfAttention
@@ -144,3 +145,11 @@ class LVT(nn.Module):
 VARIANTS: dict[str, LVTConfig] = {
     "lvt": LVTConfig(),
 }
+
+FAMILY = Family(
+    config=LVTConfig,
+    model=LVT,
+    variants=VARIANTS,
+    dense=lambda config, out_norms: replace(config, out_norms=out_norms),
+    crop_pct=0.96,
+)

@@ -6,6 +6,7 @@ this file is the table. Official weights exist for `pvt_s_msa` (full attention i
 
 from dataclasses import replace
 
+from litevit.backbones import lit
 from litevit.backbones.lit import LIT_TI, LITConfig
 
 PVT_S = replace(LIT_TI, attention=(True, True, True, True), sr_ratios=(8, 4, 2, 1), merging="conv")
@@ -21,3 +22,5 @@ VARIANTS: dict[str, LITConfig] = {
     "pvt_s_msa_remove_123": replace(PVT_S_MSA, attention=(False, False, False, True)),
     "pvt_s_msa_remove_1234": replace(PVT_S_MSA, attention=(False, False, False, False)),
 }
+
+FAMILY = lit.FAMILY._replace(variants=VARIANTS)

@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from timm.models.swin_transformer import PatchMerging, SwinTransformerBlock, WindowAttention
 from torch import Tensor, nn
 
+from litevit.backbones.family import Family
 from litevit.layers.deformable_merging import DeformableTokenMerging
 from litevit.layers.features import FeatureSpec
 from litevit.layers.out_norms import OutNorms, build_out_norms
@@ -85,6 +86,7 @@ class Swin(nn.Module):
     """
 
     has_class_token = False
+    no_decay = ("relative_position_bias_table",)
 
     def __init__(self, config: SwinConfig):
         super().__init__()
@@ -146,3 +148,10 @@ VARIANTS: dict[str, SwinConfig] = {
     "swin_ti_dtm": SWIN_TI_DTM,
     "swin_ti": replace(SWIN_TI_DTM, merging="linear"),
 }
+
+FAMILY = Family(
+    config=SwinConfig,
+    model=Swin,
+    variants=VARIANTS,
+    dense=lambda config, out_norms: replace(config, out_norms=out_norms),
+)

@@ -1,13 +1,14 @@
 """Figures of the models: what is counted on ours beside what was published, and why a row differs."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from litevit.backbones.lit import LITConfig
 from litevit.backbones.litv2 import LITv2Config
 from litevit.checkpoints.published import ABLATIONS, WEIGHTS
-from litevit.zoo import MODELS, info, list_models
+from litevit.models import info, list_models
+from litevit.zoo import MODELS
 
 GIGA = 1e9
 
@@ -41,29 +42,48 @@ def official_macs(config: Any, image_size: int, num_classes: int = 1000) -> floa
     Counts what the official `flops()` counts, its oddities included: 12 offset channels in token merging (there are
     8) and the final norm at stage 1's grid / 16.
     """
-    ratios: tuple[int, ...] = (4, 4, 4, 4)
-    if isinstance(config, LITv2Config):
-        dims = [config.embed_dim * 2**i for i in range(4)]
-    elif isinstance(config, LITConfig) and config.position == "relative" and config.merging == "deformable":
-        dims, ratios = list(config.embed_dims), config.mlp_ratios
-    else:
+    formula = OFFICIAL_FORMULAS.get(type(config))
+    return None if formula is None else formula(config, image_size, num_classes)
+
+
+def _lit_macs(config: LITConfig, image_size: int, num_classes: int) -> float | None:
+    if config.position != "relative" or config.merging != "deformable":
         return None
+
+    def block(i: int, H: int) -> float:
+        C, N = config.embed_dims[i], H * H
+        mlp = 2 * N * C * C * config.mlp_ratios[i]
+        return 2 * N * C + 4 * N * C * C + 2 * N * N * C + mlp if config.attention[i] else mlp + N * C
+
+    return _skeleton_macs(config, config.embed_dims, block, image_size, num_classes)
+
+
+def _litv2_macs(config: LITv2Config, image_size: int, num_classes: int) -> float | None:
+    dims = [config.embed_dim * 2**i for i in range(4)]
+
+    def block(i: int, H: int) -> float:
+        C, N, window = dims[i], H * H, config.window_sizes[i]
+        mlp = 8 * N * C * C + N * C + N * (9 * 4 * C + 4 * C)  # with the depthwise convolution and its bias
+        return mlp + N * C + _hilo_macs(H, C, config.num_heads[i], window, config.alpha) if window else mlp
+
+    return _skeleton_macs(config, dims, block, image_size, num_classes)
+
+
+OFFICIAL_FORMULAS: dict[type, Callable[[Any, int, int], float | None]] = {
+    LITConfig: _lit_macs,
+    LITv2Config: _litv2_macs,
+}
+
+
+def _skeleton_macs(
+    config: Any, dims: Sequence[int], block: Callable[[int, int], float], image_size: int, num_classes: int
+) -> float:
+    """Patches, stages of blocks, merging between them, head."""
     side = image_size // config.patch_size
-    total = side**2 * dims[0] * 3 * config.patch_size**2 + side**2 * dims[0]
-    for i, (C, depth, r) in enumerate(zip(dims, config.depths, ratios)):
+    total: float = side**2 * dims[0] * 3 * config.patch_size**2 + side**2 * dims[0]
+    for i, (C, depth) in enumerate(zip(dims, config.depths)):
         H = side // 2**i
-        N = H * H
-        mlp = 2 * N * C * C * r
-        if isinstance(config, LITv2Config):
-            window = config.window_sizes[i]
-            block = mlp + N * C + H * H * (9 * r * C + r * C)  # the depthwise convolution with its bias
-            if window:
-                block += N * C + _hilo_macs(H, C, config.num_heads[i], window, config.alpha)
-        elif config.attention[i]:
-            block = 2 * N * C + 4 * N * C * C + 2 * N * N * C + mlp
-        else:
-            block = mlp + N * C
-        total += depth * block
+        total += depth * block(i, H)
         if i < 3:
             half = (H // 2) ** 2
             total += half * (4 * C * 12 + 12) + half * (4 * C * 2 * C + 2 * C) + half * 2 * C

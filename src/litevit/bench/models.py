@@ -12,8 +12,9 @@ from litevit.bench import timing as timing
 from litevit.bench.report import DTYPES, Case, Dtype, Mode, Report, inference, prepare, training_step
 from litevit.bench.timing import Clock, Timing
 from litevit.devices import find_device
+from litevit.models import count_macs, create_backbone, create_model, list_models
 from litevit.optimize.inference import optimize_for_inference
-from litevit.zoo import WINDOW_4, count_macs, create_backbone, create_model, list_models
+from litevit.zoo import WINDOW_4
 
 # Sets for --peers. Published: the comparison of the papers, where timm has the model.
 PEERS: dict[str, tuple[str, ...]] = {

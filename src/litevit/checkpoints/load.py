@@ -15,6 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from litevit import zoo
 from litevit.checkpoints import layouts
 from litevit.checkpoints.files import Pathlike, read_state_dict
 from litevit.checkpoints.layouts import Converted
@@ -294,8 +295,6 @@ def _explain(
 
 def models_that_fit(tensors: Mapping[str, Tensor]) -> list[str]:
     """Names of the backbones whose tensors have these names and shapes (keys of a whole model)."""
-    from litevit import zoo  # here, because zoo loads through this module
-
     tables = ("relative_position_bias_table", "cls_token")
     skip = ("backbone.out_norms.", "backbone.positions.")
 
@@ -314,7 +313,7 @@ def models_that_fit(tensors: Mapping[str, Tensor]) -> list[str]:
         if tuple(config.depths) != depths:
             continue  # building takes a while
         with torch.device("meta"):
-            backbone = zoo.create_backbone(name)
+            backbone = zoo.build_backbone(name)
         if signature({f"backbone.{key}": value for key, value in backbone.state_dict().items()}) == wanted:
             fits.append(name)
     return fits

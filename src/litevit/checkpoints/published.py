@@ -16,7 +16,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
 from pathlib import Path
 
@@ -26,6 +26,7 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeR
 
 from litevit.files import cache_dir, put_in_place, write_text
 from litevit.ops import imagenet
+from litevit.zoo import MODELS, family_of
 
 logger = logging.getLogger(__name__)
 
@@ -62,6 +63,7 @@ class Weights:
     licence: str = "Apache-2.0"
     preprocessing: Preprocessing = IMAGENET_224
     published: Mapping[str, float | str] = field(default_factory=dict)  # macs: multiply-adds counted once
+    counted_at: tuple[int, int] | None = None  # (H, W) of the published multiply-adds, where not the rule's
 
     @property
     def filename(self) -> str:
@@ -71,8 +73,10 @@ class Weights:
     @property
     def figure_size(self) -> tuple[int, int]:
         """(H, W) the published multiply-adds are counted at."""
+        if self.counted_at is not None:
+            return self.counted_at
         if self.preprocessing == COCO:
-            return (800, 1344) if self.licence == ADOBE else (800, 1280)
+            return (800, 1280)
         if isinstance(self.preprocessing.size, tuple):
             return (512, 512)
         return (self.preprocessing.size, self.preprocessing.size)
@@ -243,7 +247,8 @@ WEIGHTS: dict[str, Weights] = {
             iterations=160000, params_M=3.9, macs_G=10.6, macs_at="short side 512", fps_v100=45.5, miou=39.3)),
     "panoptic_fpn_lvt": Weights(
         task="panoptic segmentation", page=LVT_PAGE + "ESd4pNvGu1VGjJ14_XQ1ViABJldEqDmtEH5UAGmBSbm-pA?e=mNGeN5",
-        file="panoptic_fpn_lvt_fpn_coco.pth", source=LVT_REPO, licence=ADOBE, preprocessing=COCO, published=dict(
+        file="panoptic_fpn_lvt_fpn_coco.pth", source=LVT_REPO, licence=ADOBE, preprocessing=COCO,
+        counted_at=(800, 1344), published=dict(
             schedule="3x", params_M=5.4, macs_G=56.4, macs_at="1333x800", fps_v100=20.4, pq=42.8, pq_things=49.5,
             pq_stuff=32.6, test_dev_pq=43.0, test_dev_pq_things=49.9, test_dev_pq_stuff=32.6)),
 }
@@ -277,7 +282,14 @@ def preprocessing(name: str) -> Preprocessing:
     """The published preprocessing of a model name; a model without published weights gets its family's."""
     if name in WEIGHTS:
         return WEIGHTS[name].preprocessing
-    return IMAGENET_LVT if name.startswith("lvt") else IMAGENET_224
+    if name not in MODELS:
+        return IMAGENET_224
+    entry = MODELS[name]
+    if entry.task.name == "semantic segmentation":
+        return ADE20K
+    if entry.task.name != "classification":
+        return COCO
+    return replace(IMAGENET_224, crop_pct=family_of(entry.backbone).crop_pct)
 
 
 def fetch(name: str, *, progress: bool = True) -> Path:

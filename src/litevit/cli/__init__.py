@@ -34,8 +34,8 @@ class Verb(NamedTuple):
 
 
 VERBS: dict[str, Verb] = {
-    "list": Verb(list_, "litevit.zoo"),
-    "info": Verb(info, "litevit.zoo"),
+    "list": Verb(list_, "litevit.models"),
+    "info": Verb(info, "litevit.models"),
     "predict": Verb(predict, "litevit.jobs.predict"),
     "eval": Verb(eval_, "litevit.jobs.evaluate_dense"),
     "train": Verb(train, "litevit.recipes", raw=True),

@@ -30,7 +30,7 @@ def list_(
             difference.
         out: with --compare: write the table to this file.
     """
-    from litevit.zoo import list_models
+    from litevit.models import list_models
 
     found = list_models(pattern, task=task)
     if not found:
@@ -67,7 +67,7 @@ def _table(names: list[str], size: tuple[int, int] | None) -> None:
     from rich.live import Live
     from rich.table import Table
 
-    from litevit.zoo import info
+    from litevit.models import info
 
     console = Console() if sys.stdout.isatty() else Console(width=160)
     table = Table(box=None, header_style="bold")
@@ -107,11 +107,11 @@ def info(model: Positional[str], *, size: tuple[int, ...] = (), json: bool = Fal
     """
     from dataclasses import asdict
 
-    from litevit import zoo
+    from litevit import models
     from litevit.bench.figures import REASONS
     from litevit.checkpoints.published import WEIGHTS
 
-    facts = zoo.info(model, parse_size(size))
+    facts = models.info(model, parse_size(size))
     if json:
         from json import dumps
 

@@ -7,9 +7,18 @@ from torch import nn
 
 from litevit.engine.config import OptimConfig
 
-# Multi-dimensional parameters that the official code lists as free of weight decay: LIT's tables (S/M/B) and the class
-# token (LIT-Ti, LVT). LIT-Ti's position embeddings are not on its list, so they are decayed.
-NO_DECAY_PARTS = ("relative_position_bias_table", "cls_token")
+
+def undecayed(model: nn.Module) -> set[str]:
+    """Names of parameters of several dimensions that train without weight decay.
+
+    Backbones and classifiers list parts of names as `no_decay`.
+    """
+    found: set[str] = set()
+    for path, module in model.named_modules():
+        if parts := getattr(module, "no_decay", ()):
+            names = (f"{path}.{name}".lstrip(".") for name, _ in module.named_parameters())
+            found |= {name for name in names if any(part in name for part in parts)}
+    return found
 
 
 def param_groups(
@@ -17,8 +26,9 @@ def param_groups(
 ) -> list[dict[str, Any]]:
     """The groups the LIT, LITv2 and LVT papers train with.
 
-    A parameter is free of weight decay if it has one dimension, is a bias, or is listed above. That test comes first,
-    so only the weights of deformable merging's offset convolutions get `offset_lr`; their biases train at `lr`.
+    A parameter is free of weight decay if it has one dimension, is a bias, or is among `undecayed(model)`. That test
+    comes first, so only the weights of deformable merging's offset convolutions get `offset_lr`; their biases train at
+    `lr`.
 
     Args:
         offset_lr: None trains the offset convolutions like everything else.
@@ -27,10 +37,12 @@ def param_groups(
         The groups that have members, each with `name` ("decay", "no_decay", "offset"), `params`, `lr`, `weight_decay`.
     """
     members: dict[str, list[nn.Parameter]] = {"decay": [], "no_decay": [], "offset": []}
+    listed = getattr(model, "no_weight_decay", None)  # a timm model's
+    without = set(listed()) if callable(listed) else undecayed(model)
     for name, parameter in model.named_parameters():
         if not parameter.requires_grad:
             continue
-        if parameter.ndim <= 1 or name.endswith(".bias") or any(part in name for part in NO_DECAY_PARTS):
+        if parameter.ndim <= 1 or name.endswith(".bias") or name in without:
             members["no_decay"].append(parameter)
         elif offset_lr is not None and name.endswith("offset.weight"):
             members["offset"].append(parameter)

@@ -143,7 +143,7 @@ def build_classifier(config: ModelConfig, num_classes: int) -> nn.Module:
         return timm.create_model(name, pretrained=weights is not None, num_classes=num_classes, **overrides)
     from litevit.checkpoints.load import load_weights
     from litevit.checkpoints.published import fetch
-    from litevit.zoo import create_model
+    from litevit.models import create_model
 
     model = create_model(config.name, num_classes=num_classes, **overrides)
     if weights is not None:

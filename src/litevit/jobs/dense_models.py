@@ -20,8 +20,9 @@ from litevit.data.class_names import (
 )
 from litevit.data.dense import EMBEDDED
 from litevit.data.scenes import ScenesConfig, scene_categories
+from litevit.models import create_model
 from litevit.tasks.segmentation import read_overrides
-from litevit.zoo import GENERIC, MODELS, create_model
+from litevit.zoo import GENERIC, MODELS
 
 DETECTION, INSTANCES = "detection", "instance segmentation"
 SEMANTIC, PANOPTIC = "semantic segmentation", "panoptic segmentation"

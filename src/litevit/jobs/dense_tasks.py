@@ -21,8 +21,9 @@ from litevit.jobs.evaluation_loop import evaluation_loader
 from litevit.metrics.coco import COCOAveragePrecision
 from litevit.metrics.panoptic import PanopticQuality, PanopticWriter
 from litevit.metrics.segmentation import MeanIoU
+from litevit.models import create_model
 from litevit.tasks.segmentation import read_overrides
-from litevit.zoo import MODELS, create_model
+from litevit.zoo import MODELS
 
 Batch = tuple[list[Tensor], list[dict[str, Any]]]
 IMAGENET = "imagenet"  # ModelConfig.weights: the backbone's published ImageNet weights

@@ -28,8 +28,8 @@ from litevit.engine.config import ModelConfig, from_dict
 from litevit.jobs.classification import build_classifier
 from litevit.jobs.evaluation_loop import evaluate_classifier, evaluation_loader
 from litevit.metrics.classification import ClassificationMetric, ClassRow
+from litevit.models import create_model
 from litevit.optimize import optimize_for_inference
-from litevit.zoo import create_model
 
 Labels = Literal["own", "imagenet", "real", "v2"]
 

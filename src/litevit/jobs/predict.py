@@ -18,7 +18,8 @@ from litevit.data.classification import centre_transform
 from litevit.data.images import READABLE, is_image, read_image
 from litevit.files import whole_file
 from litevit.jobs.draw import text_font
-from litevit.zoo import MODELS, create_model
+from litevit.models import create_model
+from litevit.zoo import MODELS
 
 
 @dataclass(frozen=True)

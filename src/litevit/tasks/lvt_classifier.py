@@ -32,6 +32,8 @@ class LVTClassifier(nn.Module):
         config: see `LVTClassifierConfig`.
     """
 
+    no_decay = ("cls_token",)
+
     def __init__(self, backbone: nn.Module, config: LVTClassifierConfig):
         super().__init__()
         self.config = config
