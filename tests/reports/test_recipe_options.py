@@ -164,6 +164,14 @@ def test_another_model_drops_the_overrides_it_does_not_have(capsys):
     assert recipe.model.overrides["depths"] == (1, 1, 2, 1)
 
 
+def test_a_detector_without_masks_reads_none():
+    from litevit.jobs.train import resolve
+
+    assert resolve(read("quickstart-detection", "--model.name", "retinanet")).data.masks is False
+    assert resolve(read("quickstart-detection")).data.masks is True
+    assert resolve(read("mask_rcnn_litv2_s", "--model.name", "retinanet_litv2_s")).data.masks is False
+
+
 def test_an_override_of_the_recipe_can_be_removed():
     recipe = read("quickstart", "--without", "alpha", "depths", "--model.overrides.embed_dim", 16)
     assert set(recipe.model.overrides) == {"patch_size", "embed_dim", "num_heads", "drop_path_rate"}

@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from litevit.bench.models import is_ours
+from litevit.files import whole_file
 
 if TYPE_CHECKING:
     from litevit.bench.report import Report
@@ -46,7 +47,8 @@ def _three_digits(value: float) -> str:
 def _save(figure: Any, path: Path) -> None:
     import matplotlib.pyplot as plt
 
-    figure.savefig(path, dpi=150)
+    with whole_file(path) as temporary:
+        figure.savefig(temporary, dpi=150, format=path.suffix[1:])
     plt.close(figure)
 
 

@@ -41,13 +41,14 @@ def list_(
     if compare:
         from litevit.bench.figures import figures, markdown
         from litevit.checkpoints.published import ABLATIONS, WEIGHTS
+        from litevit.files import write_text
 
         classifiers = set(list_models(pattern, task="classification"))
         text = markdown(figures([name for name in (*WEIGHTS, *ABLATIONS) if name in classifiers]))
         if out is None:
             print(text, end="")
         else:
-            out.write_text(PREFACE + text)
+            write_text(out, PREFACE + text)
             print(f"Wrote {out}")
         return
     _table(found, parse_size(size))

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from litevit.engine.logging import read_metrics
+from litevit.files import whole_file
 
 
 def draw_curves(folder: Path) -> Path | None:
@@ -30,5 +31,6 @@ def draw_curves(folder: Path) -> Path | None:
         if name == "loss":
             axis.legend()
     path = folder / "curves.png"
-    figure.savefig(path, dpi=100)
+    with whole_file(path) as temporary:
+        figure.savefig(temporary, dpi=100, format="png")
     return path

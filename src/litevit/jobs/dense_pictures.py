@@ -9,6 +9,7 @@ from PIL import Image, ImageDraw
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
+from litevit.files import whole_file
 from litevit.jobs import draw
 
 MOST = 8  # images on a sheet
@@ -34,7 +35,8 @@ def _sheet(pairs: Sequence[tuple[Image.Image, Image.Image]], path: Path) -> None
                 pen.text((x, top + 2), caption, fill="black", font=font)
                 page.paste(picture, (x, top + CAPTION))
         top += height
-    page.save(path)
+    with whole_file(path) as temporary:
+        page.save(temporary, format="PNG")
 
 
 def _objects(image: Tensor, found: dict[str, Any], classes: Sequence[str]) -> Image.Image:

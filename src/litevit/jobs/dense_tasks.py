@@ -15,7 +15,7 @@ from litevit.data.coco_panoptic import CocoPanoptic
 from litevit.data.dense import DetectionData, DetectionSets, SegmentationData, SegmentationSets, Selected
 from litevit.data.grouping import GroupedBatchStream
 from litevit.engine.config import ModelConfig, OptimConfig, Recipe
-from litevit.files import cache_dir, write_json
+from litevit.files import cache_dir, whole_file, write_json
 from litevit.jobs.classification import for_training
 from litevit.jobs.evaluation_loop import evaluation_loader
 from litevit.metrics.coco import COCOAveragePrecision
@@ -268,9 +268,9 @@ class SegmentationTask(_DenseTask):
                 metric.update(labels, target["semantic"].to(labels.device), name=f"mask of {target['image_id']}")
                 if save is not None:
                     path = save / f"{target['image_id']}.png"
-                    path.parent.mkdir(parents=True, exist_ok=True)
                     first = int(self.sets.train_source.reduce_zero_label)
-                    Image.fromarray((labels + first).to("cpu", torch.uint8).numpy()).save(path)
+                    with whole_file(path) as temporary:
+                        Image.fromarray((labels + first).to("cpu", torch.uint8).numpy()).save(temporary, format="PNG")
         metric.confusion = _summed(metric.confusion, accelerator)
         self.result = metric
         return {name: value for name, value in metric.compute().items() if name != "per_class"}

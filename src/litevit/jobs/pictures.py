@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset
 
 from litevit.data.classification import ClassificationData
+from litevit.files import whole_file
 
 SHOWN = 48
 
@@ -31,7 +32,8 @@ def draw_confusion(confusion: Tensor, names: Sequence[str], path: Path) -> None:
                 if count := int(confusion[row, column]):
                     colour = "white" if share[row, column] > 0.5 else "black" if row == column else "crimson"
                     axis.text(column, row, str(count), ha="center", va="center", color=colour, fontsize=8)
-    figure.savefig(path, dpi=100)
+    with whole_file(path) as temporary:
+        figure.savefig(temporary, dpi=100, format="png")
 
 
 @torch.no_grad()
@@ -72,4 +74,5 @@ def draw_predictions(
         for spine in axis.spines.values():
             spine.set_color("crimson" if wrong else "lightgrey")
             spine.set_linewidth(3 if wrong else 1)
-    figure.savefig(path, dpi=100)
+    with whole_file(path) as temporary:
+        figure.savefig(temporary, dpi=100, format="png")

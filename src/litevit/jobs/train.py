@@ -15,6 +15,7 @@ from litevit.engine.config import Recipe, check, from_dict
 from litevit.engine.logging import default_console
 from litevit.engine.train import FitResult, Task, fit
 from litevit.jobs.classification import ClassificationTask
+from litevit.jobs.dense_models import DETECTION, task_of
 from litevit.jobs.dense_tasks import DetectionTask, PanopticTask, SegmentationTask
 from litevit.jobs.token_labeling import TokenLabelTask
 
@@ -61,9 +62,12 @@ def recipe_from_dict(values: dict[str, Any]) -> Recipe:
 
 
 def resolve(recipe: Recipe) -> Recipe:
-    """Fills in what depends on the data: `data.num_classes` 0 becomes the number of class folders."""
+    """Fills in what depends on data and model: `data.num_classes` 0 becomes the number of class folders, and a detector
+    that finds boxes alone reads no masks."""
     if isinstance(recipe.data, ClassificationData):
         return replace(recipe, data=resolve_classes(recipe.data))
+    if recipe.task == "detection" and recipe.data.masks and task_of(recipe.model.name) == DETECTION:
+        return replace(recipe, data=replace(recipe.data, masks=False))
     return recipe
 
 
