@@ -8,10 +8,11 @@ timm's reader is not used: it takes the last folder for the class (`indoor`), re
 is hidden too. The order of classes and images is timm's: natural, so that `2` comes before `10`.
 """
 
+import hashlib
 import os
 import re
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -46,6 +47,8 @@ class Part:
     images: int
     classes: dict[str, int] = field(default_factory=dict)  # empty: not known before the images are read
     left_out: dict[str, Left] = field(default_factory=dict)
+    digest: str = ""  # of all names and labels, before a share is held out; "": not known
+    note: str = ""  # what else is to be said
 
     def leave_out(self, reason: str, example: str) -> None:
         before = self.left_out.get(reason)
@@ -53,14 +56,39 @@ class Part:
 
     def to_dict(self) -> dict[str, Any]:
         left = {reason: {"files": item.files, "example": item.example} for reason, item in self.left_out.items()}
-        return {"where": self.where, "images": self.images, "classes": self.classes, "left_out": left}
+        found = {"images": self.images, "classes": self.classes, "left_out": left, "digest": self.digest}
+        return {"where": self.where, **found}
+
+    def changes(self, before: Mapping[str, Any]) -> list[str]:
+        """In what the data differ from those of an earlier `to_dict`; moved ones are the same."""
+        changed = []
+        if self.images != before["images"]:
+            changed.append(f"{self.name} has {self.images:,} images, had {before['images']:,}")
+        new = [name for name in self.classes if name not in before["classes"]]
+        gone = [name for name in before["classes"] if name not in self.classes]
+        for what, names in (("new", new), ("gone", gone)):
+            if names:
+                changed.append(f"{self.name}: {what} classes {', '.join(names[:5])}{', ...' if len(names) > 5 else ''}")
+        if not changed and self.classes != before["classes"]:
+            changed.append(f"{self.name} has as many images, but others of some classes")
+        if not changed and self.digest and before["digest"] not in ("", self.digest):
+            changed.append(f"{self.name} has as many images, but other files")
+        return changed
 
 
-def natural_key(text: str) -> list[Any]:
+def digest_of(names: Iterable[str], labels: Iterable[int]) -> str:
+    """Names a listing: the same files with the same labels in the same order."""
+    listing = hashlib.sha256()
+    for name, label in zip(names, labels):
+        listing.update(f"{name}\0{label}\n".encode(errors="surrogateescape"))
+    return listing.hexdigest()[:16]
+
+
+def natural_key(text: str) -> tuple[list[Any], str]:
     """Sorts as timm does (upper and lower case alike, numbers by value), equal ones by their spelling."""
     parts: list[Any] = re.split(r"(\d+)", text.lower())
     parts[1::2] = map(int, parts[1::2])
-    return [*parts, text]
+    return parts, text
 
 
 def is_hidden(name: str) -> bool:
@@ -176,6 +204,7 @@ class ClassFolders:
         counts = Counter(self.targets)
         self.part.images = len(found)
         self.part.classes = {name: counts[label] for label, name in enumerate(self.classes)}
+        self.part.digest = digest_of(self.keys, self.targets)
 
     def _collect(self, folder: os.DirEntry, below: str, found: list[str]) -> None:
         """Adds all images in a folder and the folders in it."""
@@ -279,6 +308,7 @@ def table(parts: Sequence[Part]) -> str:
             lines.append("  " + "  ".join(cells))
         if len(names) > SHOWN:
             lines.insert(len(parts) + 1 + SHOWN // 2, f"  ... {len(names) - SHOWN:,} more")
+    lines += [part.note for part in parts if part.note]
     for part in parts:
         for reason, left in part.left_out.items():
             such = left.example if left.files == 1 else f"such as {left.example}"

@@ -407,7 +407,7 @@ def part_of(dataset: Dataset, name: str) -> Part:
     counts = Counter(labels)
     shown = names or tuple(str(label) for label in range(max(counts, default=-1) + 1))
     classes = {word: counts[label] for label, word in enumerate(shown)}
-    return Part(name, part.where, len(labels), classes, part.left_out)
+    return Part(name, part.where, len(labels), classes, part.left_out, part.digest)
 
 
 def resolve_classes(data: ClassificationData) -> ClassificationData:

@@ -197,14 +197,21 @@ class StreamedImages(IterableDataset):
         self.rank, self.world = 0, 1
 
     def decode(self, sample: Sample) -> Any:
+        return self._load(sample, self.transform, self.unreadable)
+
+    def check(self, sample: Sample) -> None:
+        """Raises what reading the image would raise, at the cost of decoding it alone."""
+        self._load(sample, None, "raise")
+
+    def _load(self, sample: Sample, transform: Any, policy: Policy) -> Any:
         known = self.labels is not None and 0 <= sample.label < len(self.labels)
         label = self.labels[sample.label] if known else sample.label  # type: ignore[index]
         return load_image(
             lambda: (sample.content, label),
             lambda: sample.name,
             num_classes=self.num_classes,
-            transform=self.transform,
-            policy=self.unreadable,
+            transform=transform,
+            policy=policy,
         )
 
     def share(self, rank: int, world: int) -> "StreamedImages":

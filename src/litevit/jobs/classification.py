@@ -1,5 +1,6 @@
 """The classification task: what the training loop has to know about models, batches, losses and evaluation."""
 
+import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,7 +10,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.data import Dataset, default_collate
 
-from litevit.data.classification import ClassificationData, create_dataset
+from litevit.data.class_folders import Part
+from litevit.data.classification import ClassificationData, create_dataset, part_of
+from litevit.data.readability import check_readable
 from litevit.engine.config import ModelConfig, Recipe, RunConfig
 from litevit.jobs.evaluation_loop import evaluate_classifier, evaluation_loader
 from litevit.metrics.classification import ClassificationMetric
@@ -28,6 +31,12 @@ class ClassificationTask:
         self.max_unreadable = recipe.data.max_unreadable
         self.mix = create_mix(recipe.data)
         self.eval_dataset: Dataset | None = None
+        self.parts: list[Part] = []  # what was read, and left out: shown at the start, kept with the run
+        if self.data.num_classes == 1:
+            raise ValueError(
+                f"{self.data.path or self.data.reader} has one class, so there is nothing to tell apart and the loss "
+                "would be 0. Classification needs two or more: one folder for each, side by side."
+            )
 
     def build_model(self) -> nn.Module:
         return for_training(build_classifier(self.recipe.model, self.data.num_classes), self.recipe.run)
@@ -41,11 +50,17 @@ class ClassificationTask:
     def train_dataset(self) -> Dataset:
         dataset = create_dataset(self.data, "train")
         self.open_evaluation(getattr(dataset, "classes", ()))
+        self.parts.insert(0, part_of(dataset, "training"))
         return dataset
 
     def open_evaluation(self, classes: Sequence[str]) -> None:
-        """Opens the evaluation data before hours are spent; classes are matched with training's by name."""
+        """Opens the evaluation data and reads them once, before hours are spent; classes are matched by name."""
         self.eval_dataset = create_dataset(self.data, "eval", classes=classes)
+        part = part_of(self.eval_dataset, "evaluation")
+        part.note = check_readable(
+            self.eval_dataset, rank=int(os.environ.get("RANK", "0")), world=int(os.environ.get("WORLD_SIZE", "1"))
+        )
+        self.parts = [part]
 
     def collate(self, samples: list[tuple[Tensor, int]]) -> tuple[Tensor, Tensor]:
         if self.mix is not None and len(samples) % 2:  # mixing pairs images: an odd one (after a skip) is left out

@@ -2,7 +2,7 @@
 
 import dataclasses
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -14,10 +14,12 @@ from torch.utils.data import Dataset
 
 from litevit.checkpoints.files import read_metadata
 from litevit.checkpoints.published import WEIGHTS
+from litevit.data.class_folders import split_names
 from litevit.data.classification import (
     ANY,
     ClassificationData,
     create_dataset,
+    create_reader,
     multi_hot,
     numeric_class_order,
     real_label_sets,
@@ -32,6 +34,7 @@ from litevit.models import create_model
 from litevit.optimize import optimize_for_inference
 
 Labels = Literal["own", "imagenet", "real", "v2"]
+Precision = Literal["fp32", "bf16", "fp16"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,10 +69,8 @@ def evaluate(
     crop_pct: float | None = None,
     batch_size: int = 128,
     workers: int = 4,
-    precision: Literal["fp32", "bf16", "fp16"] = "fp32",
+    precision: Precision = "fp32",
     device: str | torch.device = "cpu",
-    settings: ClassificationData | None = None,
-    classes: Sequence[str] = (),
     accelerator: Any = None,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> Evaluation:
@@ -84,22 +85,42 @@ def evaluate(
             0..999 (ImageNet-V2).
         image_size: None: the model's published size, with its crop.
         crop_pct: 1.0 resizes without a crop.
-        settings: the data settings of a recipe, instead of image_size, crop_pct and num_classes.
-        classes: names the model was trained with; data with some of them are matched by name, others raise ValueError.
         accelerator: of accelerate, when several processes share the work.
         on_progress: called with the images this process has done and has to do.
     """
+    name = model if isinstance(model, str) else type(model).__name__
+    settings = _settings(name, num_classes, image_size, crop_pct)
+    settings = replace(settings, path=data, reader=reader, eval_split=split)
+    network = _load(model, weights, settings.num_classes)
+    opened = replace(settings, num_classes=ANY) if labels == "v2" else settings
+    dataset = create_dataset(opened, "eval")
+    return _measure(
+        network, dataset, settings, name=name, labels=labels, device=device, accelerator=accelerator,
+        batch_size=batch_size, workers=workers, precision=precision, on_progress=on_progress,
+    )  # fmt: skip
+
+
+def _measure(
+    network: nn.Module,
+    dataset: Dataset,
+    settings: ClassificationData,
+    *,
+    name: str,
+    labels: Labels = "own",
+    share: str = "",
+    batch_size: int = 128,
+    workers: int = 4,
+    precision: Precision = "fp32",
+    device: str | torch.device = "cpu",
+    accelerator: Any = None,
+    on_progress: Callable[[int, int], None] | None = None,
+) -> Evaluation:
+    """Args: share: what the protocol says of a part of the data."""
     if accelerator is not None:
         device = accelerator.device
-    name = model if isinstance(model, str) else type(model).__name__
-    settings = settings or _settings(name, num_classes, image_size, crop_pct)
-    settings = replace(settings, path=data or settings.path, eval_path=None, reader=reader, eval_split=split)
-    network = _load(model, weights, settings.num_classes).eval().to(device)
+    network = network.eval().to(device)
     if torch.device(device).type == "cpu":
         network = optimize_for_inference(network)
-
-    opened = replace(settings, num_classes=ANY) if labels == "v2" else settings
-    dataset = create_dataset(opened, "eval", classes=classes)
     targets = _label_sets(dataset, labels, settings.num_classes)
     loader = evaluation_loader(dataset, batch_size=batch_size, workers=workers, accelerator=accelerator)
     mine = None if settings.stream else loader.sampler
@@ -119,25 +140,36 @@ def evaluate(
     result = metric.compute()
     return Evaluation(
         model=name,
-        data=str(settings.path),
+        data=str(settings.path or settings.reader),
         labels=labels,
         images=int(result["images"]),
         top1=result["top1"],
         top5=result["top5"],
         loss=result.get("loss"),
-        protocol=_protocol(settings, precision) + _share(settings),
+        protocol=_protocol(settings, precision) + share,
         per_class=tuple(metric.per_class()),
         class_names=tuple(getattr(dataset, "classes", ())) if labels in ("own", "imagenet") else (),
     )
 
 
 def evaluate_run(
-    folder: str | Path, *, data: str | None = None, device: str | torch.device = "cpu", **options: Any
+    folder: str | Path,
+    *,
+    data: str | None = None,
+    split: str | None = None,
+    reader: str | None = None,
+    image_size: int | None = None,
+    crop_pct: float | None = None,
+    labels: Labels = "own",
+    **options: Any,
 ) -> Evaluation:
-    """Evaluates the best weights of a training run with the run's own data settings.
+    """Evaluates the best weights of a training run, with the run's own data settings where nothing else is said.
 
     Args:
-        data: another data set than the run's.
+        data: another data set than the run's. It is evaluated whole; classes are matched with the run's by name, and it
+            may lack some. The run's own data, moved to another place, stay what they are: their held-out part counts.
+        split: of the data; None: what was held out. "train": what the run was trained on, without augmentation.
+        reader: of other data than the run's.
         options: of `evaluate`, such as workers, precision and on_progress.
     """
     folder = Path(folder)
@@ -148,20 +180,65 @@ def evaluate_run(
     if recipe["task"] not in ("classification", "token_labeling"):
         raise ValueError(f"{folder} is a run of the task '{recipe['task']}', not of classification.")
     settings = from_dict(ClassificationData, recipe["data"], "recipe.data")
+    settings = replace(settings, image_size=image_size or settings.image_size, crop_pct=crop_pct or settings.crop_pct)
+    settings, part = _data_of(settings, folder, data, split, reader)
+    opened = replace(settings, num_classes=ANY) if labels == "v2" else settings
+    dataset = create_dataset(opened, part, classes=() if labels == "v2" else trained_classes(folder), augment=False)
     config = recipe["model"]
     model = build_classifier(ModelConfig(name=config["name"], overrides=config["overrides"]), settings.num_classes)
     model.load_state_dict(load_file(weights))
-    found = evaluate(
-        model,
-        data or settings.eval_path or settings.path,
-        classes=json.loads(read_metadata(weights).get("classes", "[]")),
-        settings=settings,
-        reader=settings.reader,
-        split=settings.eval_split,
-        device=device,
-        **options,
-    )
-    return replace(found, model=f"{config['name']} of {folder}")
+    share = _share(settings, part)
+    name = f"{config['name']} of {folder}"
+    return _measure(model, dataset, settings, name=name, labels=labels, share=share, **options)
+
+
+def trained_classes(folder: Path) -> tuple[str, ...]:
+    """The names of a run's classes, as its data called them; (): they had none."""
+    names = json.loads(read_metadata(folder / "best.safetensors").get("classes", "[]"))
+    if not names and (folder / "data.json").exists():  # WordNet ids, which are no names for a person
+        names = list(json.loads((folder / "data.json").read_text())["training"]["classes"])
+    return tuple(names)
+
+
+def _data_of(
+    settings: ClassificationData, folder: Path, data: str | None, split: str | None, reader: str | None
+) -> tuple[ClassificationData, Literal["train", "eval"]]:
+    """Where to find what is to be evaluated, and whether it is the training or the evaluation part of that."""
+    if data is None or _is_own(settings, folder, data):
+        if reader not in (None, settings.reader):
+            raise ValueError(f"The data of a run are read as it read them; --reader {reader!r} needs other --data.")
+        settings = replace(settings, path=data or settings.path) if settings.eval_path is None else settings
+        if split is None:
+            return settings, "eval"
+        if split in (settings.train_split, *split_names(settings.train_split)):
+            return settings, "train"
+        held_out = bool(settings.hold_out) and same_for_both(settings)
+        known = (settings.eval_split, *(name for name in split_names(settings.eval_split) if name != "test"))
+        if (held_out or settings.path == "embedded:digits") and split not in known:
+            raise ValueError(
+                f"{settings.path or settings.reader} has no '{split}' split: it has {settings.train_split} and "
+                f"{settings.eval_split}, the held-out part."
+            )
+        return (settings if held_out else replace(settings, eval_split=split)), "eval"
+    if reader is None:
+        reader = "" if settings.reader.lower().startswith("hfds/") else settings.reader
+    stream = settings.stream and reader == settings.reader
+    other = replace(settings, path=data, eval_path=None, hold_out=0.0, reader=reader, stream=stream)
+    return replace(other, eval_split=split or settings.eval_split), "eval"
+
+
+def _is_own(settings: ClassificationData, folder: Path, data: str) -> bool:
+    """Whether a path leads to the run's own data, by name or by what lies there."""
+    if settings.path and Path(data).resolve() == Path(settings.path).resolve():
+        return True
+    if not settings.hold_out or settings.reader or not (folder / "data.json").exists():
+        return False
+    listed = json.loads((folder / "data.json").read_text())["training"]["digest"]
+    try:
+        found = create_reader(replace(settings, path=data), settings.train_split)
+    except (ValueError, OSError):
+        return False
+    return bool(listed) and found.part.digest == listed
 
 
 def _settings(name: str, num_classes: int, image_size: int | None, crop_pct: float | None) -> ClassificationData:
@@ -214,7 +291,9 @@ def _label_sets(dataset: Dataset, labels: Labels, num_classes: int) -> Callable[
     return lambda _, own: table[own]
 
 
-def _share(settings: ClassificationData) -> str:
+def _share(settings: ClassificationData, part: str) -> str:
+    if part == "train":
+        return ", what it was trained on"
     held_out = bool(settings.hold_out) and same_for_both(settings)
     return f", the held-out {settings.hold_out:.0%} of each class" if held_out else ""
 
