@@ -124,7 +124,8 @@ def test_predict_names_the_broken_file_and_shows_the_rest(capsys, tmp_path, chec
     )  # fmt: skip
     assert code == 2
     assert "class 1" in out
-    assert "b.png is not an image that can be read (8 bytes) (1 of 2 files failed)" in err
+    assert "b.png is not an image that can be read (8 bytes); what can: JPEG" in err
+    assert "(1 of 2 files failed)" in err
 
 
 def test_wrong_input_is_one_line(capsys, tmp_path, checkpoint, monkeypatch):

@@ -9,7 +9,7 @@ from typing import Any, Literal
 from tyro.conf import Positional
 
 from litevit.cli.predict import dense_task
-from litevit.cli.terminal import Device, progress_bar, show, show_rows
+from litevit.cli.terminal import Device, progress_bar, refuse, show, show_rows
 
 
 def eval_(
@@ -19,8 +19,8 @@ def eval_(
     weights: str = "official",
     run: Path | None = None,
     split: str | None = None,
-    labels: Literal["own", "imagenet", "real", "v2"] = "own",
-    reader: str = "",
+    labels: Literal["own", "imagenet", "real", "v2"] | None = None,
+    reader: str | None = None,
     annotations: Path | None = None,
     names: Path | None = None,
     num_classes: int | None = None,
@@ -34,9 +34,9 @@ def eval_(
     per_class: bool = False,
     json: bool = False,
     out: Path | None = None,
-    batch_size: int = 128,
+    batch_size: int | None = None,
     workers: int = 4,
-    precision: Literal["fp32", "bf16", "fp16"] = "fp32",
+    precision: Literal["fp32", "bf16", "fp16"] | None = None,
     device: Device = "auto",
 ) -> None:
     """Measures a model on a data set, as its task is measured: top-1, COCO's AP, mIoU or panoptic quality.
@@ -48,17 +48,19 @@ def eval_(
         model: name, see `litevit list`; default: what the checkpoint of a training run says.
         data: class folders, tar or shards; COCO's or ADE20K's layout; with --annotations the folder of the images;
             default with --run: the data of the run, whose held-out part is measured unless --split says otherwise.
+            Other data than the run's are measured whole; they may have some of its classes, matched by name.
         weights: 'official' (downloaded once), a checkpoint file, or the folder of a training run.
         run: the folder of a training run: its best weights, with its own settings.
         split: part of the data; default: the held-out one ('validation'; COCO's and ADE20K's layout: 'val').
-        labels: 'own': the data's; 'imagenet': the same, of 1,000 classes; 'real': ImageNet-ReaL; 'v2': ImageNet-V2's
-            folders 0..999.
-        reader: how timm reads the data of a classifier: '' (folder or tar), 'wds', 'hfds/NAME'.
+        labels: classifiers: 'own', the default: the data's; 'imagenet': the same, of 1,000 classes; 'real':
+            ImageNet-ReaL; 'v2': ImageNet-V2's folders 0..999.
+        reader: classifiers: what reads the data: '' (folder or tar), 'wds', 'hfds/NAME'; default: '', or the run's.
         annotations: COCO-format JSON, or folder of index masks, of data in no published layout.
         names: class names of a detector or segmenter, as for `litevit predict`.
         num_classes: of the checkpoint, where it is not the published one's.
         size: side of a classifier's input, of detectors and segmenters the short side; default: the published one.
-        crop_pct: classifiers: crop side / resized shorter side; default: the published one; 1.0: without a crop.
+        crop_pct: classifiers: crop side / resized shorter side; default: the published one, or the run's; 1.0: without
+            a crop.
         limit: detectors and segmenters: only the first images.
         window: segmenters: height and width of sliding windows; default: whole images.
         stride: segmenters: of the windows; default: two thirds of the window.
@@ -67,9 +69,9 @@ def eval_(
         per_class: show the table per class.
         json: print JSON, the table per class included.
         out: detectors and segmenters: folder for results in COCO's and ADE20K's formats.
-        batch_size: images at a time, of classifiers.
+        batch_size: classifiers: images at a time; default: 128.
         workers: processes that read images.
-        precision: of classifiers.
+        precision: classifiers; default: fp32.
         device: where to run.
     """
     source = str(run) if run is not None else weights
@@ -77,22 +79,39 @@ def eval_(
         raise ValueError("Random weights have nothing to measure: give --weights official, a file or --run FOLDER")
     if run is not None and not run.is_dir():
         raise FileNotFoundError(f"{run} is not the folder of a training run")
+    if run is not None and weights != "official":
+        raise ValueError(f"--run {run} and --weights {weights} both say which weights: give one of them")
     from litevit.devices import find_device
 
     accelerator = _several_processes(device)
     where = accelerator.device if accelerator is not None else find_device(device)
     quiet = accelerator is not None and not accelerator.is_main_process
     if dense_task(model, source) is None:
-        common = {"labels": labels, "batch_size": batch_size, "workers": workers, "precision": precision}
-        protocol = {"reader": reader, "crop_pct": crop_pct, "image_size": size}
-        if split is not None:
-            protocol["split"] = split
-        if num_classes is not None:
-            protocol["num_classes"] = num_classes
+        refuse(
+            {"annotations": annotations, "names": names, "limit": limit, "window": window, "stride": stride,
+             "ratios": ratios, "flip": flip, "out": out},
+            f"for detectors and segmenters; {model or source} is a classifier",
+        )  # fmt: skip
+        given = {
+            "split": split, "reader": reader, "num_classes": num_classes, "image_size": size, "crop_pct": crop_pct,
+            "labels": labels, "batch_size": batch_size, "precision": precision,
+        }  # fmt: skip
         result = _evaluate_classifier(
-            model, data, source, protocol, quiet=quiet, device=where, accelerator=accelerator, **common
+            model,
+            data,
+            source,
+            quiet=quiet,
+            device=where,
+            accelerator=accelerator,
+            workers=workers,
+            **{name: value for name, value in given.items() if value is not None},
         )
     else:
+        refuse(
+            {"labels": labels, "reader": reader, "crop_pct": crop_pct, "batch_size": batch_size,
+             "precision": precision},
+            f"for classifiers; {model or source} does {dense_task(model, source)}",
+        )  # fmt: skip
         from litevit.jobs import evaluate_dense as tool
         from litevit.jobs.dense_models import load_dense
 
@@ -139,19 +158,20 @@ def _several_processes(device: Device) -> Any:
     return Accelerator(cpu=device == "cpu")
 
 
-def _evaluate_classifier(
-    model: str | None, data: str | None, source: str, protocol: dict[str, Any], *, quiet: bool, **options: Any
-) -> Any:
+def _evaluate_classifier(model: str | None, data: str | None, source: str, *, quiet: bool, **options: Any) -> Any:
     from litevit.jobs import evaluate as tool
 
     with progress_bar("images", quiet=quiet) as advance:
-        if Path(source).is_dir():  # a run has its own protocol
+        if Path(source).is_dir():  # a run knows its model and protocol
+            refuse({"num_classes": options.get("num_classes")}, f"for a checkpoint file; {source} knows its classes")
+            if model is not None and model != (theirs := tool.model_of_run(source)):
+                raise ValueError(f"{source} is a run of {theirs}, not of {model}: leave the name out")
             return tool.evaluate_run(source, data=data, on_progress=advance, **options)
         if model is None or data is None:
             raise ValueError(
                 "What to evaluate is missing: litevit eval MODEL --data PATH, or litevit eval --run FOLDER"
             )
-        return tool.evaluate(model, data, weights=source, on_progress=advance, **protocol, **options)
+        return tool.evaluate(model, data, weights=source, on_progress=advance, **options)
 
 
 LABELS = {"own": "the data's own", "imagenet": "ImageNet-1K", "real": "ImageNet-ReaL", "v2": "ImageNet-V2"}

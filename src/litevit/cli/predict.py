@@ -7,7 +7,7 @@ from typing import Any
 
 from tyro.conf import Positional
 
-from litevit.cli.terminal import Device, progress, show, show_rows
+from litevit.cli.terminal import Device, progress, refuse, show, show_rows
 
 
 def predict(
@@ -15,7 +15,7 @@ def predict(
     *,
     model: str | None = None,
     weights: str = "official",
-    top: int = 5,
+    top: int | None = None,
     json: bool = False,
     out: Path | None = None,
     size: int | None = None,
@@ -23,7 +23,7 @@ def predict(
     names: Path | None = None,
     score_threshold: float | None = None,
     device: Device = "auto",
-    batch_size: int = 16,
+    batch_size: int | None = None,
 ) -> None:
     """Predicts on images, folders and videos: what the model's task is, with the preprocessing of its weights.
 
@@ -31,7 +31,7 @@ def predict(
         images: image files, or folders to search; detectors and segmenters take videos too.
         model: name of a model; default: litv2_s, or what the checkpoint of a training run says.
         weights: 'official' (downloaded once), a checkpoint file, the folder of a training run, or 'none' (random).
-        top: how many classes to show.
+        top: classifiers: how many classes to show; default: 5.
         json: print JSON instead of a table.
         out: folder for pictures with the predictions, and for the result files of COCO's and ADE20K's formats.
         size: side of the square input, of detectors and segmenters the short side; default: the published one.
@@ -39,7 +39,7 @@ def predict(
         names: text file with one class name per line; for detectors and segmenters also COCO's annotation file.
         score_threshold: least score of objects; default: 0.3, panoptic models: their own.
         device: where to run.
-        batch_size: images at a time, of classifiers.
+        batch_size: classifiers: images at a time; default: 16.
     """
     from dataclasses import replace
 
@@ -48,6 +48,7 @@ def predict(
 
     dense = dense_task(model, weights)
     if dense is not None:
+        refuse({"top": top, "batch_size": batch_size}, f"for classifiers; {model or weights} does {dense}")
         options = {"num_classes": num_classes, "names": names, "score_threshold": score_threshold, "size": size}
         _predict_dense(images, model, weights, options, json=json, out=out, device=device)
         return
@@ -70,7 +71,14 @@ def predict(
     network = network.to(find_device(device))
     if weights == "none":
         print("Random weights: these predictions mean nothing.", file=sys.stderr)
-    stream = tool.predict(network, paths, how, names=labels, top=top, batch_size=batch_size)
+    stream = tool.predict(
+        network,
+        paths,
+        how,
+        names=labels,
+        top=5 if top is None else top,
+        batch_size=16 if batch_size is None else batch_size,
+    )
     results = list(progress(stream, len(paths), "images"))
     if json:
         print(tool.to_json(results))

@@ -26,6 +26,18 @@ def parse_size(size: Sequence[int] | None) -> tuple[int, int] | None:
     return (size[0], size[-1])
 
 
+def refuse(options: dict[str, Any], meant: str) -> None:
+    """Raises ValueError for options that were given although they do not apply.
+
+    Args:
+        options: by their names; what was not given is None, empty or off.
+        meant: what they are there for, and what this is.
+    """
+    given = [f"--{name.replace('_', '-')}" for name, value in options.items() if value not in (None, (), False, 0)]
+    if given:
+        raise ValueError(f"{' and '.join(given)} {'is' if len(given) == 1 else 'are'} {meant}")
+
+
 def show_rows(headers: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     from rich.table import Table
     from rich.text import Text

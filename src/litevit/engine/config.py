@@ -90,6 +90,7 @@ class RunConfig:
     trackers: tuple[Literal["tensorboard", "wandb"], ...] = ()  # where else to log
     root: str = "runs"  # where a new folder is made
     dir: str | None = None  # this folder; continued when it holds an unfinished run. None: a new one under root
+    data_changed: bool = False  # continue although the data are not what they were at the checkpoint
 
 
 D = TypeVar("D")
@@ -111,7 +112,7 @@ class Recipe(Generic[D]):
 # Fields a run may be continued with although they differ from the checkpoint's.
 FREE_TO_CHANGE = {
     "run.device", "run.workers", "run.checkpoint_every", "run.keep", "run.log_every", "run.trackers", "run.root",
-    "run.dir", "run.max_steps", "data.path", "data.eval_path",
+    "run.dir", "run.data_changed", "run.max_steps", "data.path", "data.eval_path",
 }  # fmt: skip
 
 

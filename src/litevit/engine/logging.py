@@ -15,12 +15,18 @@ from litevit.files import write_text
 
 
 class MetricsFile:
-    """One JSON object per line. A resumed run drops the lines after its checkpoint: it will write them again."""
+    """One JSON object per line. A resumed run drops the lines after its checkpoint: it will write them again.
 
-    def __init__(self, path: Path, *, resume_step: int = 0):
+    Args:
+        evaluates: the run will write the evaluation of `resume_step` again, too.
+    """
+
+    def __init__(self, path: Path, *, resume_step: int = 0, evaluates: bool = False):
         self.path = path
         if path.exists():
-            kept = [row for row in read_metrics(path) if row["step"] <= resume_step]
+            again = (resume_step, "eval") if evaluates else None
+            rows = read_metrics(path)
+            kept = [row for row in rows if row["step"] <= resume_step and (row["step"], row["kind"]) != again]
             write_text(path, "".join(json.dumps(row) + "\n" for row in kept))
         self.file = open(path, "a", buffering=1)  # noqa: SIM115  lives as long as the run
 

@@ -14,7 +14,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -24,6 +24,7 @@ from rich.console import Console
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
+from litevit.data.class_folders import Part, table
 from litevit.data.sampling import STEP, BatchStream, SeededDataset, Unreadable, seed_everything
 from litevit.data.streaming import StreamedBatches, StreamedImages
 from litevit.engine import parallel
@@ -45,7 +46,8 @@ class Task(Protocol):
 
     Optional: `param_groups(model, optim, lr)` instead of the published grouping, `repeats` (of repeated augmentation),
     `batch_stream(dataset, **options)` instead of `BatchStream`, `max_unreadable` (images a run may skip),
-    `class_names` (kept with the best weights), `report(model, folder)` (process 0, after the last evaluation).
+    `class_names` (kept with the best weights), `report(model, folder)` (process 0, after the last evaluation), `parts`
+    (what `train_dataset` found and left out: shown, kept as `data.json`, and compared when a run is continued).
     """
 
     metric: str  # the entry of `evaluate`'s result that says which checkpoint is best; higher is better
@@ -109,6 +111,9 @@ def fit(recipe: Recipe, task: Task, *, console: Console | None = None) -> FitRes
     base_rates = [group["lr"] for group in groups]
     optimizer = accelerator.prepare(create_optimizer(groups, recipe.optim))
     dataset = task.train_dataset()
+    parts: list[Part] = getattr(task, "parts", [])
+    if parts:
+        console.print(table(parts), highlight=False, markup=False, soft_wrap=True)
     stream = _batch_stream(
         task,
         dataset,
@@ -128,6 +133,11 @@ def fit(recipe: Recipe, task: Task, *, console: Console | None = None) -> FitRes
     found = load_latest(folder / "checkpoints", lambda text: console.print(f"warning: {text}", soft_wrap=True))
     if found is not None:
         path, saved = found
+        if (changes := _data_changes(parts, saved)) and not run.data_changed:
+            raise ValueError(
+                f"{path} was trained on other data: {'; '.join(changes)}. Give the data it began with, or go on with "
+                "these by --run.data_changed True."
+            )
         if different := differences(recipe, saved["recipe"]):
             raise ValueError(
                 f"{path} is a checkpoint of another recipe; it differs in " + "; ".join(different) + ". "
@@ -140,9 +150,15 @@ def fit(recipe: Recipe, task: Task, *, console: Console | None = None) -> FitRes
             accelerator.scaler.load_state_dict(saved["scaler"])
         state = _Progress.load(saved, accelerator.device)
         console.print(f"Continuing {folder} after step {state.step} of {last_step}.", soft_wrap=True)
+        if changes:
+            console.print(f"warning: the data have changed: {'; '.join(changes)}", soft_wrap=True)
+    if main and parts:
+        write_json(folder / "data.json", {part.name: part.to_dict() for part in parts}, indent=2)
     stream.start, stream.steps = state.step, last_step
 
-    log = MetricsFile(folder / "metrics.jsonl", resume_step=state.step) if main else None
+    log = None
+    if main:
+        log = MetricsFile(folder / "metrics.jsonl", resume_step=state.step, evaluates=state.owes_evaluation)
     trackers = Trackers(run.trackers if main else (), folder, to_dict(recipe))
     display = Display(console, steps=last_step, start=state.step)
     batches = _batches(dataset, stream, task, run.workers, accelerator)
@@ -160,6 +176,7 @@ def fit(recipe: Recipe, task: Task, *, console: Console | None = None) -> FitRes
         with torch.no_grad(), accelerator.autocast():
             metrics = task.evaluate(judged, accelerator)
         model.train()
+        state.owes_evaluation = False
         write({"kind": "eval", "epoch": state.step // per_epoch, "step": state.step, **metrics})
         shown = "  ".join(f"{name} {value:.4g}" for name, value in metrics.items())
         display.line(f"evaluated after step {state.step}: {shown}")
@@ -180,6 +197,7 @@ def fit(recipe: Recipe, task: Task, *, console: Console | None = None) -> FitRes
         state.share_sums(accelerator)
         entry = {
             "recipe": to_dict(recipe),
+            "data": {part.name: part.to_dict() for part in parts},
             "model": parallel.model_state(model, fsdp=run.fsdp),
             "optimizer": parallel.optimizer_state(model, optimizer.optimizer, fsdp=run.fsdp),
             "ema": parallel.model_state(ema.module, fsdp=run.fsdp) if ema is not None else None,
@@ -195,6 +213,8 @@ def fit(recipe: Recipe, task: Task, *, console: Console | None = None) -> FitRes
     interval_start, interval_images = time.perf_counter(), 0
     with _stop_signal() as stop:
         try:
+            if state.owes_evaluation:  # its checkpoint was written before
+                evaluate()
             while state.step < last_step:
                 step = state.step
                 rates = [
@@ -260,10 +280,11 @@ def fit(recipe: Recipe, task: Task, *, console: Console | None = None) -> FitRes
                     )
                 if (saves or stopped) and not all_finite(model):
                     raise ValueError(_not_finite("the weights are not finite", state.step, rates, folder))
+                if saves or stopped:  # before the evaluation, which may meet an image that it cannot read
+                    state.owes_evaluation = evaluates
+                    save()
                 if evaluates:
                     evaluate()
-                if saves or stopped:
-                    save()
                 if logs or evaluates:
                     interval_start, interval_images = time.perf_counter(), 0
                 if stopped:
@@ -314,6 +335,7 @@ class _Progress:
     skipped: list[str] = field(default_factory=list)  # names of unreadable images, each once
     sums: dict[str, Tensor] = field(default_factory=dict)  # of the losses since the last log line
     added: int = 0
+    owes_evaluation: bool = False  # it was due after this step, and the checkpoint was written before it
 
     def add(self, losses: dict[str, Tensor], total: Tensor) -> None:
         values = {"loss": total, **losses} if len(losses) > 1 or "loss" not in losses else losses
@@ -351,7 +373,7 @@ class _Progress:
 
     def entry(self) -> dict[str, Any]:
         return {"sums": {k: v.cpu() for k, v in self.sums.items()}} | {
-            name: getattr(self, name) for name in ("step", "best", "best_step", "skipped", "added")
+            name: getattr(self, name) for name in ("step", "best", "best_step", "skipped", "added", "owes_evaluation")
         }
 
     @classmethod
@@ -360,8 +382,15 @@ class _Progress:
         return cls(
             **values,
             skipped=list(saved.get("skipped", ())),
+            owes_evaluation=saved.get("owes_evaluation", False),
             sums={name: value.to(device) for name, value in saved["sums"].items()},
         )
+
+
+def _data_changes(parts: Sequence[Part], saved: dict[str, Any]) -> list[str]:
+    """In what the data differ from those of a checkpoint."""
+    before = saved.get("data", {})
+    return [change for part in parts if part.name in before for change in part.changes(before[part.name])]
 
 
 def _groups(recipe: Recipe, task: Task, model: nn.Module, lr: float) -> list[dict[str, Any]]:

@@ -192,6 +192,10 @@ def evaluate_run(
     return _measure(model, dataset, settings, name=name, labels=labels, share=share, **options)
 
 
+def model_of_run(folder: str | Path) -> str:
+    return json.loads((Path(folder) / "recipe.json").read_text())["model"]["name"]
+
+
 def trained_classes(folder: Path) -> tuple[str, ...]:
     """The names of a run's classes, as its data called them; (): they had none."""
     names = json.loads(read_metadata(folder / "best.safetensors").get("classes", "[]"))

@@ -8,7 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
-from litevit.data.classification import ClassificationData
+from litevit.data.class_folders import Part
+from litevit.data.classification import ClassificationData, part_of
 from litevit.data.token_labels import TokenLabelImages
 from litevit.engine.config import Recipe
 from litevit.jobs.classification import ClassificationTask
@@ -34,6 +35,10 @@ class TokenLabelTask:
     def class_names(self) -> tuple[str, ...]:
         return self.plain.class_names
 
+    @property
+    def parts(self) -> list[Part]:
+        return self.plain.parts
+
     def build_model(self) -> nn.Module:
         model = self.plain.build_model()
         if not hasattr(model, "aux_head"):
@@ -50,6 +55,7 @@ class TokenLabelTask:
             return self.plain.train_dataset()
         dataset = TokenLabelImages(self.data)
         self.plain.open_evaluation(dataset.images.classes)
+        self.plain.parts.insert(0, part_of(dataset.images, "training"))
         return dataset
 
     def collate(self, samples: list[Any]) -> Any:
