@@ -212,7 +212,7 @@ def test_scripts_that_use_timm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
 @pytest.mark.slow  # importing transformers takes longer than all of the above
 @torch.no_grad()
 def test_transformers_autobackbone() -> None:
-    transformers = pytest.importorskip("transformers", reason="needs the extra 'transformers'")
+    transformers = pytest.importorskip("transformers", reason="transformers is not installed")
     config = transformers.TimmBackboneConfig(backbone="litv2_s", out_indices=[1, 2, 3], use_pretrained_backbone=False)
     backbone = transformers.AutoBackbone.from_config(config).eval()
     assert backbone.channels == [192, 384, 768]
