@@ -27,7 +27,7 @@ ALLOWED: dict[str, set[str]] = {
     "checkpoints": {*ZOO, *MACHINE, "checkpoints"},
     "models": {*ZOO, "checkpoints", "models"},
     "data": {"ops", *MACHINE, "data"},
-    "metrics": {"ops", *MACHINE, "metrics"},
+    "metrics": {"ops", *MACHINE, "data", "metrics"},  # it reads and writes what data does: run lengths, PNGs of ids
     "engine": {"ops", *MACHINE, "data", "metrics", "engine"},
     "jobs": {*ZOO, *MACHINE, "models", "optimize", "checkpoints", "data", "metrics", "engine", "jobs"},
     "recipes": {"data", "engine", "jobs", "recipes"},

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from litevit.data.coco import CocoInstances, coco2017, decode_masks, encode_masks, segmentation_to_rle
+from litevit.data.coco import CocoInstances, coco2017
+from litevit.data.coco_masks import decode_masks, encode_masks, segmentation_to_rle
 
 pytest.importorskip("faster_coco_eval", reason="COCO masks need faster-coco-eval (the extra 'coco')")
 

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from litevit.data.coco_panoptic import CocoPanoptic, read_panoptic_png, write_panoptic_png
+from litevit.data.coco_masks import read_panoptic_png, write_panoptic_png
+from litevit.data.coco_panoptic import CocoPanoptic
 
 
 def test_labels_follow_things_then_stuff(panoptic_content, write_panoptic_set) -> None:
@@ -128,6 +129,6 @@ def test_png_round_trip_and_index_mask_named(tmp_path) -> None:
     ids = np.array([[0, 1, 255], [256, 65_536, 2**24 - 1]])
     write_panoptic_png(tmp_path / "x.png", ids)
     assert np.array_equal(read_panoptic_png(tmp_path / "x.png"), ids)
-    Image.fromarray(ids.astype(np.uint8)).save(tmp_path / "grey.png")
-    with pytest.raises(ValueError, match="mode L; an RGB picture"):
-        read_panoptic_png(tmp_path / "grey.png")
+    Image.new("CMYK", (4, 4)).save(tmp_path / "x.tif")
+    with pytest.raises(ValueError, match="mode CMYK; an RGB, grey or palette PNG"):
+        read_panoptic_png(tmp_path / "x.tif")

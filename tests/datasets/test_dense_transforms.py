@@ -7,14 +7,13 @@ import pytest
 import torch
 from torch import Tensor
 from torchvision import tv_tensors
+from torchvision.transforms import v2
 
 from litevit.data.dense_transforms import (
-    Compose,
     Normalize,
     Pad,
     PhotometricDistortion,
     RandomCrop,
-    RandomHorizontalFlip,
     RandomScale,
     ResizeKeepRatio,
     ResizeUpToMultiple,
@@ -87,11 +86,11 @@ def test_published_sizes(width: int, height: int, expected: tuple[int, int]) -> 
         ResizeKeepRatio(70, 50),
         ResizeUpToMultiple(32),
         RandomScale(300, 100, (0.5, 2.0)),
-        RandomHorizontalFlip(1.0),
+        v2.RandomHorizontalFlip(1.0),
         RandomCrop((60, 90), category_cap=1.0),
         RandomCrop(64, category_cap=0.75),
         Pad(160, divisor=32),
-        Compose(RandomScale(300, 100), RandomCrop(64), RandomHorizontalFlip(), Pad(64)),
+        v2.Compose([RandomScale(300, 100), RandomCrop(64), v2.RandomHorizontalFlip(), Pad(64)]),
     ],
 )
 @pytest.mark.parametrize("seed", range(4))

@@ -24,7 +24,8 @@ from litevit.checkpoints.published import Preprocessing
 from litevit.data.ade20k import ade20k
 from litevit.data.classification import ClassificationData, create_dataset
 from litevit.data.coco import CocoInstances
-from litevit.data.coco_panoptic import CocoPanoptic, write_panoptic_png
+from litevit.data.coco_masks import write_panoptic_png
+from litevit.data.coco_panoptic import CocoPanoptic
 from litevit.data.images import has_heic
 from litevit.data.token_labels import TokenLabelImages, label_map_path
 from litevit.jobs import predict as classify

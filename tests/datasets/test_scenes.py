@@ -8,7 +8,8 @@ import pytest
 import torch
 
 from litevit.data.ade20k import ade20k
-from litevit.data.coco import coco2017, decode_masks, segmentation_to_rle
+from litevit.data.coco import coco2017
+from litevit.data.coco_masks import decode_masks, segmentation_to_rle
 from litevit.data.coco_panoptic import coco2017_panoptic
 from litevit.data.doctor import examine
 from litevit.data.scenes import GROUNDS, SHAPES, ScenesConfig, draw_scene, mask_to_segmentation, write_ade, write_coco

@@ -12,7 +12,7 @@ from torch import nn
 import litevit
 from litevit.checkpoints.files import write_state_dict
 from litevit.data.class_names import ADE20K, COCO_STUFF, COCO_THINGS, ClassList, read_class_list
-from litevit.data.coco import decode_masks
+from litevit.data.coco_masks import decode_masks
 from litevit.jobs import draw
 from litevit.jobs.dense_models import INSTANCES, PANOPTIC, SEMANTIC, DenseModel, load_dense, task_of
 from litevit.jobs.dense_results import create_results, image_id

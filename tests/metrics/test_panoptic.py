@@ -10,7 +10,8 @@ import torch
 from PIL import Image
 
 import litevit.metrics
-from litevit.metrics.panoptic import PanopticQuality, PanopticWriter, panoptic_quality, read_panoptic_png
+from litevit.data.coco_masks import read_panoptic_png
+from litevit.metrics.panoptic import PanopticQuality, PanopticWriter, panoptic_quality
 from litevit.ops.panoptic_ids import ids_to_rgb, rgb_to_ids
 
 CATEGORIES = [{"id": 1, "isthing": 1}, {"id": 7, "isthing": 1}, {"id": 100, "isthing": 0}, {"id": 200, "isthing": 0}]
@@ -245,10 +246,27 @@ def test_ids_and_colours():
         ids_to_rgb(ids + 1)
 
 
-def test_a_grey_png_is_named(tmp_path):
-    Image.fromarray(np.zeros((4, 4), np.uint8)).save(tmp_path / "mask.png")
-    with pytest.raises(ValueError, match=r"mask\.png.*mode L"):
-        read_panoptic_png(tmp_path / "mask.png")
+def test_a_grey_png_holds_ids_as_values_or_as_colours(tmp_path):
+    """A tool that makes PNGs small stores equal red, green and blue as grey; others write the ids themselves."""
+    ids = np.zeros((4, 6), dtype=np.uint8)
+    ids[1:, 2:] = 7
+    Image.fromarray(ids).save(tmp_path / "map.png")
+    as_colour = 7 * (1 + 256 + 65536)
+    assert np.array_equal(read_panoptic_png(tmp_path / "map.png", listed={7}), ids)
+    assert set(np.unique(read_panoptic_png(tmp_path / "map.png", listed={as_colour})).tolist()) == {0, as_colour}
+    truth = {"categories": [{"id": 1, "isthing": 1}]}
+    truth["annotations"] = [{"image_id": 1, "file_name": "map.png", "segments_info": [{"id": 7, "category_id": 1}]}]
+    assert panoptic_quality(truth, tmp_path, truth, tmp_path)["All"]["pq"] == 1
+
+
+def test_a_palette_png_holds_ids_as_indices_or_as_colours(tmp_path):
+    ids = np.zeros((4, 6), dtype=np.uint8)
+    ids[1:, 2:] = 1
+    image = Image.fromarray(ids, mode="P")
+    image.putpalette([0, 0, 0, 44, 1, 0] + [9] * 762)
+    image.save(tmp_path / "map.png")
+    assert np.array_equal(read_panoptic_png(tmp_path / "map.png", listed={1}), ids)
+    assert np.array_equal(read_panoptic_png(tmp_path / "map.png", listed={300}), ids * np.int64(300))
 
 
 def test_published_evaluator():

@@ -9,8 +9,6 @@ A sample is `(image, target)`: image a uint8 `tv_tensors.Image` (3, H, W), targe
     image_id  int
 Every tensor is a plain or tv_tensor, so torchvision's v2 transforms move boxes and masks with the image. Images are
 upright (EXIF), and annotations of the stored pixels are turned with them: see `litevit.data.images`.
-
-Polygons and run lengths are rasterised by faster-coco-eval's mask code, bit for bit pycocotools'.
 """
 
 import json
@@ -21,14 +19,13 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
 from torch.utils.data import Dataset
 from torchvision import tv_tensors
 
+from litevit.data.coco_masks import decode_masks, segmentation_to_rle
 from litevit.data.images import read_annotated, turn_target
 
 MIN_TRAIN_SIDE = 32  # images with a shorter side are left out of training (mmdet 2.x and 3.x)
-MAX_COORDINATE = 1_000_000  # of polygons: the codec walks along their edges pixel by pixel
 
 Fields = Mapping[str, type | tuple[type, ...]]
 IMAGE: Fields = {"id": (int, str), "file_name": str, "height": int, "width": int}
@@ -78,82 +75,6 @@ def read_json(path: str | Path, *, needs: Sequence[str]) -> dict[str, Any]:
         if not all(isinstance(entry, dict) for entry in content[key]):
             raise ValueError(f"{path} is not in COCO's format: every entry of {key!r} must be an object")
     return content
-
-
-def mask_codec() -> Any:
-    """faster-coco-eval's mask functions (encode, decode, merge, area, segmToRle)."""
-    try:
-        from faster_coco_eval import mask
-    except ImportError as error:
-        raise ImportError("COCO masks need faster-coco-eval: pip install 'litevit[coco]'") from error
-    return mask
-
-
-def segmentation_to_rle(segmentation: Any, height: int, width: int) -> dict[str, Any] | None:
-    """Polygons, uncompressed or compressed run lengths -> one compressed run length.
-
-    Polygons of fewer than three points have no inside and are left out; None when nothing is left.
-    """
-    codec = mask_codec()
-    if isinstance(segmentation, list):
-        for polygon in segmentation:
-            _check_polygon(polygon)
-        # Six numbers at least: the codec would read four as a box.
-        polygons = [polygon for polygon in segmentation if len(polygon) >= 6]
-        return codec.merge(codec.frPyObjects(polygons, height, width)) if polygons else None
-    if isinstance(segmentation, dict) and {"size", "counts"} <= segmentation.keys():
-        size, counts = segmentation["size"], segmentation["counts"]
-        if size not in ([height, width], (height, width)):
-            raise ValueError(f"a run-length mask is {size} (height, width), its image {[height, width]}")
-        if isinstance(counts, str | bytes):
-            return segmentation
-        if not isinstance(counts, list) or not all(isinstance(n, int) for n in counts):
-            raise ValueError(f"run lengths are a list of whole numbers, or compressed a string, got {counts!r:.60}")
-        if sum(counts) != height * width or min(counts, default=0) < 0:
-            raise ValueError(
-                f"the run lengths of a mask add up to {sum(counts)}, "
-                f"its image has {height} x {width} = {height * width} pixels"
-            )
-        return codec.frPyObjects(segmentation, height, width)
-    raise ValueError(f"a segmentation is a list of polygons or a run length with size and counts, got {segmentation!r}")
-
-
-def _check_polygon(polygon: Any) -> None:
-    if not isinstance(polygon, list) or not all(isinstance(v, int | float) for v in polygon):
-        raise ValueError(f"a polygon is a list of numbers x1, y1, x2, y2, ..., got {polygon!r:.60}")
-    if len(polygon) % 2:
-        raise ValueError("a polygon has an odd number of coordinates; x1, y1, x2, y2, ... are needed")
-    if not all(abs(v) <= MAX_COORDINATE for v in polygon):  # nan is not
-        raise ValueError(f"the coordinates of a polygon must be finite and at most {MAX_COORDINATE:,}, got {polygon}")
-
-
-def decode_masks(rles: Sequence[dict[str, Any] | None], height: int, width: int) -> Tensor:
-    """Returns: (N, H, W) bool; an entry None is an empty mask."""
-    masks = torch.zeros((len(rles), height, width), dtype=torch.bool)
-    for mask, rle in zip(masks, rles):
-        if rle is None:
-            continue
-        try:
-            decoded = mask_codec().decode(rle)
-        except (RuntimeError, ValueError) as error:
-            raise ValueError(f"a compressed run-length mask cannot be decoded: {error}") from None
-        mask.copy_(torch.from_numpy(decoded))
-    return masks
-
-
-def encode_masks(masks: Tensor) -> list[dict[str, Any]]:
-    """(N, H, W) bool -> compressed run lengths with `counts` as str, ready for JSON."""
-    codec = mask_codec()
-    if len(masks) == 0:
-        return []
-    fortran = np.asfortranarray(masks.to("cpu", torch.uint8).permute(1, 2, 0).numpy())
-    return [
-        {
-            "size": list(rle["size"]),
-            "counts": rle["counts"].decode() if isinstance(rle["counts"], bytes) else rle["counts"],
-        }
-        for rle in codec.encode(fortran)
-    ]
 
 
 def box_problem(box: Any, height: int, width: int) -> str | None:

@@ -16,7 +16,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image as PILImage
 from torch import Tensor
 from torch.utils.data import Dataset
 from torchvision import tv_tensors
@@ -32,34 +31,14 @@ from litevit.data.coco import (
     object_area,
     read_json,
 )
+from litevit.data.coco_masks import read_panoptic_png
 from litevit.data.images import read_annotated, turn_target
-from litevit.ops.panoptic_ids import ids_to_rgb, rgb_to_ids
 
 VOID = 255  # semantic label that no loss counts
 
 PANOPTIC_CATEGORY: Fields = {**CATEGORY, "isthing": int}
 PANOPTIC_ANNOTATION: Fields = {"image_id": (int, str), "file_name": str, "segments_info": list}
 SEGMENT: Fields = {"id": int, "category_id": (int, str)}
-
-
-def read_panoptic_png(path: str | Path) -> np.ndarray:
-    """Returns: (H, W) int64 segment ids."""
-    path = Path(path)
-    if not path.is_file():
-        raise FileNotFoundError(f"panoptic map {path} does not exist")
-    try:
-        with PILImage.open(path) as file:
-            if file.mode not in ("RGB", "RGBA"):
-                raise ValueError(f"panoptic map {path} has mode {file.mode}; an RGB picture of segment ids is needed")
-            rgb = np.array(file.convert("RGB"))
-    except (OSError, SyntaxError) as error:
-        raise OSError(f"panoptic map {path} cannot be decoded: {error}") from None
-    return rgb_to_ids(rgb)
-
-
-def write_panoptic_png(path: str | Path, ids: np.ndarray) -> None:
-    """(H, W) segment ids below 2^24 -> RGB PNG."""
-    PILImage.fromarray(ids_to_rgb(ids)).save(path)
 
 
 class CocoPanoptic(Dataset):
@@ -160,13 +139,13 @@ class CocoPanoptic(Dataset):
         """Returns: (H, W) int64, the PNG's segment ids, checked against the JSON."""
         record, annotation = self.images[index], self.annotations[index]
         path = self.maps / annotation["file_name"]
-        ids = read_panoptic_png(path)
+        listed = {segment["id"] for segment in annotation["segments_info"]}
+        ids = read_panoptic_png(path, listed=listed)
         if ids.shape != (record["height"], record["width"]):
             raise ValueError(
                 f"panoptic map {path} is {ids.shape[1]} x {ids.shape[0]} (width x height), "
                 f"its image {record['width']} x {record['height']}"
             )
-        listed = {segment["id"] for segment in annotation["segments_info"]}
         painted = set(np.unique(ids).tolist()) - {0}
         if painted - listed:
             raise ValueError(

@@ -1,7 +1,8 @@
 """Augmentation for detection, panoptic and semantic segmentation: the published pipelines in their order.
 
 Every step is called as `step(image, target)` and moves the image and every tv_tensor of the target (boxes, masks,
-semantic and panoptic maps) together; torchvision's v2 transforms can be mixed in. All randomness comes from torch's
+semantic and panoptic maps) together, as torchvision's v2 transforms do, which are used where they are the published
+step. All randomness comes from torch's
 global generator, so a sample is a function of the seed set before it is made.
 
 Images are uint8 (3, H, W) until `Normalize` or `ToFloat`; sizes are (H, W) unless a name says otherwise.
@@ -27,6 +28,7 @@ MEAN = tuple(round(255 * value, 3) for value in imagenet.MEAN)
 STD = tuple(round(255 * value, 3) for value in imagenet.STD)
 IGNORE = 255
 
+ABOVE_0 = torch.finfo(torch.float32).tiny
 PER_OBJECT = ("boxes", "labels", "masks", "iscrowd", "area")
 
 
@@ -68,11 +70,9 @@ def keep_visible(target: Target, *, least: float = 0.0) -> Target:
     """
     if "boxes" not in target:
         return target
-    boxes = TF.clamp_bounding_boxes(target["boxes"])
-    plain = boxes.as_subclass(Tensor)
-    sides = plain[:, 2:] - plain[:, :2]
-    visible = ((sides > 0) & (sides >= least)).all(dim=1)
-    out = target | {"boxes": boxes}
+    out = target | {"boxes": TF.clamp_bounding_boxes(target["boxes"])}
+    # The function, not v2.SanitizeBoundingBoxes: that one would filter the semantic map as if it were objects' masks.
+    _, visible = TF.sanitize_bounding_boxes(out["boxes"], min_size=max(least, ABOVE_0), min_area=0)
     if visible.all():
         return out
     return out | {key: tv_tensors.wrap(out[key][visible], like=out[key]) for key in PER_OBJECT if key in out}
@@ -153,17 +153,6 @@ class RandomCrop:
                 window = self._draw(height, width)
         out = {key: TF.crop(v, *window) if isinstance(v, tv_tensors.TVTensor) else v for key, v in target.items()}
         return TF.crop(image, *window), keep_visible(out, least=1.0)
-
-
-class RandomHorizontalFlip:
-    def __init__(self, p: float = 0.5):
-        self.p = p
-
-    def __call__(self, image: Tensor, target: Target) -> tuple[Tensor, Target]:
-        if float(torch.rand(())) >= self.p:
-            return image, target
-        flipped = {key: TF.horizontal_flip(v) if isinstance(v, tv_tensors.TVTensor) else v for key, v in target.items()}
-        return TF.horizontal_flip(image), flipped
 
 
 class PhotometricDistortion:
@@ -268,32 +257,22 @@ class Pad:
         return TF.pad(image, padding, fill=0), out
 
 
-class Compose:
-    """Steps one after the other."""
-
-    def __init__(self, *steps: Step):
-        self.steps = steps
-
-    def __call__(self, image: Tensor, target: Target) -> tuple[Tensor, Target]:
-        for step in self.steps:
-            image, target = step(image, target)
-        return image, target
-
-
 def detection_train(
     long_side: int = 1333, short_side: int | tuple[int, int] = 800, flip: float = 0.5, *, resize: bool = True
-) -> Compose:
+) -> v2.Compose:
     """Published COCO training for detectors, which normalise and pad to 32 inside: resize, flip.
 
     `short_side=(640, 800)` is the multi-scale training of LVT's 3x schedule; `resize=False` keeps the images' size.
     """
     steps: list[Step] = [ResizeKeepRatio(long_side, short_side)] if resize else []
-    return Compose(*steps, RandomHorizontalFlip(flip), ToFloat())
+    return v2.Compose([*steps, v2.RandomHorizontalFlip(flip), ToFloat()])
 
 
-def detection_batch(long_side: int = 1333, short_side: int | tuple[int, int] = 800, flip: float = 0.0) -> Compose:
+def detection_batch(long_side: int = 1333, short_side: int | tuple[int, int] = 800, flip: float = 0.0) -> v2.Compose:
     """The whole published pipeline: resize, flip, normalise, pad to 32. What `forward_raw` of a detector takes."""
-    return Compose(ResizeKeepRatio(long_side, short_side), RandomHorizontalFlip(flip), Normalize(), Pad(divisor=32))
+    return v2.Compose(
+        [ResizeKeepRatio(long_side, short_side), v2.RandomHorizontalFlip(flip), Normalize(), Pad(divisor=32)]
+    )
 
 
 def segmentation_train(
@@ -305,30 +284,32 @@ def segmentation_train(
     flip: float = 0.5,
     *,
     distortion: bool = True,
-) -> Compose:
+) -> v2.Compose:
     """Published ADE20K training: random scale, crop with category cap, flip, photometric distortion, normalise, pad.
 
     Args:
         distortion: photometric.
     """
-    return Compose(
-        RandomScale(long_side, short_side, ratios),
-        RandomCrop(crop, category_cap),
-        RandomHorizontalFlip(flip),
-        *([PhotometricDistortion()] if distortion else []),
-        Normalize(),
-        Pad(crop),
+    return v2.Compose(
+        [
+            RandomScale(long_side, short_side, ratios),
+            RandomCrop(crop, category_cap),
+            v2.RandomHorizontalFlip(flip),
+            *([PhotometricDistortion()] if distortion else []),
+            Normalize(),
+            Pad(crop),
+        ]
     )
 
 
-def segmentation_test(long_side: int = 2048, short_side: int = 512, stretch_to: int = 1) -> Compose:
+def segmentation_test(long_side: int = 2048, short_side: int = 512, stretch_to: int = 1) -> v2.Compose:
     """Published ADE20K test: keep ratio into (2048, 512), normalise, no padding; the semantic map keeps its own size.
 
     Args:
         stretch_to: 32 for LVT's SegFormer, which stretches both sides up to a multiple of it.
     """
-    return Compose(
-        _ImageOnly(ResizeKeepRatio(long_side, short_side)), _ImageOnly(ResizeUpToMultiple(stretch_to)), Normalize()
+    return v2.Compose(
+        [_ImageOnly(ResizeKeepRatio(long_side, short_side)), _ImageOnly(ResizeUpToMultiple(stretch_to)), Normalize()]
     )
 
 

@@ -23,13 +23,12 @@ from litevit.data.coco import (
     CATEGORY,
     IMAGE,
     box_problem,
-    decode_masks,
     field_problem,
     object_area,
     read_json,
-    segmentation_to_rle,
 )
-from litevit.data.coco_panoptic import PANOPTIC_ANNOTATION, PANOPTIC_CATEGORY, SEGMENT, read_panoptic_png
+from litevit.data.coco_masks import decode_masks, read_panoptic_png, segmentation_to_rle
+from litevit.data.coco_panoptic import PANOPTIC_ANNOTATION, PANOPTIC_CATEGORY, SEGMENT
 
 Severity = Literal["error", "warning"]
 MISSING = "missing"

@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 from PIL import Image as PILImage
 
-from litevit.data.coco_panoptic import write_panoptic_png
+from litevit.data.coco_masks import write_panoptic_png
 from litevit.data.ranges import AtLeast0, Count, Positive, Share, ShareAbove0
 
 Array = np.ndarray

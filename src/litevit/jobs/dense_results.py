@@ -11,7 +11,7 @@ from torch import Tensor
 
 from litevit.checkpoints.files import Pathlike
 from litevit.data.class_names import ClassList
-from litevit.data.coco import encode_masks, mask_codec
+from litevit.data.coco_masks import encode_masks, mask_codec
 from litevit.files import write_json
 from litevit.jobs import draw
 from litevit.jobs.dense_models import INSTANCES, PANOPTIC, SEMANTIC, DenseModel

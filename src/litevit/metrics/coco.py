@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from litevit.data.coco_masks import encode_masks
 from litevit.files import write_json
 
 NAMES = ("AP", "AP50", "AP75", "AP_small", "AP_medium", "AP_large",
@@ -96,7 +97,7 @@ class COCOAveragePrecision:
         masks = source["masks"]
         if len(masks) != len(entries):
             raise ValueError(f"the {name} need one mask per box, got {len(masks)} masks for {len(entries)} boxes")
-        for entry, rle in zip(entries, _encode(masks)):
+        for entry, rle in zip(entries, encode_masks(masks)):
             entry["segmentation"] = rle
 
     def _category(self, label: int) -> int:
@@ -191,17 +192,3 @@ class COCOAveragePrecision:
 def _xywh(boxes: Tensor) -> list[list[float]]:
     boxes = boxes.double().reshape(-1, 4)
     return torch.cat([boxes[:, :2], boxes[:, 2:] - boxes[:, :2]], dim=1).tolist()
-
-
-def _encode(masks: Tensor) -> list[dict[str, Any]]:
-    try:
-        from faster_coco_eval import mask as codec
-    except ImportError as error:
-        raise ImportError("COCO evaluation needs faster-coco-eval: pip install 'litevit[coco]'") from error
-    if len(masks) == 0:
-        return []
-    fortran = np.asfortranarray(masks.to("cpu", torch.uint8).permute(1, 2, 0).numpy())
-    return [
-        {"size": [int(n) for n in rle["size"]], "counts": c.decode() if isinstance(c := rle["counts"], bytes) else c}
-        for rle in codec.encode(fortran)
-    ]

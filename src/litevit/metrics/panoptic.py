@@ -12,11 +12,11 @@ from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
 
-from litevit.files import whole_file, write_json
-from litevit.ops.panoptic_ids import MAX_ID, ids_to_rgb, rgb_to_ids
+from litevit.data.coco_masks import read_panoptic_png, write_panoptic_png
+from litevit.files import write_json
+from litevit.ops.panoptic_ids import MAX_ID
 
 Segment = Mapping
 """`id` and `category_id`; of the truth also `iscrowd` (default 0) and `area` (default: counted in the map)."""
@@ -186,24 +186,18 @@ def panoptic_quality(gt: Mapping, gt_folder: str | os.PathLike, pred: Mapping, p
     for truth in gt["annotations"]:
         prediction = predicted[truth["image_id"]]
         metric.update(
-            read_panoptic_png(Path(pred_folder) / prediction["file_name"]),
+            _read_map(pred_folder, prediction),
             prediction["segments_info"],
-            read_panoptic_png(Path(gt_folder) / truth["file_name"]),
+            _read_map(gt_folder, truth),
             truth["segments_info"],
             name=f"image_id {truth['image_id']}",
         )
     return metric.compute()
 
 
-def read_panoptic_png(path: str | os.PathLike) -> np.ndarray:
-    """Returns: (H, W) int64 segment ids, 0 = void."""
-    with Image.open(path) as image:
-        if image.mode not in ("RGB", "RGBA"):
-            raise ValueError(
-                f"{path}: a panoptic PNG must be RGB (id = R + 256 G + 65536 B), got mode {image.mode}; "
-                "is it an index mask of semantic segmentation?"
-            )
-        return rgb_to_ids(np.asarray(image.convert("RGB")))
+def _read_map(folder: str | os.PathLike, annotation: Mapping) -> np.ndarray:
+    listed = {int(segment["id"]) for segment in annotation["segments_info"]}
+    return read_panoptic_png(Path(folder) / annotation["file_name"], listed=listed)
 
 
 class PanopticWriter:
@@ -224,8 +218,7 @@ class PanopticWriter:
         """Args: panoptic: (H, W) segment ids, 0 = void; segments_info: as a panoptic model returns it."""
         stem = f"{image_id:012d}" if isinstance(image_id, int) else str(image_id)
         target = self.folder / f"{stem}.png"
-        with whole_file(target) as temporary:
-            Image.fromarray(ids_to_rgb(_as_array(panoptic))).save(temporary, format="PNG")
+        write_panoptic_png(target, _as_array(panoptic))
         ids = self.category_ids
         segments = [
             {
