@@ -32,7 +32,8 @@ ALLOWED: dict[str, set[str]] = {
     "jobs": {*ZOO, *MACHINE, "models", "optimize", "checkpoints", "data", "metrics", "engine", "jobs"},
     "recipes": {"data", "engine", "jobs", "recipes"},
     "explain": {*ZOO, *MACHINE, "explain"},
-    "bench": {*ZOO, *MACHINE, "models", "checkpoints", "optimize", "bench"},
+    "deploy": {*ZOO, *MACHINE, "models", "checkpoints", "data", "metrics", "engine", "jobs", "deploy"},
+    "bench": {*ZOO, *MACHINE, "models", "checkpoints", "optimize", "deploy", "bench"},
     "adapters": {*ZOO, "models", "checkpoints", "engine", "jobs", "adapters"},
 }
 ANYTHING = {"cli", "__init__", "__main__"}
@@ -136,6 +137,9 @@ EXTRAS = (
     "onnx",
     "onnxruntime",
     "onnxscript",
+    "openvino",
+    "nncf",
+    "executorch",
     "transformers",
     "wandb",
     "datasets",

@@ -21,8 +21,10 @@ __all__ = [
     "RecursiveAtrousSelfAttention",
     "create_backbone",
     "create_model",
+    "export",
     "info",
     "list_models",
+    "load_exported",
     "load_weights",
     "optimize_for_inference",
     "optimize_for_training",
@@ -32,6 +34,7 @@ _SUBMODULES = (
     "adapters",
     "checkpoints",
     "data",
+    "deploy",
     "engine",
     "explain",
     "jobs",
@@ -48,6 +51,8 @@ def __getattr__(name: str) -> Any:
     """Subpackages and tools are imported on first use, so that `import litevit` stays light."""
     if name in ("optimize_for_inference", "optimize_for_training"):
         return getattr(importlib.import_module("litevit.optimize"), name)
+    if name in ("export", "load_exported"):
+        return getattr(importlib.import_module("litevit.deploy"), name)
     if name in _SUBMODULES:
         return importlib.import_module(f"litevit.{name}")
     raise AttributeError(f"module 'litevit' has no attribute {name!r}")

@@ -19,6 +19,7 @@ from litevit.cli.bench import bench
 from litevit.cli.convert import convert
 from litevit.cli.doctor import doctor
 from litevit.cli.evaluate import eval_
+from litevit.cli.export import export
 from litevit.cli.models import info, list_
 from litevit.cli.predict import predict
 from litevit.cli.token_labels import token_labels
@@ -40,6 +41,7 @@ VERBS: dict[str, Verb] = {
     "eval": Verb(eval_, "litevit.jobs.evaluate_dense"),
     "train": Verb(train, "litevit.recipes", raw=True),
     "convert": Verb(convert, "litevit.checkpoints.convert"),
+    "export": Verb(export, "litevit.deploy.exporter"),
     "bench": Verb(bench, "litevit.bench.commands", raw=True),
     "token-labels": Verb(token_labels, "litevit.jobs.token_labels"),
     "doctor": Verb(doctor, "litevit.data.doctor"),

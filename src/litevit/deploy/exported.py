@@ -1,0 +1,152 @@
+"""Opens and runs exported files: `load_exported`."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from litevit.checkpoints.published import Preprocessing
+from litevit.deploy.formats import Engine, Format, Opened, formats
+from litevit.deploy.graph import FEATURES
+from litevit.deploy.metadata import Metadata
+from litevit.deploy.shapes import InputShape
+
+Pathlike = str | Path
+
+
+class Exported(nn.Module):
+    """An exported file, called like the model it came from. It has no parameters and runs on the CPU.
+
+    Classifiers and segmenters give their logits, backbones their four maps.
+
+    Attributes:
+        metadata: everything the file says about itself.
+    """
+
+    def __init__(self, path: Path, format: str, engine: Engine, metadata: Metadata):
+        super().__init__()
+        self.path = path
+        self.format = format
+        self.engine = engine
+        self.metadata = metadata
+        self.shape = InputShape(
+            batch=metadata.batch,
+            size=metadata.size,
+            smallest=metadata.smallest,
+            uint8=metadata.preprocessing_inside,
+        )
+        self.eval()
+
+    @property
+    def task(self) -> str:
+        """As in `litevit.list_models(task=...)`; "features" for a backbone."""
+        return self.metadata.task
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Names of the labels."""
+        return self.metadata.classes
+
+    @property
+    def preprocessing(self) -> Preprocessing | None:
+        """How an image becomes the input; for files that do it themselves: what they do."""
+        return self.metadata.preprocessing
+
+    def named(self, images: Tensor) -> dict[str, Tensor]:
+        """All outputs under their names. Args: images: (B, 3, H, W), normalised float32, or what the file takes."""
+        self.shape.check(images, self.path.name)
+        return dict(zip(self.metadata.outputs, self.engine.run(images), strict=True))
+
+    @torch.no_grad()
+    def forward(self, images: Tensor) -> Any:
+        """Args: images: (B, 3, H, W), normalised. Returns: what the model returns."""
+        found = tuple(self.named(images.detach().cpu()).values())
+        return found if self.task == FEATURES else found[0]
+
+    def __deepcopy__(self, memo: dict) -> "Exported":
+        return self  # an engine cannot be copied, and never changes
+
+
+def load_exported(path: Pathlike, *, threads: int | None = None) -> Exported:
+    """Opens a file written by `litevit.export`.
+
+    Args:
+        threads: processor threads; None: what the runtime takes.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: it is damaged, of another format than its name says, or not litevit's.
+        ImportError: its runtime is not installed; the message names the extra.
+    """
+    path = Path(path).expanduser()
+    if threads is not None and threads < 1:
+        raise ValueError(f"threads must be at least 1, got {threads}")
+    kind = recognise(path)
+    if kind.load is None:
+        raise ValueError(f"{path}: {kind.runtime} does not run here")
+    if missing := kind.missing():
+        raise ImportError(missing)
+    opened = _open(kind, path, threads)
+    return Exported(path, kind.name, opened.engine, opened.metadata)
+
+
+def _open(kind: Format, path: Path, threads: int | None) -> Opened:
+    assert kind.load is not None
+    try:
+        return kind.load(path, threads)
+    except (ValueError, ImportError, MemoryError):
+        raise
+    except Exception as error:  # every runtime has its own exceptions for a damaged file
+        reason = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+        raise ValueError(
+            f"{path} ({path.stat().st_size} bytes) cannot be opened by {kind.runtime}: it is truncated or damaged, or "
+            f"written by a later version. Export it again. ({reason[:200]})"
+        ) from error
+
+
+def is_exported(path: Any) -> bool:
+    """Whether a path ends like an exported file."""
+    suffix = Path(str(path)).suffix.lower()
+    return any(suffix == kind.suffix for kind in formats().values())
+
+
+def recognise(path: Path) -> Format:
+    """The format of a file, by its content; a name that says something else is an error."""
+    table = formats()
+    if not path.exists():
+        raise FileNotFoundError(f"{path} does not exist.")
+    by_name = next((kind for kind in table.values() if path.suffix.lower() == kind.suffix), None)
+    if by_name is None:
+        known = ", ".join(f"{kind.suffix} ({kind.name})" for kind in table.values())
+        raise ValueError(f"{path} does not end like an exported file: {known}.")
+    if path.is_dir():
+        if by_name.name != "coreml":
+            raise ValueError(f"{path} is a folder, not a file of {by_name.runtime}.")
+        return by_name
+    name = _content(path)
+    if name is not None and name != by_name.name:
+        it_is = f"it is {name}"
+        if name in table:
+            it_is = f"it holds {table[name].runtime}'s format: call it {path.with_suffix(table[name].suffix).name}"
+        raise ValueError(f"{path} is not a file of {by_name.runtime}: {it_is}.")
+    return by_name
+
+
+def _content(path: Path) -> str | None:
+    """The format that the first bytes speak for; None: they say nothing."""
+    with path.open("rb") as file:
+        start = file.read(64)
+    if not start:
+        return "empty"
+    if start[:4] == b"PK\x03\x04":
+        return "pt2"
+    if start.lstrip()[:1] == b"<":
+        return "openvino" if b"<?xml" in start or b"<net" in start else "a web page"
+    if start[4:6] == b"ET":
+        return "executorch"
+    if start[4:8] == b"TFL3":
+        return "litert"
+    if start[:1] == b"\x08":  # field 1 of a protocol buffer: the IR version
+        return "onnx"
+    return None

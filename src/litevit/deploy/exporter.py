@@ -1,0 +1,289 @@
+"""`litevit.export`: a model becomes a file of another runtime, and the file is proven before it gets its name."""
+
+import json
+import platform
+import sys
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+from torch import nn
+
+from litevit.deploy.exported import Exported
+from litevit.deploy.formats import Format, Job, find
+from litevit.deploy.graph import build_graph
+from litevit.deploy.metadata import Metadata
+from litevit.deploy.program import trace
+from litevit.deploy.shapes import InputShape, smallest_side
+from litevit.deploy.source import Source, open_source, plain_config
+from litevit.deploy.staging import publish, says_when_full, staging
+from litevit.deploy.verify import Check, judge
+
+TRACING = threading.Lock()  # torch.export is not made for several threads
+PHOTOS = 16  # of a folder, at most, that take part in the proof
+
+
+class ExportError(RuntimeError):
+    """The file is not the function that the model is; it was not kept. `report` says what was found."""
+
+    def __init__(self, message: str, report: "ExportReport"):
+        super().__init__(message)
+        self.report = report
+
+
+@dataclass(kw_only=True)
+class ExportReport:
+    """What became of an export. Written beside the file as `<name>.report.json`."""
+
+    path: Path
+    format: str
+    model: str
+    task: str
+    verified: bool = False
+    checks: tuple[Check, ...] = ()
+    bytes: int = 0  # of all files
+    seconds: float = 0.0
+    input: str = ""  # what the file takes
+    outputs: tuple[str, ...] = ()
+    notes: list[str] = field(default_factory=list)
+    agreement: dict[str, Any] = field(default_factory=dict)  # on a folder of images
+    environment: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def worst(self) -> Check | None:
+        """The check that came nearest to its tolerance, or passed it."""
+        return max(self.checks, key=lambda c: _share(c), default=None)
+
+    def to_json(self) -> str:
+        content = asdict(self) | {"path": str(self.path)}
+        return json.dumps(content, indent=1, ensure_ascii=False) + "\n"
+
+    def __str__(self) -> str:
+        lines = [f"{self.path}: {self.format}, {self.bytes / 1e6:.1f} MB, takes {self.input}"]
+        worst = self.worst
+        if self.verified and worst is not None:
+            lines.append(f"  the same function in {len(self.checks)} checks; worst: {worst}")
+        else:
+            lines.append("  NOT verified")
+        return "\n".join([*lines, *(f"  note: {note}" for note in self.notes)])
+
+
+def _share(check: Check) -> float:
+    if check.kind == "other images":
+        return check.tolerance / check.worst if check.worst else float(not check.ok) * float("inf")
+    return check.worst / check.tolerance if check.tolerance else float("inf") * bool(check.worst)
+
+
+def export(
+    model: str | Path | nn.Module,
+    path: str | Path,
+    *,
+    format: str,
+    image_size: int | tuple[int, int] | None = None,
+    batch_size: int | None = None,
+    dynamic: bool = True,
+    preprocessing: bool = False,
+    int8: str | Path | None = None,
+    weights: str | Path | None = "official",
+    num_classes: int | None = None,
+    names: str | Path | None = None,
+    images: str | Path | None = None,
+    opset: int | None = None,
+    verify: bool = True,
+    progress: Callable[[str], None] = lambda text: None,
+) -> ExportReport:
+    """Writes a model as a file of another runtime, and proves that it is the same function.
+
+    Args:
+        model: a name of `litevit.list_models()`, a model, or the folder of a training run.
+        path: of the file.
+        format: "pt2", "onnx", "openvino", "executorch", "coreml", "tensorrt" or "litert".
+        image_size: side, or height and width, of the images the file takes; None: any, where the format can.
+        batch_size: images at a time; None: any, where the format can.
+        dynamic: False fixes what is not given: the size to the model's own, the batch to 1.
+        preprocessing: the file takes uint8 RGB and does the resizing and normalisation itself.
+        int8: folder of images to calibrate 8-bit products with.
+        weights: for a name: "official", a file, or None (random).
+        num_classes: of the checkpoint, where it is not the published one's.
+        names: file of class names.
+        images: folder of images that take part in the proof, and on which agreement is reported.
+        opset: of ONNX.
+        verify: False leaves the proof out and marks the file as unproven.
+        progress: told what is being done.
+
+    Returns:
+        The report, which is also written beside the file.
+
+    Raises:
+        ValueError: the format cannot hold this model, a wrong option.
+        ImportError: the format's tools are not installed; the message names the extra.
+        OSError: no space, no permission.
+        ExportError: the file was written and is not the same function; nothing was kept.
+    """
+    started = time.perf_counter()
+    path = Path(path).expanduser()
+    kind = find(format)
+    if path.suffix.lower() != kind.suffix:
+        raise ValueError(f"A file of {kind.runtime} ends in {kind.suffix}, got {path.name}")
+    if int8 is not None and not kind.int8:
+        raise ValueError(f"{format} files are not written in int8; onnx and openvino are")
+    photos = _photos(images)
+    source = open_source(model, weights=weights, num_classes=num_classes, names=names)
+    job, notes = _plan(source, kind, image_size, batch_size, dynamic, preprocessing, opset, verify)
+    if why := kind.refuses(job):
+        raise ValueError(f"{format} cannot hold {source.name}: {why}")
+    report = ExportReport(
+        path=path,
+        format=format,
+        model=source.name,
+        task=job.metadata.task,
+        input=job.shape.describe(),
+        outputs=job.graph.names,
+        notes=notes,
+        environment=_environment(kind),
+    )
+    with staging(path) as staged:
+        progress("writing")
+        size = 2 * sum(p.numel() * p.element_size() for p in job.graph.parameters())
+        with TRACING, says_when_full(path, size):
+            kind.write(job, staged)
+        report.bytes = sum(file.stat().st_size for file in staged.parent.iterdir())
+        if verify:
+            report.checks, report.agreement = _prove(job, kind, staged, photos, progress)
+            _raise_if_wrong(report)
+            report.verified = True
+        report.seconds = time.perf_counter() - started
+        with says_when_full(path, 10_000):
+            staged.with_name(f"{path.name}.report.json").write_text(report.to_json(), encoding="utf-8")
+            publish(staged, path)
+    return report
+
+
+def _plan(
+    source: Source,
+    kind: Format,
+    image_size: int | tuple[int, int] | None,
+    batch_size: int | None,
+    dynamic: bool,
+    preprocessing: bool,
+    opset: int | None,
+    verify: bool,
+) -> tuple[Job, list[str]]:
+    notes: list[str] = []
+    graph = build_graph(source.model)
+    smallest = smallest_side(source.model)
+    own = _own_size(source, smallest)
+    size: tuple[int, int] | None = (image_size, image_size) if isinstance(image_size, int) else image_size
+    batch = batch_size
+    if size is None and (not dynamic or not kind.free_size):
+        size = own
+        if dynamic:
+            notes.append(f"{kind.runtime} files take one size: {size[0]} x {size[1]} (--image-size chooses another)")
+    if size is None and min(own) < smallest:
+        size = own
+        notes.append(f"the model's own images, {own[0]} x {own[1]}, are below the {smallest} pixels of free sides")
+    if batch is None and (not dynamic or not kind.free_batch):
+        batch = 1
+    _check_sizes(size, batch, source)
+    shape = InputShape(batch=batch, size=size, smallest=smallest, uint8=preprocessing)
+    metadata = Metadata(
+        model=source.name,
+        task=graph.task,
+        outputs=graph.names,
+        classes=source.classes.names if source.classes else (),
+        class_ids=source.classes.ids if source.classes else (),
+        num_things=source.classes.num_things if source.classes else None,
+        preprocessing=source.preprocessing,
+        preprocessing_inside=preprocessing,
+        config=plain_config(source.model),
+        batch=batch,
+        size=size,
+        smallest=smallest,
+        verified=verify,
+        licence=source.licence,
+        source=source.source,
+        notice=source.notice,
+        recipe=source.recipe,
+        litevit=_version(),
+    )
+    return Job(
+        graph=graph, program=cache(lambda: trace(graph, shape)), shape=shape, metadata=metadata, opset=opset
+    ), notes
+
+
+def _own_size(source: Source, smallest: int) -> tuple[int, int]:
+    """Of the images that the model is made for."""
+    how = source.preprocessing
+    if how is None or how.size == (0, 0):
+        return (max(224, smallest),) * 2
+    if isinstance(how.size, int):
+        return how.size, how.size
+    return how.size[0], how.size[0]
+
+
+def _check_sizes(size: tuple[int, int] | None, batch: int | None, source: Source) -> None:
+    if batch is not None and batch < 1:
+        raise ValueError(f"batch_size must be at least 1, got {batch}")
+    if size is None:
+        return
+    if len(size) != 2:
+        raise ValueError(f"image_size takes one side or height and width, got {size}")
+    backbone = getattr(source.model, "backbone", source.model)
+    features: Any = getattr(backbone, "features", ())
+    least = features[-1].stride if len(features) == 4 else 1
+    if min(size) < least:
+        raise ValueError(
+            f"image_size must be at least {least} on both sides for {source.name}, got {size[0]} x {size[1]}"
+        )
+
+
+def _photos(folder: str | Path | None) -> list[Image.Image]:
+    if folder is None:
+        return []
+    from litevit.jobs.predict import find_images, load_image
+
+    files = find_images([folder])
+    step = max(1, len(files) // PHOTOS)
+    return [load_image(file) for file in files[::step][:PHOTOS]]
+
+
+def _prove(
+    job: Job, kind: Format, staged: Path, photos: Sequence[Image.Image], progress: Callable[[str], None]
+) -> tuple[tuple[Check, ...], dict[str, Any]]:
+    assert kind.load is not None
+    opened = kind.load(staged, None)
+    file = Exported(staged, kind.name, opened.engine, opened.metadata)
+    checks = tuple(judge(job.graph, file.named, job.shape, photos=photos, progress=progress))
+    return checks, {}
+
+
+def _raise_if_wrong(report: ExportReport) -> None:
+    wrong = [check for check in report.checks if not check.ok]
+    if wrong:
+        worst = max(wrong, key=_share)
+        raise ExportError(
+            f"{report.format} computes something else than {report.model}: {worst}; "
+            f"{len(wrong)} of {len(report.checks)} checks failed. No file was kept.",
+            report,
+        )
+
+
+def _environment(kind: Format) -> dict[str, str]:
+    from importlib.metadata import PackageNotFoundError, version
+
+    found = {"python": platform.python_version(), "machine": platform.machine(), "litevit": _version()}
+    for name in dict.fromkeys(("torch", *kind.needs)):
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def _version() -> str:
+    return str(sys.modules["litevit"].__version__)

@@ -1,0 +1,89 @@
+"""The formats: what a file of each needs, whether it can hold a model, how it is written and run.
+
+One module per format; this is their contract and the table. A format that cannot be used here still has its row.
+"""
+
+import importlib.util
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol
+
+from torch import Tensor
+from torch.export import ExportedProgram
+
+from litevit.deploy.graph import Graph
+from litevit.deploy.metadata import Metadata
+from litevit.deploy.shapes import InputShape
+
+
+class Engine(Protocol):
+    """A file that has been opened."""
+
+    def run(self, images: Tensor) -> list[Tensor]:
+        """All outputs, in their order."""
+
+
+class Opened(NamedTuple):
+    engine: Engine
+    metadata: Metadata
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """One export: what is written."""
+
+    graph: Graph
+    program: Callable[[], ExportedProgram]  # traced on first use
+    shape: InputShape
+    metadata: Metadata
+    opset: int | None = None  # of ONNX
+    calibration: Any = None  # images for int8: a list of batches of one
+
+
+class Format(NamedTuple):
+    """How one format is handled."""
+
+    name: str
+    suffix: str
+    runtime: str  # as people know it
+    needs: tuple[str, ...]  # modules that write it
+    install: str  # what brings them
+    free_batch: bool  # may the batch be free
+    free_size: bool  # may the sides be free
+    int8: bool
+    refuses: Callable[[Job], str | None]  # what it cannot hold and what to do, before anything is traced
+    write: Callable[[Job, Path], None]
+    load: Callable[[Path, int | None], Opened] | None  # path, threads; None: it does not run on this kind of machine
+
+    def missing(self) -> str | None:
+        """What has to be installed first; None: nothing."""
+        gone = [name for name in self.needs if importlib.util.find_spec(name) is None]
+        return f"{self.runtime} needs {' and '.join(gone)}: {self.install}" if gone else None
+
+
+def formats() -> dict[str, Format]:
+    """All of them by name."""
+    from litevit.deploy import onnx, openvino, pt2
+
+    modules = (pt2, onnx, openvino)
+    return {module.FORMAT.name: module.FORMAT for module in modules}
+
+
+def find(name: str) -> Format:
+    """The format of a name, usable here.
+
+    Raises:
+        ValueError: unknown.
+        ImportError: what it needs is not installed; the message says what to do.
+    """
+    table = formats()
+    if name not in table:
+        raise ValueError(f"Unknown format {name!r}. Known: {', '.join(table)}.")
+    if missing := table[name].missing():
+        raise ImportError(missing)
+    return table[name]
+
+
+def holds_anything(job: Job) -> None:
+    """`refuses` of a format that has an operator for whatever litevit's models do."""

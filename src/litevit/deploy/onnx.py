@@ -1,0 +1,117 @@
+"""ONNX (.onnx), for ONNX Runtime and whatever else reads it: one file, the metadata in its properties."""
+
+import logging
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from litevit.deploy.formats import Format, Job, Opened
+from litevit.deploy.metadata import Metadata
+from litevit.deploy.program import with_free_layouts
+from litevit.ops.batched_nms import batched_nms
+
+OPSET = 20  # GridSample takes "linear" from here on; ONNX Runtime reads it since 1.17 (2024)
+LEAST, MOST = 18, 24  # with an older one the exporter writes a wrong GridSample and says nothing
+
+
+class ONNXEngine:
+    def __init__(self, session: Any):
+        self.session = session
+        self.input = session.get_inputs()[0].name
+
+    def run(self, images: Tensor) -> list[Tensor]:
+        return [torch.from_numpy(x) for x in self.session.run(None, {self.input: images.contiguous().numpy()})]
+
+
+def refuses(job: Job) -> str | None:
+    if job.opset is not None and not LEAST <= job.opset <= MOST:
+        return (
+            f"opset must be {LEAST} to {MOST}, got {job.opset}: before, GridSample and LayerNormalization are missing"
+        )
+    return None
+
+
+def write(job: Job, path: Path) -> None:
+    with _quiet():
+        program: Any = torch.onnx.export(
+            with_free_layouts(job.program()),
+            dynamo=True,
+            opset_version=job.opset or OPSET,
+            input_names=["images"],
+            output_names=list(job.graph.names),
+            custom_translation_table=_translations(),
+            external_data=False,
+            optimize=True,
+            verbose=False,
+        )
+        program.model.metadata_props.update(job.metadata.write())
+        program.model.producer_name = "litevit"
+        program.save(path, external_data=False)
+
+
+def _translations() -> dict[Callable, Callable]:
+    """Our operators in ONNX's."""
+    from onnxscript import FLOAT, opset18
+
+    op: Any = opset18
+
+    def suppressed(boxes: FLOAT, scores: FLOAT, iou_threshold: float):  # type: ignore[no-untyped-def]
+        # (M, 3) rows of image, class, box; a score below 0 takes no part.
+        count = op.Shape(scores, start=1, end=2)
+        least = op.Constant(value_float=-0.5)
+        found = op.NonMaxSuppression(boxes, op.Unsqueeze(scores, [1]), count, iou_threshold, least)
+        where = op.Gather(found, op.Constant(value_ints=[0, 2]), axis=1)
+        ones = op.Expand(op.Constant(value_float=1.0), op.Shape(where, start=0, end=1))
+        zeros = op.Expand(op.Constant(value_float=0.0), op.Shape(scores))
+        return op.Greater(op.ScatterND(zeros, where, ones), op.Constant(value_float=0.5))
+
+    return {batched_nms._opoverload: suppressed}
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """The exporter's advice is for its developers."""
+    loggers = [logging.getLogger(name) for name in ("torch.onnx", "onnxscript", "onnx_ir")]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        for logger, level in zip(loggers, levels):
+            logger.setLevel(level)
+
+
+def load(path: Path, threads: int | None) -> Opened:
+    try:
+        import onnxruntime
+    except ImportError as error:
+        raise ImportError("Running .onnx files needs ONNX Runtime: pip install 'litevit[onnx]'") from error
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3  # errors
+    if threads is not None:
+        options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
+    session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+    return Opened(ONNXEngine(session), Metadata.read(session.get_modelmeta().custom_metadata_map, path))
+
+
+FORMAT = Format(
+    name="onnx",
+    suffix=".onnx",
+    runtime="ONNX Runtime",
+    needs=("onnx", "onnxscript", "onnxruntime"),
+    install="pip install 'litevit[onnx]'",
+    free_batch=True,
+    free_size=True,
+    int8=True,
+    refuses=refuses,
+    write=write,
+    load=load,
+)

@@ -1,0 +1,62 @@
+"""PyTorch's own exported program (.pt2): runs wherever PyTorch does, and is what AOTInductor compiles."""
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from litevit.deploy.formats import Format, Job, Opened, holds_anything
+from litevit.deploy.metadata import KEY, Metadata
+
+FILE = f"{KEY}.json"
+
+
+class PT2Engine:
+    def __init__(self, program: torch.export.ExportedProgram, threads: int | None):
+        self.module = program.module()
+        self.threads = threads
+
+    @torch.no_grad()
+    def run(self, images: Tensor) -> list[Tensor]:
+        with _threads(self.threads):
+            return list(self.module(images))
+
+
+@contextmanager
+def _threads(count: int | None) -> Iterator[None]:
+    """PyTorch's threads are the process's: they are lent."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(count or before)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def write(job: Job, path: Path) -> None:
+    torch.export.save(job.program(), path, extra_files={FILE: json.dumps(job.metadata.write())})
+
+
+def load(path: Path, threads: int | None) -> Opened:
+    extra = {FILE: ""}
+    program = torch.export.load(path, extra_files=extra)
+    metadata = Metadata.read(json.loads(extra[FILE] or "{}"), path)
+    return Opened(PT2Engine(program, threads), metadata)
+
+
+FORMAT = Format(
+    name="pt2",
+    suffix=".pt2",
+    runtime="PyTorch",
+    needs=("torch",),
+    install="pip install torch",
+    free_batch=True,
+    free_size=True,
+    int8=False,
+    refuses=holds_anything,
+    write=write,
+    load=load,
+)

@@ -1,0 +1,132 @@
+"""What is exported: a model with its classes, preprocessing, licence and recipe, from a name, a run or a module."""
+
+import json
+from dataclasses import asdict, dataclass, field, is_dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from litevit.checkpoints.files import read_metadata
+from litevit.checkpoints.published import ADOBE, ADOBE_NOTICE, WEIGHTS, Preprocessing, preprocessing
+from litevit.data.class_names import ClassList, detection_classes, panoptic_classes, semantic_classes
+from litevit.deploy.graph import FEATURES, MODULE, Graph, build_graph
+from litevit.jobs.dense_models import load_dense, task_of
+from litevit.jobs.predict import class_names, load_classifier, recorded_classes
+from litevit.zoo import GENERIC, MODELS
+
+
+@dataclass(frozen=True, kw_only=True)
+class Source:
+    """A model and what is known about it."""
+
+    model: nn.Module
+    name: str
+    classes: ClassList | None = None
+    preprocessing: Preprocessing | None = None
+    licence: str | None = None
+    source: str | None = None
+    notice: str | None = None
+    recipe: dict[str, Any] = field(default_factory=dict)
+
+
+def open_source(
+    model: str | Path | nn.Module,
+    *,
+    weights: str | Path | None = "official",
+    num_classes: int | None = None,
+    names: str | Path | None = None,
+) -> Source:
+    """
+    Args:
+        model: a module, a name of `litevit list`, a training run's folder or its checkpoint.
+        weights: for a name: "official", a file, or None (random).
+        num_classes: of the checkpoint, where it is not the published one's.
+        names: text file with one class name per line; for dense models also COCO's annotation file.
+    """
+    if isinstance(model, nn.Module):
+        return _of_module(model, names)
+    if str(model) not in MODELS and str(model) not in GENERIC and Path(model).exists():
+        return _named(None, Path(model), num_classes, names)
+    return _named(str(model), weights, num_classes, names)
+
+
+def _of_module(model: nn.Module, names: str | Path | None) -> Source:
+    graph = build_graph(model)
+    name = type(getattr(model, "backbone", model)).__name__
+    how: Preprocessing | None = None
+    if graph.task not in (FEATURES, MODULE):
+        how = preprocessing(name.lower()) if graph.task == "classification" else _dense_preprocessing(model)
+    return Source(model=model, name=type(model).__name__, classes=_classes(graph, names), preprocessing=how)
+
+
+def _named(name: str | None, weights: Any, num_classes: int | None, names: str | Path | None) -> Source:
+    if task_of(name, weights) != "classification":
+        dense = load_dense(name, weights, num_classes=num_classes, names=names)
+        found, label, classes = dense.model, dense.name, dense.classes
+        how: Preprocessing | None = _dense_preprocessing(found)
+    else:
+        listed = _read_names(names) if names is not None else None
+        from_file = weights not in (None, "official")
+        listed = listed or (recorded_classes(weights) if from_file else None)
+        if num_classes is None and listed is not None and name is not None:
+            num_classes = len(listed)
+        found, how = load_classifier(name, weights, num_classes=num_classes)
+        label = name or json.loads(_header(weights).get("recipe", "{}"))["model"]["name"]
+        classes = _checked(listed or class_names(int(found.num_classes)), found, names or weights)  # type: ignore[arg-type]
+    known = WEIGHTS.get(label) if weights == "official" else None
+    derived = WEIGHTS.get(label)
+    recipe = json.loads(_header(weights).get("recipe", "{}")) if weights not in (None, "official") else {}
+    adobe = derived is not None and derived.licence == ADOBE and weights is not None and not recipe
+    return Source(
+        model=found,
+        name=label,
+        classes=classes,
+        preprocessing=how,
+        licence=known.licence if known else ADOBE if adobe else None,
+        source=known.source if known else None,
+        notice=ADOBE_NOTICE if adobe else None,
+        recipe=recipe,
+    )
+
+
+def _header(weights: Any) -> dict[str, str]:
+    path = Path(weights)
+    return read_metadata(path / "best.safetensors" if path.is_dir() else path)
+
+
+def _read_names(names: str | Path) -> list[str]:
+    return [line.strip() for line in Path(names).read_text().splitlines() if line.strip()]
+
+
+def _checked(names: list[str], model: nn.Module, source: Any) -> ClassList:
+    if len(names) != model.num_classes:
+        raise ValueError(f"{source} has {len(names)} class names, the model {model.num_classes} classes")
+    return ClassList(tuple(names), tuple(range(len(names))))
+
+
+def _classes(graph: Graph, names: str | Path | None) -> ClassList | None:
+    config: Any = getattr(graph.model, "config", None)
+    if graph.task == "classification":
+        own = class_names(int(graph.model.num_classes))  # type: ignore[arg-type]
+        return _checked(_read_names(names) if names is not None else own, graph.model, names)
+    if graph.task == "semantic segmentation":
+        return semantic_classes(config.num_classes)
+    if graph.task == "panoptic segmentation":
+        return panoptic_classes(config.num_things, config.num_stuff)
+    return detection_classes(config.num_classes) if graph.task not in (FEATURES, MODULE) else None
+
+
+def _dense_preprocessing(model: nn.Module) -> Preprocessing:
+    config: Any = model.config
+    if hasattr(config, "test"):
+        longest, shortest = config.test.scale or (0, 0)
+        return Preprocessing(size=(shortest, longest), crop_pct=None, interpolation="bilinear")
+    size = (config.min_size, config.max_size) if config.resize else (0, 0)
+    return Preprocessing(size=size, crop_pct=None, interpolation="bilinear")
+
+
+def plain_config(model: nn.Module) -> dict[str, Any]:
+    """The head's config as plain values."""
+    config = getattr(model, "config", None)
+    return asdict(config) if is_dataclass(config) and not isinstance(config, type) else {}

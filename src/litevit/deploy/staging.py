@@ -1,0 +1,71 @@
+"""Files that appear beside their name only when they are complete and proven, several at a time.
+
+An export is one to three files (OpenVINO: graph and weights; the report). They are written to a hidden folder beside
+their final place and renamed into it under a lock, so that of two exports to one path the later one stands, whole.
+"""
+
+import hashlib
+import os
+import shutil
+import tempfile
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from filelock import FileLock
+
+SPARE = 64 * 2**20  # bytes that a full disk has left at most
+
+
+@contextmanager
+def staging(path: Path) -> Iterator[Path]:
+    """Yields `path`'s name in a hidden folder beside it; the folder is gone afterwards, whatever happened.
+
+    Raises:
+        OSError: no folder, no permission or no space.
+    """
+    if path.exists() and not path.is_file():
+        raise OSError(f"Cannot write {path}: it is {'a folder' if path.is_dir() else 'no ordinary file'}.")
+    folder = path.parent / f".{path.name[:60]}.{os.getpid()}-{uuid.uuid4().hex[:8]}.tmp"
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        folder.mkdir()
+    except OSError as error:
+        raise OSError(f"Cannot write {path}: {error.strerror}.") from None
+    try:
+        yield folder / path.name
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def publish(staged: Path, path: Path) -> list[Path]:
+    """Moves everything beside `staged` into the folder of `path`, the file itself last but for its report."""
+    files = sorted(staged.parent.iterdir(), key=lambda file: (file.name.endswith(".report.json"), file == staged))
+    with FileLock(_lock_of(path)):
+        for file in files:
+            os.replace(file, path.parent / file.name)
+    return [path.parent / file.name for file in files]
+
+
+def _lock_of(path: Path) -> Path:
+    """In the system's temporary folder, where it disturbs nobody who lists the exported files."""
+    digest = hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:24]
+    return Path(tempfile.gettempdir()) / f"litevit-export-{digest}.lock"
+
+
+@contextmanager
+def says_when_full(path: Path, size: int) -> Iterator[None]:
+    """Turns whatever a writer raises on a full disk into one clear error. Args: size: bytes that will be written."""
+    try:
+        yield
+    except ValueError:
+        raise
+    except Exception as error:
+        free = shutil.disk_usage(path.parent).free if path.parent.exists() else 0
+        if free < max(size, SPARE) or (isinstance(error, OSError) and error.errno == 28):
+            raise OSError(
+                f"Cannot write {path}: no space left for {size / 1e6:.0f} MB in {path.parent} "
+                f"({free / 1e6:.0f} MB are free). Nothing was kept."
+            ) from error
+        raise

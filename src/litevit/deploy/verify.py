@@ -1,0 +1,163 @@
+"""The one judge of all formats: an exported file must be the function that the model is.
+
+Judged are at least three sizes (one odd, none the traced one) x three batches x (noise, images, extreme values), where
+the file leaves them free. The tolerance is derived: the model is run in float32 and in float64, and the difference is
+what rounding does to this output on these images. Another order of summation, in another engine, may differ by a few
+times that.
+"""
+
+import copy
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from litevit.deploy.graph import Difference, Graph
+from litevit.deploy.shapes import InputShape
+
+BATCHES = (1, 2, 3)
+KINDS = ("noise", "images", "extreme")
+
+
+@dataclass(frozen=True)
+class Check:
+    """One comparison of the file with the model."""
+
+    batch: int
+    size: tuple[int, int]
+    kind: str  # of the images
+    output: str  # the one that came nearest to its tolerance, or passed it
+    worst: float  # largest difference
+    tolerance: float
+    ok: bool
+
+    def __str__(self) -> str:
+        H, W = self.size
+        return (
+            f"output {self.output!r} differs by {self.worst:.3g} (tolerance {self.tolerance:.3g}) "
+            f"on {self.kind}, batch {self.batch}, {H} x {W}"
+        )
+
+
+def sizes(shape: InputShape, multiple: int = 1) -> list[tuple[int, int]]:
+    """Heights and widths to judge at."""
+    if shape.size is not None:
+        return [shape.size]
+    s = shape.smallest
+    return [(s, s + 32), (s + 61, s + 35), (2 * s, s + 96)]
+
+
+def images_of(kind: str, count: int, size: tuple[int, int], *, uint8: bool, photos: Sequence[Image.Image]) -> Tensor:
+    """(count, 3, H, W) images, normalised or uint8.
+
+    Args:
+        kind: "noise"; "images": `photos`, or drawn scenes where there are none; "extreme": a chess board of black and
+            white pixels, one white pixel on black, and noise ten times as large as images are (uint8: 0 or 255).
+        photos: RGB.
+    """
+    H, W = size
+    random = torch.Generator().manual_seed(7 * H + W)
+    if kind == "noise":
+        if uint8:
+            return torch.randint(0, 256, (count, 3, H, W), dtype=torch.uint8, generator=random)
+        return torch.randn(count, 3, H, W, generator=random)
+    if kind == "images":
+        pixels = torch.stack([_photo(i, size, photos) for i in range(count)])
+        return pixels if uint8 else (pixels.float() - 120) / 58
+    board = (torch.arange(H)[:, None] + torch.arange(W)) % 2 * 255
+    point = torch.zeros(H, W, dtype=torch.int64)
+    point[H // 2, W // 3] = 255
+    loud = torch.randint(0, 2, (3, H, W), generator=random) * 255
+    extremes = [board.expand(3, H, W), point.expand(3, H, W), loud]
+    pixels = torch.stack([extremes[i % 3] for i in range(count)])
+    if uint8:
+        return pixels.to(torch.uint8)
+    found = (pixels.float() - 120) / 58
+    found[2::3] = 10 * torch.randn(3, H, W, generator=random)
+    return found
+
+
+def _photo(index: int, size: tuple[int, int], photos: Sequence[Image.Image]) -> Tensor:
+    H, W = size
+    if photos:
+        image = photos[index % len(photos)].convert("RGB").resize((W, H), Image.Resampling.BILINEAR)
+        return torch.from_numpy(np.array(image)).permute(2, 0, 1)
+    from litevit.data.scenes import ScenesConfig, draw_scene
+
+    config = ScenesConfig(height=H, width=W, empty_rate=0.0)
+    return torch.from_numpy(draw_scene(index, config).image).permute(2, 0, 1)
+
+
+Run = Callable[[Tensor], dict[str, Tensor]]
+Outputs = dict[str, Tensor]
+
+
+def judge(
+    graph: Graph,
+    run: Run,
+    shape: InputShape,
+    *,
+    photos: Sequence[Image.Image] = (),
+    batches: Sequence[int] = BATCHES,
+    progress: Callable[[str], None] = lambda text: None,
+) -> Iterator[Check]:
+    """Compares a file with its model.
+
+    Args:
+        graph: of the model.
+        run: the file: images to named outputs.
+        photos: images for the kind "images".
+    """
+    exact = copy.deepcopy(graph).double()
+    batches = batches if shape.batch is None else (shape.batch,)
+    for size in sizes(shape):
+        seen: dict[tuple[str, int], tuple[Outputs, Outputs, list[Difference]]] = {}
+        for kind in KINDS:
+            progress(f"{kind} at {size[0]} x {size[1]}")
+            images = images_of(kind, max(batches), size, uint8=shape.uint8, photos=photos)
+            ours = graph.reference(images)
+            best = exact.reference(images if shape.uint8 else images.double())
+            for batch in batches:
+                found = run(images[:batch])
+                mine = {name: x[:batch] for name, x in ours.items()}
+                differences = graph.compare(found, mine, {name: x[:batch] for name, x in best.items()})
+                seen[kind, batch] = found, mine, differences
+                yield _check(differences, batch, size, kind)
+        for batch in batches:
+            yield _depends_on_input(seen["noise", batch], seen["images", batch], batch, size)
+
+
+def _check(differences: Sequence[Difference], batch: int, size: tuple[int, int], kind: str) -> Check:
+    """The output that comes nearest to its tolerance."""
+    far = max(differences, key=lambda d: d.share)
+    return Check(batch, size, kind, far.output, far.worst, far.tolerance, far.share <= 1)
+
+
+def _depends_on_input(
+    noise: tuple[Outputs, Outputs, list[Difference]],
+    images: tuple[Outputs, Outputs, list[Difference]],
+    batch: int,
+    size: tuple[int, int],
+) -> Check:
+    """Whether other images give another answer: a traced graph can have lost its input and still agree once.
+
+    `worst` is what is left of the model's change of the output that changes most, and must be at least the tolerance.
+    """
+    best: Check | None = None
+    for a, b in zip(noise[2], images[2]):
+        x, y, tolerance = noise[0][a.output], images[0][a.output], a.tolerance + b.tolerance
+        if x.shape != y.shape or not x.is_floating_point():
+            continue
+        change = _largest(x - y)
+        model = _largest(noise[1][a.output] - images[1][a.output])
+        here = Check(batch, size, "other images", a.output, change, tolerance, change > tolerance or model <= tolerance)
+        if best is None or (here.worst / here.tolerance > best.worst / best.tolerance):
+            best = here
+    return best or Check(batch, size, "other images", "", 0.0, 0.0, True)
+
+
+def _largest(x: Tensor) -> float:
+    return float(x.abs().nan_to_num(0.0).max()) if x.numel() else 0.0

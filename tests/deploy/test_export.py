@@ -1,0 +1,283 @@
+"""`litevit.export` and `load_exported`: files that are the same function, and what is said where they cannot be."""
+
+import json
+import os
+import threading
+from pathlib import Path
+
+import pytest
+import torch
+from families import CLASSIFIERS, backbone, classifier
+from PIL import Image
+from torch import Tensor, nn
+
+import litevit
+from litevit.cli import main
+from litevit.deploy.exporter import ExportError, ExportReport
+from litevit.deploy.formats import formats
+
+SUFFIX = {name: kind.suffix for name, kind in formats().items()}
+everywhere = pytest.mark.parametrize("format", [name for name, kind in formats().items() if kind.load])
+
+
+def fixed(path: Path, format: str, model: nn.Module | None = None, **options) -> ExportReport:
+    """A small export: one size, which the exporter is quick with."""
+    model = classifier("litv2").eval() if model is None else model
+    return litevit.export(model, path, format=format, image_size=(64, 75), **options)
+
+
+@everywhere
+def test_a_file_is_the_function_of_its_model(format: str, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    model = classifier("litv2").train()
+    path = tmp_path / f"small{SUFFIX[format]}"
+    report = fixed(path, format, model)
+    assert model.training, "the model was changed"
+    assert report.verified
+    assert report.path == path
+    assert all(check.ok and check.worst >= 0 for check in report.checks)
+    assert {check.kind for check in report.checks} == {"noise", "images", "extreme", "other images"}
+    assert {check.batch for check in report.checks} == {1, 2, 3}
+    beside = json.loads((tmp_path / f"{path.name}.report.json").read_text())
+    assert beside["verified"] is True
+    assert {"batch", "size", "worst", "tolerance", "ok"} <= set(beside["checks"][0])
+
+    run = litevit.load_exported(path, threads=1)
+    assert (run.task, run.classes) == ("classification", tuple(f"class {i}" for i in range(5)))
+    assert run.preprocessing.size == 224
+    images = torch.randn(4, 3, 64, 75)
+    with torch.no_grad():
+        torch.testing.assert_close(run(images), model.eval()(images), atol=1e-5, rtol=1e-4)
+    with pytest.raises(ValueError, match=r"takes normalised float32 .* 64 x 75 pixels, got float32 .4, 3, 64, 64"):
+        run(torch.randn(4, 3, 64, 64))
+    assert sorted(f.name for f in tmp_path.iterdir() if f.suffix != ".bin") == [path.name, f"{path.name}.report.json"]
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+@everywhere
+@pytest.mark.parametrize(
+    "model",
+    [f"classifier {name}" for name in CLASSIFIERS] + [f"backbone {name}" for name in ("lit", "lit_ti", "litv2", "lvt")],
+)
+def test_any_batch_and_size(model: str, format: str, tmp_path: Path) -> None:
+    kind, name = model.split()
+    torch.manual_seed(0)
+    network = (classifier(name) if kind == "classifier" else backbone(name, "segmentation")).eval()
+    path = tmp_path / f"any{SUFFIX[format]}"
+    report = litevit.export(network, path, format=format)
+    sizes = {check.size for check in report.checks}
+    assert len(sizes) >= 3
+    assert any(h % 2 and w % 2 for h, w in sizes)
+    assert (107, 133) not in sizes, "the traced size proves nothing"
+    run = litevit.load_exported(path)
+    with torch.no_grad():
+        for shape in [(1, 3, 97, 224), (5, 3, 112, 81)]:
+            images = torch.randn(shape)
+            for a, b in zip(_tuple(run(images)), _tuple(network(images)), strict=True):
+                torch.testing.assert_close(a, b, atol=1e-4, rtol=1e-3)
+
+
+def _tuple(x: Tensor | tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    return (x,) if isinstance(x, Tensor) else x
+
+
+def test_a_file_that_computes_something_else_is_not_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from litevit.deploy import pt2
+
+    model = classifier("litv2").eval()
+
+    class Wrong(pt2.PT2Engine):
+        def run(self, images: Tensor) -> list[Tensor]:
+            return [x + 1e-3 * (images.shape[0] == 2) for x in super().run(images)]
+
+    monkeypatch.setattr(pt2, "PT2Engine", Wrong)
+    with pytest.raises(ExportError, match=r"'logits' differs by 0.001 .* batch 2, 64 x 75; 3 of 12 checks") as caught:
+        fixed(tmp_path / "wrong.pt2", "pt2", model)
+    assert not caught.value.report.verified
+    assert not list(tmp_path.iterdir())
+    monkeypatch.setattr("litevit.deploy.source.load_classifier", lambda *_, **__: (model, litevit_preprocessing()))
+    arguments = ["litv2_s", "--weights", "none", "--num-classes", "5", "--format", "pt2", "--image-size", "64", "75"]
+    assert main(["export", *arguments, "--out", str(tmp_path / "wrong.pt2")]) == 1
+    assert not list(tmp_path.iterdir())
+
+
+def litevit_preprocessing() -> object:
+    from litevit.checkpoints.published import preprocessing
+
+    return preprocessing("litv2_s")
+
+
+def test_an_answer_that_ignores_its_input_is_seen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from litevit.deploy import pt2
+
+    kept: dict[int, list[Tensor]] = {}
+
+    class Deaf(pt2.PT2Engine):
+        def run(self, images: Tensor) -> list[Tensor]:
+            return kept.setdefault(images.shape[0], super().run(images))
+
+    monkeypatch.setattr(pt2, "PT2Engine", Deaf)
+    with pytest.raises(ExportError, match="No file was kept") as caught:
+        fixed(tmp_path / "deaf.pt2", "pt2")
+    assert [c.batch for c in caught.value.report.checks if c.kind == "other images" and not c.ok] == [1, 2, 3]
+
+
+def test_no_verify_marks_the_file(tmp_path: Path) -> None:
+    report = fixed(tmp_path / "x.pt2", "pt2", verify=False)
+    assert not report.verified
+    assert not report.checks
+    assert "NOT verified" in str(report)
+    assert not litevit.load_exported(tmp_path / "x.pt2").metadata.verified
+    assert json.loads((tmp_path / "x.pt2.report.json").read_text())["verified"] is False
+
+
+def test_metadata_of_a_file(tmp_path: Path) -> None:
+    names = tmp_path / "names.txt"
+    names.write_text("cat\ndog\nfish\nbird\nhorse\n")
+    fixed(tmp_path / "x.onnx", "onnx", names=names, verify=False)
+    import onnx
+
+    told = {p.key: p.value for p in onnx.load(tmp_path / "x.onnx").metadata_props}
+    assert json.loads(told["classes"]) == ["cat", "dog", "fish", "bird", "horse"]
+    assert json.loads(told["preprocessing"])["mean"] == [0.485, 0.456, 0.406]
+    assert litevit.load_exported(tmp_path / "x.onnx").classes[1] == "dog"
+    with pytest.raises(ValueError, match=r"names.txt has 5 class names, the model 4 classes"):
+        fixed(tmp_path / "y.onnx", "onnx", classifier("litv2", num_classes=4), names=names)
+
+
+def test_options_that_cannot_be(tmp_path: Path) -> None:
+    model = classifier("litv2")
+    for options, message in [
+        ({"format": "tflite"}, r"Unknown format 'tflite'. Known: pt2, onnx, openvino"),
+        ({"format": "onnx", "path": "x.pt2"}, r"A file of ONNX Runtime ends in .onnx, got x.pt2"),
+        ({"format": "onnx", "opset": 13}, r"onnx cannot hold .*: opset must be 18 to 24, got 13"),
+        ({"format": "onnx", "image_size": 16}, r"image_size must be at least 32 on both sides for .*, got 16 x 16"),
+        ({"format": "onnx", "batch_size": 0}, r"batch_size must be at least 1, got 0"),
+        ({"format": "onnx", "images": tmp_path}, r"No images in the folder"),
+    ]:
+        path = tmp_path / options.pop("path", f"x{SUFFIX.get(options['format'], '.onnx')}")
+        with pytest.raises((ValueError, FileNotFoundError), match=message):
+            litevit.export(model, path, **options)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_missing_runtime_names_the_extra(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import importlib.util
+
+    there = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name, *a: None if name == "openvino" else there(name, *a))
+    with pytest.raises(ImportError, match=r"OpenVINO needs openvino: pip install 'litevit\[openvino\]'"):
+        fixed(tmp_path / "x.xml", "openvino")
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """One file of every format that runs here."""
+    folder = tmp_path_factory.mktemp("whole")
+    found = {}
+    for name, kind in formats().items():
+        if kind.load:
+            found[name] = folder / f"whole{kind.suffix}"
+            fixed(found[name], name, verify=False)
+    return found
+
+
+@everywhere
+def test_files_that_are_damaged_or_of_another_kind(format: str, whole: dict[str, Path], tmp_path: Path) -> None:
+    suffix = SUFFIX[format]
+    content = whole[format].read_bytes()
+    for share in (0.0, 0.3, 0.95):
+        damaged = tmp_path / f"damaged{suffix}"
+        damaged.write_bytes(content[: int(share * len(content))])
+        with pytest.raises(ValueError, match=r"damaged\S+ (.* cannot be opened by|is not a file of)"):
+            litevit.load_exported(damaged)
+    for other, ending in SUFFIX.items():
+        if other != format:
+            renamed = tmp_path / f"renamed{ending}"
+            renamed.write_bytes(content)
+            with pytest.raises(ValueError, match=rf"renamed{ending} is not a file of .* call it renamed{suffix}"):
+                litevit.load_exported(renamed)
+    with pytest.raises(FileNotFoundError, match="does not exist"):
+        litevit.load_exported(tmp_path / f"gone{suffix}")
+    (tmp_path / "x.bin").write_bytes(content)
+    with pytest.raises(ValueError, match=r"does not end like an exported file: .pt2"):
+        litevit.load_exported(tmp_path / "x.bin")
+
+
+def test_openvino_weights_that_are_cut_short(whole: dict[str, Path], tmp_path: Path) -> None:
+    (tmp_path / "x.xml").write_bytes(whole["openvino"].read_bytes())
+    (tmp_path / "x.bin").write_bytes(whole["openvino"].with_suffix(".bin").read_bytes()[:1000])
+    with pytest.raises(ValueError, match="truncated or damaged"):
+        litevit.load_exported(tmp_path / "x.xml")
+
+
+def test_files_of_others(tmp_path: Path) -> None:
+    program = torch.export.export(nn.Linear(2, 2), (torch.randn(1, 2),))
+    torch.export.save(program, tmp_path / "other.pt2")
+    with pytest.raises(ValueError, match="was not written by litevit export"):
+        litevit.load_exported(tmp_path / "other.pt2")
+
+
+def test_two_exports_to_one_path(tmp_path: Path) -> None:
+    """The later one stands, whole: graph, weights and report belong together."""
+    models = [classifier("litv2", num_classes=k).eval() for k in (3, 4)]
+    path = tmp_path / "x.xml"
+    errors: list[BaseException] = []
+
+    def run(model: nn.Module) -> None:
+        try:
+            fixed(path, "openvino", model)
+        except BaseException as error:
+            errors.append(error)
+
+    threads = [threading.Thread(target=run, args=(model,)) for model in models]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not errors
+    file = litevit.load_exported(path)
+    model = models[len(file.classes) - 3]
+    images = torch.randn(1, 3, 64, 75)
+    with torch.no_grad():
+        torch.testing.assert_close(file(images), model(images), atol=1e-5, rtol=1e-4)
+    assert sorted(f.name for f in tmp_path.iterdir()) == ["x.bin", "x.xml", "x.xml.report.json"]
+
+
+def test_a_full_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from litevit.deploy import pt2, staging
+
+    def fails(*_: object, **__: object) -> None:
+        raise RuntimeError("PytorchStreamWriter failed writing file data/0: file write failed")
+
+    monkeypatch.setattr(pt2.torch.export, "save", fails)
+    monkeypatch.setattr(staging.shutil, "disk_usage", lambda _: os.statvfs_result and type("U", (), {"free": 10**6})())
+    with pytest.raises(OSError, match=r"Cannot write .*x.pt2: no space left for .* MB in .*Nothing was kept"):
+        fixed(tmp_path / "x.pt2", "pt2")
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_folder_in_the_way(tmp_path: Path) -> None:
+    (tmp_path / "x.pt2").mkdir()
+    with pytest.raises(OSError, match=r"Cannot write .*x.pt2: it is a folder"):
+        fixed(tmp_path / "x.pt2", "pt2")
+
+
+def test_command_line(tmp_path: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    Image.effect_noise((90, 70), 60).convert("RGB").save(photos / "a.png")
+    out = tmp_path / "model.pt2"
+    small = ["--image-size", "64"]
+    code = main(["export", "lvt", "--weights", "none", "--format", "pt2", *small, "--out", str(out),
+                 "--images", str(photos), "--json"])  # fmt: skip
+    printed = capsys.readouterr()
+    assert code == 0, printed.err
+    assert json.loads(printed.out)["verified"] is True
+    assert main(["export", "lvt", "--weights", "none", "--format", "onnx", "--opset", "11"]) == 2
+    assert "opset must be 18 to 24" in capsys.readouterr().err
+    assert main(["export", "lvtt", "--weights", "none", "--format", "onnx"]) == 2
+    assert "Did you mean 'lvt'" in capsys.readouterr().err
+    assert main(["export", "lvt", "--weights", str(tmp_path / "no.pth"), "--format", "onnx"]) == 2
+    assert "does not exist" in capsys.readouterr().err
