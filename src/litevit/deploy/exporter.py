@@ -14,6 +14,7 @@ from typing import Any
 from PIL import Image
 from torch import nn
 
+from litevit.data.images import read_image
 from litevit.deploy.exported import Exported
 from litevit.deploy.formats import Format, Job, find
 from litevit.deploy.graph import build_graph
@@ -23,6 +24,7 @@ from litevit.deploy.shapes import InputShape, smallest_side
 from litevit.deploy.source import Source, open_source, plain_config
 from litevit.deploy.staging import publish, says_when_full, staging
 from litevit.deploy.verify import Check, judge
+from litevit.jobs.predict import find_images
 
 TRACING = threading.Lock()  # torch.export is not made for several threads
 PHOTOS = 16  # of a folder, at most, that take part in the proof
@@ -245,11 +247,9 @@ def _check_sizes(size: tuple[int, int] | None, batch: int | None, source: Source
 def _photos(folder: str | Path | None) -> list[Image.Image]:
     if folder is None:
         return []
-    from litevit.jobs.predict import find_images, load_image
-
     files = find_images([folder])
     step = max(1, len(files) // PHOTOS)
-    return [load_image(file) for file in files[::step][:PHOTOS]]
+    return [read_image(file) for file in files[::step][:PHOTOS]]
 
 
 def _prove(

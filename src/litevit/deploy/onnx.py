@@ -37,6 +37,8 @@ def refuses(job: Job) -> str | None:
 
 
 def write(job: Job, path: Path) -> None:
+    import torch.onnx
+
     with _quiet():
         program: Any = torch.onnx.export(
             with_free_layouts(job.program()),
