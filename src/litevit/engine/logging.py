@@ -2,7 +2,7 @@
 
 import json
 import os
-import resource
+import platform
 import sys
 from pathlib import Path
 from typing import Any
@@ -131,13 +131,19 @@ def memory_mb(device: torch.device) -> float:
     """Peak memory: of the CUDA allocator, or of this process."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) / 2**20
+    if sys.platform == "win32":
+        import psutil  # comes with accelerate
+
+        return psutil.Process().memory_info().peak_wset / 2**20
+    import resource
+
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak / 2**20 if sys.platform == "darwin" else peak / 2**10
 
 
 def launcher() -> str:
     """Names the process that started this one; the same for all restarts that one torchrun makes on a machine."""
-    return f"{os.uname().nodename}:{os.getppid()}"
+    return f"{platform.node()}:{os.getppid()}"
 
 
 def _clock(seconds: float) -> str:

@@ -32,7 +32,8 @@ class ClassificationMetric:
         self.right1 = torch.zeros_like(self.images)
         self.right5 = torch.zeros_like(self.images)
         self.confusion = torch.zeros(num_classes if confusion else 0, num_classes, dtype=torch.int64, device=device)
-        self.loss = torch.zeros((), dtype=torch.float64, device=device)
+        exact = "cpu" if torch.device(device).type == "mps" else device  # which has no float64
+        self.loss = torch.zeros((), dtype=torch.float64, device=exact)
         self.sets = torch.zeros(3, dtype=torch.int64, device=device)  # with label sets: images, right at 1, right at 5
 
     def update(self, logits: Tensor, targets: Tensor) -> None:
@@ -50,7 +51,7 @@ class ClassificationMetric:
         self.images += torch.bincount(targets, minlength=self.num_classes)
         self.right1 += torch.bincount(targets[right[:, 0]], minlength=self.num_classes)
         self.right5 += torch.bincount(targets[right.any(1)], minlength=self.num_classes)
-        self.loss += F.cross_entropy(logits, targets, reduction="none").double().sum()
+        self.loss += F.cross_entropy(logits, targets, reduction="none").to(self.loss.device).double().sum()
         if self.confusion.numel():
             pairs = targets * self.num_classes + best[:, 0]
             counts = torch.bincount(pairs, minlength=self.num_classes**2)

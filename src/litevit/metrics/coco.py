@@ -63,7 +63,7 @@ class COCOAveragePrecision:
             self._images[image_id] = {"truth": self._truth(target), "found": self._found(prediction), "size": size}
 
     def _found(self, prediction: Mapping[str, Tensor]) -> list[dict[str, Any]]:
-        boxes, scores = _xywh(prediction["boxes"]), prediction["scores"].double().tolist()
+        boxes, scores = _xywh(prediction["boxes"]), prediction["scores"].cpu().double().tolist()
         found = [
             {"category_id": self._category(label), "bbox": box, "score": score}
             for label, box, score in zip(prediction["labels"].tolist(), boxes, scores, strict=True)
@@ -80,7 +80,7 @@ class COCOAveragePrecision:
         ]
         self._add_masks(truth, target, "targets")
         if "area" in target:
-            areas = target["area"].double().tolist()
+            areas = target["area"].cpu().double().tolist()
         elif "segm" in self.kinds:
             areas = target["masks"].flatten(1).sum(dim=1).tolist()
         else:
@@ -190,5 +190,5 @@ class COCOAveragePrecision:
 
 
 def _xywh(boxes: Tensor) -> list[list[float]]:
-    boxes = boxes.double().reshape(-1, 4)
+    boxes = boxes.cpu().double().reshape(-1, 4)  # in this order: MPS has no float64
     return torch.cat([boxes[:, :2], boxes[:, 2:] - boxes[:, :2]], dim=1).tolist()
