@@ -36,7 +36,7 @@ from litevit.bench.timing import (
     write_results,
 )
 from litevit.ops.boxes import paste_masks
-from litevit.tasks.detection import prepare_images, to_original
+from litevit.tasks.detection import per_level, prepare_images, to_original
 from litevit.tasks.mask_rcnn import MaskRCNN
 from litevit.tasks.roi_heads import join_rois
 
@@ -91,7 +91,7 @@ def by_stages(model: MaskRCNN, image: Tensor, now: Callable[[], float]) -> tuple
     )
     maps = stage("backbone", lambda: model.backbone(batch.images))
     maps = stage("FPN", lambda: model.fpn(maps))
-    logits, deltas = stage("RPN: convolutions", lambda: model.rpn(maps))
+    logits, deltas = stage("RPN: convolutions", lambda: per_level(model.rpn, maps))
     ((boxes, _),) = stage(
         "RPN: proposals (top-k, decode, NMS)", lambda: model.rpn.proposals(logits, deltas, batch.sizes)
     )

@@ -34,7 +34,7 @@ from golden_detection import (
 )
 from litevit.ops.assign import assign_by_iou
 from litevit.ops.boxes import decode_boxes, paste_masks
-from litevit.tasks.detection import ImageBatch, Objects, to_original
+from litevit.tasks.detection import ImageBatch, Objects, per_level, to_original
 from litevit.tasks.roi_heads import BOX_STDS, RoIHeads, join_rois, mask_targets, roi_levels
 from litevit.tasks.rpn import RPN
 from litevit.zoo import MODELS
@@ -135,7 +135,7 @@ def test_roi_targets_and_losses(case: str) -> None:
     np.testing.assert_array_equal(packed, stored(case, "mask_targets_packed"))
     losses = heads.loss(pyramid(model.config.channels), proposals, truth, PADDED_SIZES)
     heads.choose = random_choice
-    check_losses(case, losses, {"loss_cls": "loss_cls", "loss_box": "loss_bbox", "loss_mask": "loss_mask"})
+    check_losses(case, losses._asdict(), {"cls": "loss_cls", "box": "loss_bbox", "mask": "loss_mask"})
 
 
 @pytest.mark.parametrize("case", of_kind("bbox_post"))
@@ -183,7 +183,7 @@ def test_pipeline_from_fixed_maps() -> None:
     model.load_state_dict(model_of(config).state_dict())
     model.roi_heads.box_head.cls_logits.weight *= 4
     maps = model.fpn(model.backbone(torch.empty(0)))
-    logits, deltas = model.rpn(maps)
+    logits, deltas = per_level(model.rpn, maps)
     ((boxes, scores),) = model.rpn.proposals(logits, deltas, IMAGE_SIZES[:1])
     wanted = torch.from_numpy(stored(case, "proposals"))
     distance = (wanted[:, None] - torch.cat((boxes, scores[:, None]), dim=1)).abs().amax(dim=2)
@@ -213,7 +213,7 @@ def test_panoptic_proposals_and_box_head_of_an_image() -> None:
             assert len(anchors) == stored(proposals_case, f"anchors_p{level}_count").item()
             check(proposals_case, f"anchors_p{level}_first12", anchors[:12])
             check(proposals_case, f"anchors_p{level}_last3", anchors[-3:])
-        ((boxes, scores),) = model.rpn.proposals(*model.rpn(maps), [(160, 256)])
+        ((boxes, scores),) = model.rpn.proposals(*per_level(model.rpn, maps), [(160, 256)])
         check(proposals_case, "proposals", torch.cat((boxes, scores[:, None]), dim=1))
 
         proposals = torch.from_numpy(stored(proposals_case, "proposals"))[:100, :4].contiguous()

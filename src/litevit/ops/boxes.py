@@ -7,6 +7,8 @@ import torch
 from torch import Tensor
 from torchvision.ops import clip_boxes_to_image, nms
 
+from litevit.ops.precision import at_least_float32
+
 UNIT_STDS = (1.0, 1.0, 1.0, 1.0)
 # A predicted side is at most 1000 / 16 times its anchor's, and at least 16 / 1000 of it
 # (torchvision's coder has the upper bound alone).
@@ -60,7 +62,7 @@ def grouped_nms(boxes: Tensor, scores: Tensor, groups: Tensor, iou_threshold: fl
     Returns:
         Indices of the kept boxes, by descending score.
     """
-    boxes, scores = boxes.float(), scores.float()
+    boxes, scores = at_least_float32(boxes), at_least_float32(scores)
     if len(boxes) == 0:
         return torch.zeros(0, dtype=torch.int64, device=boxes.device)
     if len(boxes) < ONE_CALL_LIMIT:

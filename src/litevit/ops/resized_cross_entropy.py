@@ -68,7 +68,7 @@ class _RowsCrossEntropy(torch.autograd.Function):
         step = max(1, size // (W * K))
         maps = columns.permute(0, 2, 3, 1).contiguous().view(B, h, W * K)
         gradient = torch.zeros_like(maps) if with_gradient else None
-        loss = torch.zeros((), dtype=torch.float64, device=columns.device)
+        losses = []  # of the strips: one sum of all is exact enough without float64, which not every device has
         with torch.autocast(columns.device.type, enabled=False):  # products stay in the logits' dtype
             for b in range(B):
                 for top in range(0, H, step):
@@ -79,13 +79,13 @@ class _RowsCrossEntropy(torch.autograd.Function):
                     ignored = labels == ignore_index
                     labels = labels.masked_fill(ignored, 0)
                     log_p = (mix @ maps[b, source]).view(-1, K).log_softmax(1)
-                    loss -= log_p.gather(1, labels).masked_fill(ignored, 0).sum(dtype=torch.float64)
+                    losses.append(log_p.gather(1, labels).masked_fill(ignored, 0).sum())
                     if gradient is not None:
                         p = log_p.exp_().scatter_add_(1, labels, log_p.new_full((), -1).expand_as(labels))
                         gradient[b, source].addmm_(mix.T, p.masked_fill_(ignored, 0).view(-1, W * K))
         if gradient is not None:
             ctx.save_for_backward(gradient.view(B, h, W, K).permute(0, 3, 1, 2))
-        return loss.to(columns.dtype)
+        return -torch.stack(losses).sum()
 
     @staticmethod
     @once_differentiable

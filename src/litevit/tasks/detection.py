@@ -14,6 +14,7 @@ from torchvision.ops import clip_boxes_to_image
 
 from litevit.layers.features import FeatureSpec
 from litevit.ops import imagenet
+from litevit.ops.precision import at_least_float32, wide
 
 PAD_MULTIPLE = 32
 
@@ -40,6 +41,17 @@ def backbone_features(backbone: nn.Module, *, user: str) -> tuple[FeatureSpec, .
             f"{user}: the backbone needs `.features`, four of FeatureSpec(channels, stride), got {features}"
         )
     return tuple(FeatureSpec(*feature) for feature in features)
+
+
+def dtype_of(model: nn.Module) -> torch.dtype:
+    """What a model computes in: the dtype of its first floating-point parameter."""
+    return next((p.dtype for p in model.parameters() if p.is_floating_point()), torch.float32)
+
+
+def per_level(head: nn.Module, maps: Sequence[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
+    """The two outputs of a head that all levels share. Args: maps: (B, C, H_l, W_l) per level."""
+    first, second = zip(*(head(x) for x in maps))
+    return list(first), list(second)
 
 
 def check_positive(user: str, **values: int) -> None:
@@ -84,7 +96,7 @@ def prepare_images(
             raise ValueError(f"images[{i}] must be a (3, H, W) tensor, got {_describe(image)}")
         if not image.is_floating_point():
             raise ValueError(f"images[{i}] must hold floats in [0, 1], got {image.dtype}; divide it by 255")
-        x = image.float()
+        x = at_least_float32(image)
         size = (x.shape[1], x.shape[2])
         drawn = accepted is not None and accepted[0] <= min(size) <= accepted[1] and max(size) <= max_size
         if resize and not drawn and (target := resized_size(size, min_size=min_size, max_size=max_size)) != size:
@@ -115,7 +127,7 @@ def _round_up(side: int) -> int:
 class Objects(NamedTuple):
     """The objects of one image of a batch. G objects."""
 
-    boxes: Tensor  # (G, 4) float32, in pixels of the resized image
+    boxes: Tensor  # (G, 4), float32 at least, in pixels of the resized image
     labels: Tensor  # (G,) int64
     masks: Tensor | None  # (G, H, W), at the size and on the device GIVEN: resized and moved where a loss needs them
 
@@ -133,12 +145,12 @@ def prepare_targets(
         raise ValueError("training needs targets: a list of one dict per image with boxes and labels")
     if len(targets) != len(batch.sizes):
         raise ValueError(f"targets must be one dict per image, got {len(targets)} for {len(batch.sizes)} images")
-    device = batch.images.device
+    device, dtype = batch.images.device, wide(batch.images.dtype)
     prepared = []
     for i, target in enumerate(targets):
         _check_target(target, f"targets[{i}]", batch.original_sizes[i], num_classes, masks)
         x_scale, y_scale = batch.scale(i)
-        boxes = target["boxes"].to(device).float().reshape(-1, 4)
+        boxes = target["boxes"].to(device, dtype).reshape(-1, 4)
         boxes = boxes * boxes.new_tensor((x_scale, y_scale, x_scale, y_scale))
         boxes = clip_boxes_to_image(boxes, batch.sizes[i])
         inside = (boxes[:, 2:] > boxes[:, :2]).all(dim=1)

@@ -6,19 +6,16 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from litevit.layers.fpn import FPN
 from litevit.ops.boxes import paste_masks
 from litevit.tasks.detection import (
     ImageBatch,
-    backbone_features,
-    check_batch,
     check_positive,
+    dtype_of,
     prepare_images,
     prepare_targets,
     to_original,
 )
-from litevit.tasks.roi_heads import RoIHeads
-from litevit.tasks.rpn import RPN
+from litevit.tasks.two_stage import TwoStage
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,7 +41,7 @@ class MaskRCNNConfig:
     mask_threshold: float = 0.5
 
 
-class MaskRCNN(nn.Module):
+class MaskRCNN(TwoStage):
     """Any backbone of four maps, the pyramid P2..P6, region proposals, box and mask heads.
 
     Training: `model(images, targets)` -> losses. Evaluation: `model(images)` -> `boxes`, `scores`, `labels`, `masks`
@@ -52,39 +49,14 @@ class MaskRCNN(nn.Module):
     """
 
     def __init__(self, backbone: nn.Module, config: MaskRCNNConfig):
-        super().__init__()
         check_positive("MaskRCNN", num_classes=config.num_classes, min_size=config.min_size, max_size=config.max_size)
-        features = backbone_features(backbone, user="MaskRCNN")
-        strides = tuple(f.stride for f in features)
-        self.config = config
-        self.backbone = backbone
-        self.fpn = FPN([f.channels for f in features], config.channels, extra="pool")
-        self.rpn = RPN(
-            config.channels,
-            strides=(*strides, strides[-1] * 2),
-            scales=config.anchor_scales,
-            ratios=config.anchor_ratios,
-            pre_nms_train=config.pre_nms_train,
-            pre_nms_test=config.pre_nms_test,
-            nms_threshold=config.rpn_nms_threshold,
-            max_proposals=config.max_proposals,
-            remove_empty=config.remove_empty_proposals,
-            sampled=config.rpn_samples,
-        )
-        self.roi_heads = RoIHeads(
-            config.channels,
+        super().__init__(
+            backbone,
+            config,
             num_classes=config.num_classes,
-            hidden=config.box_hidden,
-            strides=strides,
-            score_threshold=config.score_threshold,
-            nms_threshold=config.nms_threshold,
-            max_detections=config.max_detections,
-            sampled=config.roi_samples,
+            user="MaskRCNN",
+            remove_empty=config.remove_empty_proposals,
         )
-
-    def set_grad_checkpointing(self, enable: bool = True) -> None:
-        """Recompute each block of the backbone in the backward pass instead of storing its activations."""
-        self.backbone.set_grad_checkpointing(enable)  # type: ignore[operator]
 
     def forward(
         self, images: Sequence[Tensor], targets: Sequence[Mapping[str, Tensor]] | None = None
@@ -105,40 +77,16 @@ class MaskRCNN(nn.Module):
             resize=config.resize,
             min_size=config.min_size,
             max_size=config.max_size,
-            dtype=self.rpn.conv.weight.dtype,
+            dtype=dtype_of(self),
         )
         if not self.training:
             return self.detect(self.fpn(self.backbone(batch.images)), batch)
         objects = prepare_targets(targets, batch, num_classes=config.num_classes, masks=True)
-        maps = self.fpn(self.backbone(batch.images))
-        logits, deltas = self.rpn(maps)
-        losses = self.rpn.loss(logits, deltas, [o.boxes for o in objects], batch.padded_sizes)
-        proposals = [boxes for boxes, _ in self.rpn.proposals(logits, deltas, batch.sizes)]
-        return {**losses, **self.roi_heads.loss(maps, proposals, objects, batch.sizes)}
-
-    def forward_raw(self, batch: Tensor) -> dict[str, Tensor]:
-        """Every map before post-processing: C2.. of the backbone, F0.. of the pyramid, rpn_cls0.., rpn_reg0...
-
-        Args:
-            batch: (B, 3, H, W), normalised and padded.
-        """
-        check_batch(batch)
-        backbone = self.backbone(batch)
-        pyramid = self.fpn(backbone)
-        logits, deltas = self.rpn(pyramid)
-        return {
-            **{f"C{i}": x for i, x in enumerate(backbone, start=2)},
-            **{f"F{i}": x for i, x in enumerate(pyramid)},
-            **{f"rpn_cls{i}": x for i, x in enumerate(logits)},
-            **{f"rpn_reg{i}": x for i, x in enumerate(deltas)},
-        }
+        return self.region_losses(self.fpn(self.backbone(batch.images)), objects, batch)
 
     def detect(self, maps: Sequence[Tensor], batch: ImageBatch) -> list[dict[str, Tensor]]:
         """Args: maps: (B, C, H_l, W_l) of the pyramid. Returns: detections in pixels of the images given."""
-        logits, deltas = self.rpn(maps)
-        proposals = [boxes for boxes, _ in self.rpn.proposals(logits, deltas, batch.sizes)]
-        detections = self.roi_heads.detect(maps, proposals, batch.sizes)
-        masks = self.roi_heads.predict_masks(maps, detections)
+        detections, masks = self.find_regions(maps, batch)
         results = []
         for i, (found, probabilities) in enumerate(zip(detections, masks)):
             boxes = to_original(found.boxes, batch, i)

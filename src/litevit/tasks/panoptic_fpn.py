@@ -13,21 +13,20 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from litevit.layers.fpn import FPN
 from litevit.ops.boxes import paste_masks
+from litevit.ops.precision import at_least_float32
 from litevit.tasks.detection import (
     PAD_MULTIPLE,
     ImageBatch,
-    backbone_features,
     check_batch,
+    dtype_of,
     prepare_images,
     prepare_targets,
     to_original,
 )
-from litevit.tasks.roi_heads import RoIHeads
-from litevit.tasks.rpn import RPN
 from litevit.tasks.segmentation import IGNORE, View, segmentation_loss, strips
 from litevit.tasks.semantic_fpn import SemanticFPNHead
+from litevit.tasks.two_stage import TwoStage
 
 VOID = 0  # segment id of pixels without a segment
 INSTANCE = 1000  # instance k of class c has the id c + INSTANCE * k
@@ -64,14 +63,13 @@ class PanopticFPNConfig:
     min_stuff_area: int = 4096  # pixels of the image given; a stuff class with fewer is void
 
 
-class PanopticFPN(nn.Module):
+class PanopticFPN(TwoStage):
     """Any backbone of four maps, the pyramid P2..P6, region proposals, box, mask and semantic heads.
 
     Training: `model(images, targets)` -> losses. Evaluation: `model(images)` -> a panoptic map per image.
     """
 
     def __init__(self, backbone: nn.Module, config: PanopticFPNConfig):
-        super().__init__()
         if config.num_things < 1 or config.num_stuff < 0 or config.num_things + config.num_stuff > INSTANCE:
             raise ValueError(
                 f"PanopticFPN: num_things must be at least 1 and num_things + num_stuff at most {INSTANCE}, "
@@ -79,33 +77,7 @@ class PanopticFPN(nn.Module):
             )
         if config.num_stuff >= IGNORE:
             raise ValueError(f"PanopticFPN: num_stuff must be below {IGNORE} (ignore), got {config.num_stuff}")
-        features = backbone_features(backbone, user="PanopticFPN")
-        strides = tuple(f.stride for f in features)
-        self.config = config
-        self.backbone = backbone
-        self.fpn = FPN([f.channels for f in features], config.channels, extra="pool")
-        self.rpn = RPN(
-            config.channels,
-            strides=(*strides, strides[-1] * 2),
-            scales=config.anchor_scales,
-            ratios=config.anchor_ratios,
-            pre_nms_train=config.pre_nms_train,
-            pre_nms_test=config.pre_nms_test,
-            nms_threshold=config.rpn_nms_threshold,
-            max_proposals=config.max_proposals,
-            sampled=config.rpn_samples,
-        )
-        self.roi_heads = RoIHeads(
-            config.channels,
-            num_classes=config.num_things,
-            hidden=config.box_hidden,
-            strides=strides,
-            score_threshold=config.score_threshold,
-            nms_threshold=config.nms_threshold,
-            max_detections=config.max_detections,
-            class_agnostic_nms=True,
-            sampled=config.roi_samples,
-        )
+        super().__init__(backbone, config, num_classes=config.num_things, user="PanopticFPN", class_agnostic_nms=True)
         self.semantic_head = SemanticFPNHead(
             config.channels,
             config.semantic_channels,
@@ -116,10 +88,6 @@ class PanopticFPN(nn.Module):
         for layer in self.roi_heads.box_head.children():
             assert isinstance(layer, nn.Linear)
             nn.init.xavier_normal_(layer.weight)
-
-    def set_grad_checkpointing(self, enable: bool = True) -> None:
-        """Recompute each block of the backbone in the backward pass instead of storing its activations."""
-        self.backbone.set_grad_checkpointing(enable)  # type: ignore[operator]
 
     def forward(
         self, images: Sequence[Tensor], targets: Sequence[Mapping[str, Tensor]] | None = None
@@ -146,17 +114,14 @@ class PanopticFPN(nn.Module):
             min_size=config.min_size,
             max_size=config.max_size,
             accepted=config.train_min_sizes if self.training else None,
-            dtype=self.rpn.conv.weight.dtype,
+            dtype=dtype_of(self),
         )
         if not self.training:
             return self.detect(self.fpn(self.backbone(batch.images)), batch)
         objects = prepare_targets(targets, batch, num_classes=config.num_things, masks=True)
         semantic = self._semantic_targets(targets or (), batch)
         maps = self.fpn(self.backbone(batch.images))
-        logits, deltas = self.rpn(maps)
-        losses = self.rpn.loss(logits, deltas, [o.boxes for o in objects], batch.padded_sizes)
-        proposals = [boxes for boxes, _ in self.rpn.proposals(logits, deltas, batch.sizes)]
-        losses |= self.roi_heads.loss(maps, proposals, objects, batch.sizes)
+        losses = self.region_losses(maps, objects, batch)
         loss_seg = segmentation_loss(self.semantic_head(maps[:4]), semantic)
         return {**losses, "loss_seg": config.semantic_loss_weight * loss_seg}
 
@@ -172,24 +137,13 @@ class PanopticFPN(nn.Module):
         check_batch(batch)
         H, W = batch.shape[-2:]
         batch = F.pad(batch, (0, -W % PAD_MULTIPLE, 0, -H % PAD_MULTIPLE))
-        features = self.backbone(batch)
-        pyramid = self.fpn(features)
-        logits, deltas = self.rpn(pyramid)
-        return {
-            **{f"C{i}": x for i, x in enumerate(features, start=2)},
-            **{f"F{i}": x for i, x in enumerate(pyramid)},
-            **{f"rpn_cls{i}": x for i, x in enumerate(logits)},
-            **{f"rpn_reg{i}": x for i, x in enumerate(deltas)},
-            "seg": self.semantic_head(pyramid[:4]),
-        }
+        raw = super().forward_raw(batch)
+        return {**raw, "seg": self.semantic_head([raw[f"F{i}"] for i in range(4)])}
 
     def detect(self, maps: Sequence[Tensor], batch: ImageBatch) -> list[dict]:
         """Args: maps: (B, C, H_l, W_l) of the pyramid. Returns: see `forward`."""
         config = self.config
-        objectness, deltas = self.rpn(maps)
-        proposals = [boxes for boxes, _ in self.rpn.proposals(objectness, deltas, batch.sizes)]
-        detections = self.roi_heads.detect(maps, proposals, batch.sizes)
-        probabilities = self.roi_heads.predict_masks(maps, detections)
+        detections, probabilities = self.find_regions(maps, batch)
         logits = _void_where_nan(self.semantic_head(maps[:4]))
         padded = (batch.images.shape[-2], batch.images.shape[-1])
         results = []
@@ -335,8 +289,8 @@ def _void_where_nan(logits: Tensor) -> Tensor:
 
 def _stuff_scores(logits: Tensor, size: tuple[int, int]) -> list[float]:
     """Mean probability of every class over the cells where it is the best. Args: logits: (S + 1, h, w) at stride 4."""
-    inside = logits[:, : -(-size[0] // 4), : -(-size[1] // 4)].float().softmax(0).flatten(1)
+    inside = at_least_float32(logits[:, : -(-size[0] // 4), : -(-size[1] // 4)]).softmax(0).flatten(1)
     best, winner = inside.max(0)
-    total = torch.zeros(len(logits), device=logits.device).index_add_(0, winner, best)
+    total = best.new_zeros(len(logits)).index_add_(0, winner, best)
     cells = torch.bincount(winner, minlength=len(logits))
     return torch.where(cells > 0, total / cells.clamp(min=1), inside.amax(1)).tolist()

@@ -17,6 +17,7 @@ from litevit.layers.fpn import FPN
 from litevit.ops.anchors import base_anchors, cells_inside, grid_anchors
 from litevit.ops.assign import assign_by_iou
 from litevit.ops.boxes import decode_boxes, encode_boxes, select_detections
+from litevit.ops.precision import at_least_float32, wide
 from litevit.tasks.detection import (
     ImageBatch,
     Objects,
@@ -24,6 +25,8 @@ from litevit.tasks.detection import (
     backbone_features,
     check_batch,
     check_positive,
+    dtype_of,
+    per_level,
     prepare_images,
     prepare_targets,
     to_original,
@@ -72,16 +75,12 @@ class RetinaNetHead(nn.Module):
         assert self.cls_logits.bias is not None
         nn.init.constant_(self.cls_logits.bias, -math.log(99))  # every class starts at probability 0.01
 
-    def forward(self, maps: Sequence[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
-        """Args: maps: (B, C, H_l, W_l) per level. Returns: logits (B, A * K, H_l, W_l), deltas (B, 4A, H_l, W_l)."""
-        logits, deltas = [], []
-        for x in maps:
-            cls, box = x, x
-            for cls_conv, box_conv in zip(self.cls_convs, self.box_convs):
-                cls, box = F.relu(cls_conv(cls)), F.relu(box_conv(box))
-            logits.append(self.cls_logits(cls))
-            deltas.append(self.deltas(box))
-        return logits, deltas
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Args: x: (B, C, H, W), one level. Returns: logits (B, A * K, H, W) and deltas (B, 4A, H, W)."""
+        cls, box = x, x
+        for cls_conv, box_conv in zip(self.cls_convs, self.box_convs):
+            cls, box = F.relu(cls_conv(cls)), F.relu(box_conv(box))
+        return self.cls_logits(cls), self.deltas(box)
 
 
 class RetinaNet(nn.Module):
@@ -130,7 +129,7 @@ class RetinaNet(nn.Module):
             resize=config.resize,
             min_size=config.min_size,
             max_size=config.max_size,
-            dtype=self.head.deltas.weight.dtype,
+            dtype=dtype_of(self),
         )
         if self.training:
             objects = prepare_targets(targets, batch, num_classes=config.num_classes)
@@ -138,7 +137,7 @@ class RetinaNet(nn.Module):
         return self.postprocess(*self._head_maps(batch.images), batch)
 
     def _head_maps(self, images: Tensor) -> tuple[list[Tensor], list[Tensor]]:
-        return self.head(self.fpn(self.backbone(images)[1:]))
+        return per_level(self.head, self.fpn(self.backbone(images)[1:]))
 
     def forward_raw(self, batch: Tensor) -> dict[str, Tensor]:
         """Every map before post-processing: C2.. of the backbone, F0.. of the pyramid, cls0.., reg0.. of the head.
@@ -149,7 +148,7 @@ class RetinaNet(nn.Module):
         check_batch(batch)
         backbone = self.backbone(batch)
         pyramid = self.fpn(backbone[1:])
-        logits, deltas = self.head(pyramid)
+        logits, deltas = per_level(self.head, pyramid)
         return {
             **{f"C{i}": x for i, x in enumerate(backbone, start=2)},
             **{f"F{i}": x for i, x in enumerate(pyramid)},
@@ -160,14 +159,11 @@ class RetinaNet(nn.Module):
     def anchors(self, maps: Sequence[Tensor]) -> list[Tensor]:
         """(H_l * W_l * A, 4) per level; `maps` gives sizes and device."""
         config = self.config
-        return [
-            grid_anchors(
-                base_anchors(stride, scales=config.anchor_scales, ratios=config.anchor_ratios).to(x.device),
-                (x.shape[-2], x.shape[-1]),
-                stride,
-            )
-            for x, stride in zip(maps, self.strides, strict=True)
-        ]
+        anchors = []
+        for x, stride in zip(maps, self.strides, strict=True):
+            base = base_anchors(stride, scales=config.anchor_scales, ratios=config.anchor_ratios)
+            anchors.append(grid_anchors(base.to(x.device, wide(x.dtype)), (x.shape[-2], x.shape[-1]), stride))
+        return anchors
 
     @torch.no_grad()
     def assign(self, maps: Sequence[Tensor], boxes: Tensor, padded_size: Size) -> tuple[Tensor, Tensor]:
@@ -210,13 +206,13 @@ class RetinaNet(nn.Module):
             codes, _ = self.assign(logits, target.boxes, padded)
             used, positive = (codes >= 0).nonzero().flatten(), (codes > 0).nonzero().flatten()
             object_of = codes[positive] - 1
-            truth = torch.zeros(len(codes), config.num_classes, device=codes.device)
+            truth = anchors.new_zeros(len(codes), config.num_classes)
             truth[positive, target.labels[object_of]] = 1
             logit = torch.cat([rows_per_anchor(x[i], config.num_classes) for x in logits])
             cls_loss = cls_loss + sigmoid_focal_loss(
-                logit[used].float(), truth[used], config.focal_alpha, config.focal_gamma, reduction="sum"
+                at_least_float32(logit[used]), truth[used], config.focal_alpha, config.focal_gamma, reduction="sum"
             )
-            delta = torch.cat([rows_per_anchor(x[i], 4) for x in deltas])[positive].float()
+            delta = at_least_float32(torch.cat([rows_per_anchor(x[i], 4) for x in deltas])[positive])
             goal = encode_boxes(anchors[positive], target.boxes[object_of])
             box_loss = box_loss + F.l1_loss(delta, goal, reduction="sum")
             count += max(len(positive), 1)
@@ -252,7 +248,7 @@ class RetinaNet(nn.Module):
         Args: logits: (n, K). deltas: (n, 4). anchors: (n, 4). size: height and width to clip to.
         """
         config = self.config
-        logits = logits.float()
+        logits = at_least_float32(logits)
         if config.selection == "anchors" and len(logits) > config.pre_nms:
             best = logits.amax(dim=1).nan_to_num(-math.inf).topk(config.pre_nms).indices
             logits, deltas, anchors = logits[best], deltas[best], anchors[best]
@@ -265,4 +261,4 @@ class RetinaNet(nn.Module):
         if config.selection == "pairs" and len(scores) > config.pre_nms:
             scores, best = scores.topk(config.pre_nms)
             rows, labels = rows[best], labels[best]
-        return decode_boxes(deltas[rows].float(), anchors[rows], clip_to=size), scores, labels
+        return decode_boxes(at_least_float32(deltas[rows]), anchors[rows], clip_to=size), scores, labels

@@ -13,6 +13,7 @@ from torchvision.ops import roi_align
 
 from litevit.ops.assign import Chooser, assign_by_iou, random_subset, sample
 from litevit.ops.boxes import decode_boxes, encode_boxes, select_detections
+from litevit.ops.precision import at_least_float32, wide
 from litevit.tasks.detection import Objects
 
 BOX_STDS = (0.1, 0.1, 0.2, 0.2)
@@ -51,8 +52,9 @@ def roi_features(maps: Sequence[Tensor], rois: Tensor, *, strides: Sequence[int]
     for level, (x, stride) in enumerate(zip(maps, strides, strict=True)):
         index = (levels == level).nonzero().flatten()
         order.append(index)
-        # float32: on the CPU the operator has no bfloat16, and coordinates need the digits.
-        bins.append(roi_align(x.float(), rois[index].float(), size, 1 / stride, sampling_ratio=0, aligned=True))
+        # On the CPU the operator has no bfloat16, and coordinates need the digits.
+        x, regions = at_least_float32(x), rois[index].to(wide(x.dtype))
+        bins.append(roi_align(x, regions, size, 1 / stride, sampling_ratio=0, aligned=True))
     return torch.cat(bins)[torch.cat(order).argsort()].to(maps[0].dtype)
 
 
@@ -114,6 +116,14 @@ class Samples(NamedTuple):
     objects: Tensor  # (P,) the object of each positive
 
 
+class Losses(NamedTuple):
+    """Of the regions of a batch."""
+
+    cls: Tensor
+    box: Tensor
+    mask: Tensor | None  # None without a mask head
+
+
 class RoIHeads(nn.Module):
     """Box head, mask head, their sampling, losses and post-processing.
 
@@ -160,6 +170,28 @@ class RoIHeads(nn.Module):
         self.box_head = BoxHead(channels, num_classes=num_classes, hidden=hidden, size=box_size)
         self.mask_head = MaskHead(channels, num_classes=num_classes) if masks else None
 
+    def forward(
+        self,
+        maps: Sequence[Tensor],
+        proposals: Sequence[Tensor],
+        sizes: Sequence[tuple[int, int]],
+        objects: Sequence[Objects] | None = None,
+    ) -> Losses | tuple[list[Detections], list[Tensor]]:
+        """
+        Args:
+            maps: of the pyramid.
+            proposals: (N_i, 4) of each image.
+            sizes: height and width of each image without padding.
+            objects: of each image, for training.
+
+        Returns:
+            The losses; without objects the detections of each image and their masks (M_i, 28, 28), probabilities.
+        """
+        if objects is not None:
+            return self.loss(maps, proposals, objects, sizes)
+        detections = self.detect(maps, proposals, sizes)
+        return detections, self.predict_masks(maps, detections)
+
     def features(self, maps: Sequence[Tensor], rois: Tensor, size: int) -> Tensor:
         """(R, C, size, size) of `rois` (R, 5); maps coarser than the last stride are not used."""
         return roi_features(maps[: len(self.strides)], rois, strides=self.strides, size=size)
@@ -177,11 +209,11 @@ class RoIHeads(nn.Module):
 
     def select(self, proposals: Tensor, logits: Tensor, deltas: Tensor, size: tuple[int, int]) -> Detections:
         """Detections of one image from the box head's outputs for its proposals (N, 4)."""
-        scores = logits.float().softmax(dim=1)[:, :-1]
+        scores = at_least_float32(logits).softmax(dim=1)[:, :-1]
         # Only classes above the threshold are decoded: few of N * K.
         rows, labels = (scores > self.score_threshold).nonzero(as_tuple=True)
-        delta = deltas.float().view(-1, self.num_classes, 4)[rows, labels]
-        boxes = decode_boxes(delta, proposals[rows].float(), stds=BOX_STDS, clip_to=size)
+        delta = at_least_float32(deltas).view(-1, self.num_classes, 4)[rows, labels]
+        boxes = decode_boxes(delta, at_least_float32(proposals[rows]), stds=BOX_STDS, clip_to=size)
         return Detections(
             *select_detections(
                 boxes,
@@ -200,7 +232,7 @@ class RoIHeads(nn.Module):
         logits = self.mask_head(self.features(maps, join_rois([d.boxes for d in detections]), self.mask_size))
         labels = torch.cat([d.labels for d in detections])
         chosen = logits[torch.arange(len(labels), device=labels.device), labels]
-        return list(chosen.float().sigmoid().split(counts))
+        return list(at_least_float32(chosen).sigmoid().split(counts))
 
     @torch.no_grad()
     def sample(self, proposals: Tensor, objects: Tensor) -> Samples:
@@ -230,7 +262,7 @@ class RoIHeads(nn.Module):
         proposals: Sequence[Tensor],
         objects: Sequence[Objects],
         sizes: Sequence[tuple[int, int]],
-    ) -> dict[str, Tensor]:
+    ) -> Losses:
         """Cross-entropy and L1 over the number of regions of the batch, mask cross-entropy over that of positives.
 
         Args:
@@ -253,11 +285,10 @@ class RoIHeads(nn.Module):
         count = max(len(rois), 1)
 
         logits, deltas = self.box_head(self.features(maps, rois, self.box_size))
-        predicted = deltas.float().view(-1, self.num_classes, 4)[positive, label[positive]]
-        losses = {
-            "loss_cls": F.cross_entropy(logits.float(), label, reduction="sum") / count,
-            "loss_box": F.l1_loss(predicted, torch.cat(goals), reduction="sum") / count,
-        }
+        predicted = at_least_float32(deltas).view(-1, self.num_classes, 4)[positive, label[positive]]
+        cls_loss = F.cross_entropy(at_least_float32(logits), label, reduction="sum") / count
+        box_loss = F.l1_loss(predicted, torch.cat(goals), reduction="sum") / count
+        mask_loss = None
         if self.mask_head is not None:
             mask_logits = self.mask_head(self.features(maps, rois[positive], self.mask_size))
             target = torch.cat(
@@ -267,10 +298,10 @@ class RoIHeads(nn.Module):
                     if o.masks is not None
                 ]
             )
-            chosen = mask_logits.float()[torch.arange(len(positive), device=rois.device), label[positive]]
-            loss = F.binary_cross_entropy_with_logits(chosen, target, reduction="sum")
-            losses["loss_mask"] = loss / max(target.numel(), 1)
-        return losses
+            chosen = at_least_float32(mask_logits)[torch.arange(len(positive), device=rois.device), label[positive]]
+            loss = F.binary_cross_entropy_with_logits(chosen, target.to(chosen), reduction="sum")
+            mask_loss = loss / max(target.numel(), 1)
+        return Losses(cls_loss, box_loss, mask_loss)
 
 
 @torch.no_grad()
@@ -298,7 +329,7 @@ def mask_targets(masks: Tensor, objects: Tensor, boxes: Tensor, size: tuple[int,
             bitmaps = F.interpolate(bitmaps, size=tuple(size), mode="nearest")
         regions = torch.isin(objects, chunk).nonzero().flatten()
         slot = torch.searchsorted(chunk, objects[regions])
-        rois = torch.cat((slot[:, None].to(boxes), boxes[regions]), dim=1)
+        rois = torch.cat((slot[:, None].to(boxes), boxes[regions]), dim=1).float()
         cut = roi_align(bitmaps, rois, resolution, 1.0, sampling_ratio=0, aligned=True)
         out[regions] = (cut[:, 0] >= 0.5).float()
     return out

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from litevit.ops.anchors import base_anchors, cells_inside, grid_anchors
 from litevit.ops.assign import Chooser, assign_by_iou, random_subset, sample
 from litevit.ops.boxes import decode_boxes, encode_boxes, grouped_nms, is_box
+from litevit.ops.precision import at_least_float32, wide
 
 
 class Positives(NamedTuple):
@@ -69,21 +70,18 @@ class RPN(nn.Module):
             assert layer.bias is not None
             nn.init.zeros_(layer.bias)
 
-    def forward(self, maps: Sequence[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
-        """Args: maps: (B, C, H_l, W_l) per level. Returns: logits (B, A, H_l, W_l) and deltas (B, 4A, H_l, W_l)."""
-        hidden = [F.relu(self.conv(x)) for x in maps]
-        return [self.objectness(x) for x in hidden], [self.deltas(x) for x in hidden]
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Args: x: (B, C, H, W), one level. Returns: logits (B, A, H, W) and deltas (B, 4A, H, W)."""
+        x = F.relu(self.conv(x))
+        return self.objectness(x), self.deltas(x)
 
     def anchors(self, maps: Sequence[Tensor]) -> list[Tensor]:
         """(H_l * W_l * A, 4) per level; `maps` gives sizes and device."""
-        return [
-            grid_anchors(
-                base_anchors(stride, scales=self.scales, ratios=self.ratios).to(x.device),
-                (x.shape[-2], x.shape[-1]),
-                stride,
-            )
-            for x, stride in zip(maps, self.strides, strict=True)
-        ]
+        anchors = []
+        for x, stride in zip(maps, self.strides, strict=True):
+            base = base_anchors(stride, scales=self.scales, ratios=self.ratios).to(x.device, wide(x.dtype))
+            anchors.append(grid_anchors(base, (x.shape[-2], x.shape[-1]), stride))
+        return anchors
 
     @torch.no_grad()
     def proposals(
@@ -92,7 +90,7 @@ class RPN(nn.Module):
         """Boxes and scores of every image, by descending score.
 
         Args:
-            logits, deltas: from `forward`.
+            logits, deltas: from `forward`, per level.
             sizes: height and width of each image without padding.
         """
         anchors = self.anchors(logits)
@@ -101,8 +99,8 @@ class RPN(nn.Module):
         for i, size in enumerate(sizes):
             boxes, scores, levels = [], [], []
             for level, anchor in enumerate(anchors):
-                score = rows_per_anchor(logits[level][i], 1).flatten().float().sigmoid()
-                delta = rows_per_anchor(deltas[level][i], 4).float()
+                score = at_least_float32(rows_per_anchor(logits[level][i], 1).flatten()).sigmoid()
+                delta = at_least_float32(rows_per_anchor(deltas[level][i], 4))
                 if len(score) > pre_nms:
                     # NaN sorts first; as -1 it takes nobody's place.
                     order = score.nan_to_num(-1.0).sort(descending=True, stable=True).indices[:pre_nms]
@@ -127,7 +125,7 @@ class RPN(nn.Module):
         """Binary cross-entropy and L1 over the sampled anchors, both divided by their number in the batch.
 
         Args:
-            logits, deltas: from `forward`.
+            logits, deltas: from `forward`, per level.
             objects: boxes (G, 4) of each image, in its pixels in the batch.
             padded_sizes: height and width of each image with its own padding; anchors beyond take no part.
         """
@@ -143,10 +141,10 @@ class RPN(nn.Module):
                 ]
             ).to(anchors.device)
             positive, negative = self.sample(anchors, inside, boxes)
-            objectness = torch.cat([rows_per_anchor(x[i], 1) for x in logits]).flatten().float()
-            delta = torch.cat([rows_per_anchor(x[i], 4) for x in deltas]).float()
+            objectness = at_least_float32(torch.cat([rows_per_anchor(x[i], 1) for x in logits]).flatten())
+            delta = at_least_float32(torch.cat([rows_per_anchor(x[i], 4) for x in deltas]))
             index = torch.cat((positive.anchors, negative))
-            target = torch.zeros(len(index), device=index.device)
+            target = anchors.new_zeros(len(index))
             target[: len(positive.anchors)] = 1
             cls_loss = cls_loss + F.binary_cross_entropy_with_logits(objectness[index], target, reduction="sum")
             goal = encode_boxes(anchors[positive.anchors], boxes[positive.objects])

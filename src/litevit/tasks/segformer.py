@@ -12,14 +12,7 @@ from torch import Tensor, nn
 from torchvision.ops import Conv2dNormActivation
 
 from litevit.tasks.detection import backbone_features
-from litevit.tasks.segmentation import (
-    IGNORE,
-    SegmentationTest,
-    check_masks,
-    resize_bilinear,
-    segment,
-    segmentation_loss,
-)
+from litevit.tasks.segmentation import IGNORE, SegmentationTest, Segmenter, resize_bilinear
 
 ADE20K_TEST = SegmentationTest(multiple=32)
 
@@ -41,7 +34,9 @@ class SegFormerHead(nn.Module):
     def __init__(self, in_channels: Sequence[int], channels: int, num_classes: int, *, dropout: float = 0.1):
         super().__init__()
         self.projections = nn.ModuleList(nn.Linear(c, channels) for c in in_channels)  # official: linear_c1..4
-        self.fuse = Conv2dNormActivation(len(in_channels) * channels, channels, 1)
+        self.fuse = Conv2dNormActivation(
+            len(in_channels) * channels, channels, 1, inplace=False
+        )  # hooks may hold its input
         self.dropout = nn.Dropout2d(dropout)
         self.classifier = nn.Conv2d(channels, num_classes, 1)  # official: linear_pred
         conv = self.fuse[0]
@@ -60,7 +55,7 @@ class SegFormerHead(nn.Module):
         return self.classifier(self.dropout(fused))
 
 
-class SegFormer(nn.Module):
+class SegFormer(Segmenter):
     """Semantic segmentation on any backbone with four maps.
 
     Args:
@@ -68,48 +63,6 @@ class SegFormer(nn.Module):
     """
 
     def __init__(self, backbone: nn.Module, config: SegFormerConfig):
-        super().__init__()
-        self.config = config
-        self.backbone = backbone
         channels = [f.channels for f in backbone_features(backbone, user="SegFormer")]
-        self.head = SegFormerHead(channels, config.head_channels, config.num_classes, dropout=config.dropout)
-
-    def set_grad_checkpointing(self, enable: bool = True) -> None:
-        """Recompute each block of the backbone in the backward pass instead of storing its activations."""
-        self.backbone.set_grad_checkpointing(enable)  # type: ignore[operator]
-
-    def forward_raw(self, batch: Tensor) -> dict[str, Tensor]:
-        """Every map before post-processing.
-
-        Args:
-            batch: (B, 3, H, W), normalised.
-
-        Returns:
-            `C2`..`C5` (backbone), `logits` (B, K, H/4, W/4).
-        """
-        features = self.backbone(batch)
-        return {f"C{i + 2}": x for i, x in enumerate(features)} | {"logits": self.head(features)}
-
-    def forward_head(self, images: Tensor) -> Tensor:
-        """Args: images: (B, 3, H, W), normalised. Returns: logits (B, K, H/4, W/4)."""
-        return self.head(self.backbone(images))
-
-    def forward(self, images: Tensor, masks: Tensor | None = None) -> Tensor | dict[str, Tensor]:
-        """
-        Args:
-            images: (B, 3, H, W), normalised.
-            masks: (B, H, W) classes 0..K-1, or `ignore_index`.
-
-        Returns:
-            Logits (B, K, H, W); with masks `{"loss_seg"}` instead.
-        """
-        if masks is not None:
-            check_masks(masks, images, num_classes=self.config.num_classes, ignore_index=self.config.ignore_index)
-        logits = self.forward_head(images)
-        if masks is not None:
-            return {"loss_seg": segmentation_loss(logits, masks, ignore_index=self.config.ignore_index)}
-        return resize_bilinear(logits, (images.shape[-2], images.shape[-1]))
-
-    def segment(self, image: Tensor, *, test: SegmentationTest | None = None) -> Tensor:
-        """Class of every pixel. Args: image: (3, H, W) RGB in [0, 1], any size. Returns: (H, W) int64."""
-        return segment(self.forward_head, image, test or self.config.test)
+        head = SegFormerHead(channels, config.head_channels, config.num_classes, dropout=config.dropout)
+        super().__init__(backbone, config, head=head)

@@ -4,13 +4,13 @@ The published chain of sizes: head (stride 4) -> network input -> original image
 """
 
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from litevit.ops import imagenet
 from litevit.ops.resized_cross_entropy import resized_cross_entropy
@@ -82,6 +82,72 @@ def segmentation_loss(logits: Tensor, masks: Tensor, *, ignore_index: int = IGNO
         masks: (B, H, W) integers.
     """
     return resized_cross_entropy(logits, masks, ignore_index=ignore_index) / max(masks.numel(), 1)
+
+
+class Segmenter(nn.Module):
+    """What Semantic FPN and SegFormer share; a base class, so that the keys of the published files stay flat.
+
+    Args:
+        backbone: see `litevit.create_backbone`.
+        config: with `num_classes`, `ignore_index` and `test`.
+        fpn: None: the head reads the backbone's maps.
+    """
+
+    def __init__(self, backbone: nn.Module, config: Any, *, head: nn.Module, fpn: nn.Module | None = None):
+        super().__init__()
+        self.config = config
+        self.backbone = backbone
+        if fpn is not None:
+            self.fpn = fpn
+        self.head = head
+
+    def set_grad_checkpointing(self, enable: bool = True) -> None:
+        """Recompute each block of the backbone in the backward pass instead of storing its activations."""
+        self.backbone.set_grad_checkpointing(enable)  # type: ignore[operator]
+
+    def pyramid(self, features: Sequence[Tensor]) -> Sequence[Tensor]:
+        """What the head reads. Args: features: of the backbone."""
+        return features
+
+    def forward_raw(self, batch: Tensor) -> dict[str, Tensor]:
+        """Every map before post-processing.
+
+        Args:
+            batch: (B, 3, H, W), normalised.
+
+        Returns:
+            `C2`..`C5` (backbone), `F0`..`F3` (pyramid, if any), `logits` (B, K, H/4, W/4).
+        """
+        features = self.backbone(batch)
+        pyramid = self.pyramid(features)
+        out = {f"C{i + 2}": x for i, x in enumerate(features)}
+        if pyramid is not features:
+            out |= {f"F{i}": x for i, x in enumerate(pyramid)}
+        return out | {"logits": self.head(pyramid)}
+
+    def forward_head(self, images: Tensor) -> Tensor:
+        """Args: images: (B, 3, H, W), normalised. Returns: logits (B, K, H/4, W/4)."""
+        return self.head(self.pyramid(self.backbone(images)))
+
+    def forward(self, images: Tensor, masks: Tensor | None = None) -> Tensor | dict[str, Tensor]:
+        """
+        Args:
+            images: (B, 3, H, W), normalised.
+            masks: (B, H, W) classes 0..K-1, or `ignore_index`.
+
+        Returns:
+            Logits (B, K, H, W); with masks `{"loss_seg"}` instead.
+        """
+        if masks is not None:
+            check_masks(masks, images, num_classes=self.config.num_classes, ignore_index=self.config.ignore_index)
+        logits = self.forward_head(images)
+        if masks is not None:
+            return {"loss_seg": segmentation_loss(logits, masks, ignore_index=self.config.ignore_index)}
+        return resize_bilinear(logits, (images.shape[-2], images.shape[-1]))
+
+    def segment(self, image: Tensor, *, test: SegmentationTest | None = None) -> Tensor:
+        """Class of every pixel. Args: image: (3, H, W) RGB in [0, 1], any size. Returns: (H, W) int64."""
+        return segment(self.forward_head, image, test or self.config.test)
 
 
 def window_logits(predict: Predict, image: Tensor, *, window: tuple[int, int], stride: tuple[int, int]) -> Tensor:

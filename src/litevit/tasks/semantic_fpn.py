@@ -12,14 +12,7 @@ from torchvision.ops import Conv2dNormActivation
 
 from litevit.layers.fpn import FPN
 from litevit.tasks.detection import backbone_features
-from litevit.tasks.segmentation import (
-    IGNORE,
-    SegmentationTest,
-    check_masks,
-    resize_bilinear,
-    segment,
-    segmentation_loss,
-)
+from litevit.tasks.segmentation import IGNORE, SegmentationTest, Segmenter, resize_bilinear
 
 ADE20K_TEST = SegmentationTest()
 
@@ -52,7 +45,7 @@ class SemanticFPNHead(nn.Module):
         super().__init__()
         self.branches = nn.ModuleList(
             nn.ModuleList(
-                Conv2dNormActivation(in_channels if j == 0 else channels, channels, 3, norm_layer=norm)
+                Conv2dNormActivation(in_channels if j == 0 else channels, channels, 3, norm_layer=norm, inplace=False)
                 for j in range(max(1, level))
             )
             for level in range(num_levels)
@@ -92,7 +85,7 @@ class SemanticFPNHead(nn.Module):
         return self.classifier(self.dropout(self.forward_features(maps)))
 
 
-class SemanticFPN(nn.Module):
+class SemanticFPN(Segmenter):
     """Semantic segmentation on any backbone with four maps.
 
     Args:
@@ -100,53 +93,11 @@ class SemanticFPN(nn.Module):
     """
 
     def __init__(self, backbone: nn.Module, config: SemanticFPNConfig):
-        super().__init__()
-        self.config = config
-        self.backbone = backbone
         features = backbone_features(backbone, user="SemanticFPN")
-        self.fpn = FPN([f.channels for f in features], config.fpn_channels)
-        self.head = SemanticFPNHead(
-            config.fpn_channels, config.head_channels, config.num_classes, dropout=config.dropout
-        )
+        fpn = FPN([f.channels for f in features], config.fpn_channels)
+        head = SemanticFPNHead(config.fpn_channels, config.head_channels, config.num_classes, dropout=config.dropout)
+        super().__init__(backbone, config, head=head, fpn=fpn)
 
-    def set_grad_checkpointing(self, enable: bool = True) -> None:
-        """Recompute each block of the backbone in the backward pass instead of storing its activations."""
-        self.backbone.set_grad_checkpointing(enable)  # type: ignore[operator]
-
-    def forward_raw(self, batch: Tensor) -> dict[str, Tensor]:
-        """Every map before post-processing.
-
-        Args:
-            batch: (B, 3, H, W), normalised.
-
-        Returns:
-            `C2`..`C5` (backbone), `F0`..`F3` (pyramid), `logits` (B, K, H/4, W/4).
-        """
-        features = self.backbone(batch)
-        pyramid = self.fpn(features)
-        out = {f"C{i + 2}": x for i, x in enumerate(features)} | {f"F{i}": x for i, x in enumerate(pyramid)}
-        return out | {"logits": self.head(pyramid)}
-
-    def forward_head(self, images: Tensor) -> Tensor:
-        """Args: images: (B, 3, H, W), normalised. Returns: logits (B, K, H/4, W/4)."""
-        return self.head(self.fpn(self.backbone(images)))
-
-    def forward(self, images: Tensor, masks: Tensor | None = None) -> Tensor | dict[str, Tensor]:
-        """
-        Args:
-            images: (B, 3, H, W), normalised.
-            masks: (B, H, W) classes 0..K-1, or `ignore_index`.
-
-        Returns:
-            Logits (B, K, H, W); with masks `{"loss_seg"}` instead.
-        """
-        if masks is not None:
-            check_masks(masks, images, num_classes=self.config.num_classes, ignore_index=self.config.ignore_index)
-        logits = self.forward_head(images)
-        if masks is not None:
-            return {"loss_seg": segmentation_loss(logits, masks, ignore_index=self.config.ignore_index)}
-        return resize_bilinear(logits, (images.shape[-2], images.shape[-1]))
-
-    def segment(self, image: Tensor, *, test: SegmentationTest | None = None) -> Tensor:
-        """Class of every pixel. Args: image: (3, H, W) RGB in [0, 1], any size. Returns: (H, W) int64."""
-        return segment(self.forward_head, image, test or self.config.test)
+    def pyramid(self, features: Sequence[Tensor]) -> Sequence[Tensor]:
+        """P2..P5."""
+        return self.fpn(features)

@@ -1,0 +1,217 @@
+"""Other people's tools on every family and system: adapters, quantisation, offloading, sharding, explainers, traces."""
+
+import copy
+import warnings
+
+import pytest
+import torch
+from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from interop import dense
+from optimize.models import MODELS, close, stirred
+
+IMAGES = torch.randn(2, 3, 64, 64, generator=torch.Generator().manual_seed(3))
+CLASSIFIERS = list(MODELS)
+
+
+def leaves(model: nn.Module, *kinds: type) -> list[str]:
+    return [name for name, module in model.named_modules() if type(module) in kinds]
+
+
+# ---------------------------------------------------------------- peft
+
+
+@pytest.mark.parametrize("name", CLASSIFIERS)
+def test_lora_on_every_layer_learns_and_merges(name):
+    peft = pytest.importorskip("peft")
+    model = stirred(name).eval()
+    expected = model(IMAGES)
+    grouped = [n for n, m in model.named_modules() if isinstance(m, nn.Conv2d) and m.groups > 1]
+    targets = [n for n in leaves(model, nn.Linear, nn.Conv2d) if n not in grouped]  # a rank does not fit a channel
+    config = peft.LoraConfig(r=2, lora_alpha=4, target_modules=targets)
+    adapted = peft.get_peft_model(copy.deepcopy(model), config).eval()
+    torch.testing.assert_close(adapted(IMAGES), expected)
+    adapted(IMAGES).square().sum().backward()
+    ups = {n: p for n, p in adapted.named_parameters() if "lora_B" in n}
+    assert len(ups) == len(targets)
+    assert not [n for n, p in ups.items() if p.grad is None or not p.grad.any()]
+    with torch.no_grad():
+        for p in ups.values():
+            p.normal_(std=0.02)
+        moved = adapted(IMAGES)
+        assert not torch.allclose(moved, expected)
+        close(adapted.merge_and_unload()(IMAGES), moved, 1e-4)
+
+
+@pytest.mark.parametrize(("name", "backbone"), dense.MODELS)
+def test_lora_on_task_models(name, backbone):
+    peft = pytest.importorskip("peft")
+    model = dense.create(name, backbone)
+    grouped = [n for n, m in model.named_modules() if isinstance(m, nn.Conv2d) and m.groups > 1]
+    targets = [n for n in leaves(model, nn.Linear, nn.Conv2d) if n not in grouped]
+    adapted = peft.get_peft_model(model, peft.LoraConfig(r=2, target_modules=targets))
+    dense.train_loss(adapted, name).backward()
+    ups = {n: p for n, p in adapted.named_parameters() if "lora_B" in n}
+    assert len(ups) == len(targets)
+    assert not [n for n, p in ups.items() if p.grad is None]
+
+
+# -------------------------------------------------------------- torchao
+
+
+@pytest.mark.parametrize("kind", ["weight_only", "dynamic"])
+@pytest.mark.parametrize("name", CLASSIFIERS)
+def test_int8_by_torchao(name, kind):
+    quantization = pytest.importorskip("torchao.quantization")
+    config = {
+        "weight_only": quantization.Int8WeightOnlyConfig,
+        "dynamic": quantization.Int8DynamicActivationInt8WeightConfig,
+    }[kind]()
+    model = stirred(name).eval()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        quantized = copy.deepcopy(model)
+        quantization.quantize_(quantized, config)
+    with torch.no_grad():
+        for count in (1, 4):
+            x = torch.randn(count, 3, 64, 64)
+            close(quantized(x), model(x), 0.2)
+
+
+# ----------------------------------------------------------- accelerate
+
+
+@pytest.mark.parametrize("name", [*CLASSIFIERS, *(name for name, _ in dense.MODELS)])
+def test_offloading_and_dispatch(name, tmp_path):
+    accelerate = pytest.importorskip("accelerate")
+
+    def make() -> nn.Module:
+        return (stirred(name) if name in MODELS else dense.create(name, dict(dense.MODELS)[name])).eval()
+
+    def run(model: nn.Module) -> torch.Tensor:
+        with torch.no_grad():
+            return model(IMAGES) if name in MODELS else model.forward_raw(IMAGES)["C5"]
+
+    expected = run(make())
+    assert torch.equal(run(accelerate.cpu_offload(make(), execution_device="cpu")), expected)
+    on_disk = accelerate.disk_offload(make(), tmp_path / "all", execution_device="cpu")
+    assert torch.equal(run(on_disk), expected)
+    model = make()
+    places = {key: "disk" if i % 2 else "cpu" for i, (key, _) in enumerate(model.named_children())}
+    dispatched = accelerate.dispatch_model(
+        model, places, main_device="cpu", offload_dir=tmp_path / "part", force_hooks=True
+    )
+    assert torch.equal(run(dispatched), expected)
+
+
+# ---------------------------------------------------------------- FSDP2
+
+
+@pytest.fixture(scope="module")
+def mesh(tmp_path_factory):
+    torch.distributed.init_process_group(
+        "gloo", init_method=f"file://{tmp_path_factory.mktemp('store') / 'store'}", rank=0, world_size=1
+    )
+    yield torch.distributed.device_mesh.init_device_mesh("cpu", (1,))
+    torch.distributed.destroy_process_group()
+
+
+@pytest.mark.parametrize("name", CLASSIFIERS)
+def test_fully_shard(name, mesh):
+    """Every block, and single linear layers."""
+    from torch.distributed.fsdp import fully_shard
+
+    model = stirred(name).train()
+    torch.manual_seed(0)
+    plain = copy.deepcopy(model)
+    for module in list(model.modules()):
+        if type(module) is nn.Linear:
+            fully_shard(module, mesh=mesh)
+    for stage in model.backbone.stages:
+        for block in stage.blocks:
+            fully_shard(block, mesh=mesh)
+    fully_shard(model, mesh=mesh)
+    loss, expected = model(IMAGES).square().sum(), plain(IMAGES).square().sum()
+    close(loss.detach(), expected.detach(), 1e-5)
+    loss.backward()
+    expected.backward()
+    for (key, p), q in zip(model.named_parameters(), plain.parameters()):
+        close(p.grad.full_tensor(), q.grad, 1e-3), key
+
+
+# ----------------------------------------------------------- explainers
+
+
+@pytest.mark.parametrize("name", CLASSIFIERS)
+def test_grad_cam_on_a_stage(name):
+    cam = pytest.importorskip("pytorch_grad_cam")
+    model = stirred(name).eval()
+    stage = model.backbone.stages[2]
+
+    def to_map(x: torch.Tensor) -> torch.Tensor:
+        return x.permute(0, 3, 1, 2)  # the stream is BHWC
+
+    with cam.GradCAM(model=model, target_layers=[stage], reshape_transform=to_map) as explain:
+        maps = explain(input_tensor=IMAGES, targets=None)
+    assert maps.shape == (2, 64, 64)
+    assert maps.max() > 0
+
+
+@pytest.mark.parametrize("name", ["litv2_s", "lit_s", "lvt"])
+def test_captum_layer_attribution(name):
+    attr = pytest.importorskip("captum.attr")
+    model = stirred(name).eval()
+    layer = next(m for m in model.backbone.stages[2].modules() if type(m) is nn.Linear)
+    found = attr.LayerGradientXActivation(model, layer).attribute(IMAGES, target=1)
+    assert found.abs().sum() > 0
+
+
+# ----------------------------------------- traces, fake tensors, counters
+
+
+@pytest.mark.parametrize("name", CLASSIFIERS)
+def test_fake_tensors_and_flops(name):
+    from torch._subclasses.fake_tensor import FakeTensorMode
+
+    model = stirred(name).eval()
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        model(IMAGES)
+    counted = {key for key in counter.get_flop_counts() if key != "Global"}
+    products = {key for key in leaves(model, nn.Linear, nn.Conv2d) if "offset" not in key}
+    assert not {key for key in products if not any(entry.endswith(key) for entry in counted)}
+    with FakeTensorMode(allow_non_fake_inputs=True), torch.no_grad():
+        out = model(torch.empty(2, 3, 64, 96))
+    assert out.shape == (2, 10)
+
+
+@pytest.mark.parametrize("name", CLASSIFIERS)
+def test_a_trace_at_another_size(name):
+    """Right, or an error; never a wrong result."""
+    model = stirred(name).eval()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        traced = torch.jit.trace(model, IMAGES)
+    with torch.no_grad():
+        close(traced(IMAGES), model(IMAGES), 1e-5)
+        for size in ((96, 96), (64, 96), (80, 72)):
+            x = torch.randn(1, 3, *size)
+            try:
+                out = traced(x)
+            except RuntimeError:
+                continue
+            close(out, model(x), 1e-4)
+
+
+@pytest.mark.parametrize("name", CLASSIFIERS)
+def test_an_empty_batch(name):
+    model = stirred(name).eval()
+    with torch.no_grad():
+        assert model(torch.zeros(0, 3, 64, 64)).shape == (0, 10)
+
+
+@pytest.mark.parametrize("name", ["semantic_fpn", "segformer"])
+def test_an_empty_batch_of_a_segmenter(name):
+    model = dense.create(name, dict(dense.MODELS)[name]).eval()
+    with torch.no_grad():
+        assert model(torch.zeros(0, 3, 64, 96)).shape == (0, 5, 64, 96)
