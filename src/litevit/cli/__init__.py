@@ -9,8 +9,9 @@ import importlib.util
 import os
 import re
 import sys
+import warnings
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import tyro
 from tyro.conf import FlagCreatePairsOff
@@ -78,6 +79,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         hint = f"Did you mean {' or '.join(map(repr, near))}?" if near else f"Known: {', '.join(known)}."
         return _fail(f"Unknown command '{name}'. {hint}")
     verb = known[name]
+    warnings.showwarning = _show_warning
     try:
         if verb.raw:
             return verb.run(rest) or 0
@@ -91,6 +93,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 130
     except (ValueError, OSError, ImportError) as error:
         return _fail(str(error))
+
+
+def _show_warning(message: Warning | str, *_: Any, **__: Any) -> None:
+    """One line, without the place in the source that Python shows."""
+    print("litevit: warning: " + " ".join(str(message).split()), file=sys.stderr)
 
 
 def _fail(message: str) -> int:

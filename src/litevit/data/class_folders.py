@@ -279,7 +279,7 @@ def _is_above(link: str) -> bool:
 
 # ---------------------------------------------------------------------- table
 
-SHOWN = 30  # classes; of more, the largest and the smallest
+SHOWN = 20  # classes; of more, the largest and the smallest
 
 
 def survey(root: str | Path) -> list[Part]:

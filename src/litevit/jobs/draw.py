@@ -7,12 +7,13 @@ picture.
 import colorsys
 import math
 from collections.abc import Sequence
-from functools import lru_cache
 
 import numpy as np
 import torch
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
+
+from litevit.jobs.fonts import drawable, font_for, load_font
 
 Colour = tuple[int, int, int]
 Box = tuple[float, float, float, float]
@@ -164,7 +165,8 @@ def beside_legend(
         right = page.width - pad - pen.textlength(figure, font=font)
         pen.text((right, top + side / 2), figure, fill=(90, 90, 90), font=font, anchor="lm")
         room = right - pad - (left + side + pad)
-        pen.text((left + side + pad, top + side / 2), _cut(pen, name, font, room), fill="black", font=font, anchor="lm")
+        name, own = drawable(name), text_font(font.size, name)
+        pen.text((left + side + pad, top + side / 2), _cut(pen, name, own, room), fill="black", font=own, anchor="lm")
     if len(shown) < len(rows):
         more = f"and {len(rows) - len(shown)} more"
         pen.text((left, pad + len(shown) * height + (height - pad) / 2), more, fill="black", font=font, anchor="lm")
@@ -174,7 +176,7 @@ def beside_legend(
 def legend_width(picture: Image.Image, names: Sequence[str]) -> int:
     """Pixels that a legend of these names needs, up to 45 % of the picture's long side."""
     font = text_font(font_size(picture.size))
-    longest = max((font.getlength(name) for name in names), default=0)
+    longest = max((text_font(font.size, name).getlength(drawable(name)) for name in names), default=0)
     wanted = longest + font.getlength("100 %") + 4 * font.size
     return int(min(max(wanted, 8 * font.size), 0.45 * max(picture.size)))
 
@@ -187,12 +189,9 @@ def line_width(picture: Image.Image) -> int:
     return max(2, round(max(picture.size) / 400))
 
 
-@lru_cache(maxsize=32)
-def text_font(size: int) -> ImageFont.FreeTypeFont:
-    font = ImageFont.load_default(size)
-    if not isinstance(font, ImageFont.FreeTypeFont):
-        raise ImportError("Drawing text needs Pillow with FreeType support: pip install --upgrade pillow")
-    return font
+def text_font(size: float, text: str = "") -> ImageFont.FreeTypeFont:
+    """A font that has the characters of a text."""
+    return load_font(round(size), font_for(text))
 
 
 def _cut(pen: ImageDraw.ImageDraw, text: str, font: ImageFont.FreeTypeFont, room: float) -> str:
@@ -276,8 +275,8 @@ def _write_label(
     centred: bool = False,
 ) -> None:
     """Text on a filled box where no label is yet: at a corner of `box`, above it if possible, or at its middle."""
-    font = text_font(font_size(size))
-    pad = max(2, font.size // 6)
+    text, font = drawable(text), text_font(font_size(size), text)
+    pad = max(2, round(font.size) // 6)
     text = _cut(pen, text, font, size[0] - 2 * pad)
     width, height = pen.textlength(text, font=font) + 2 * pad, font.size + 2 * pad
     x1, y1, x2, y2 = _inside(box, size)

@@ -18,6 +18,7 @@ from litevit.data.classification import centre_transform
 from litevit.data.images import READABLE, is_image, read_image
 from litevit.files import whole_file
 from litevit.jobs.draw import text_font
+from litevit.jobs.fonts import drawable
 from litevit.models import create_model
 from litevit.zoo import MODELS
 
@@ -215,11 +216,12 @@ def draw(prediction: Prediction, folder: Pathlike, *, name: str | None = None, w
     row = 26
     page = Image.new("RGB", (width, height + row * len(prediction.guesses) + 8), "white")
     page.paste(image.resize((width, height), Image.Resampling.BICUBIC))
-    pen, font = ImageDraw.Draw(page), text_font(14)
+    pen = ImageDraw.Draw(page)
     for i, guess in enumerate(prediction.guesses):
         y = height + 6 + i * row
         pen.rectangle((0, y, round(guess.probability * (width - 1)), y + row - 4), fill=(190, 215, 240))
-        pen.text((6, y + 2), f"{100 * guess.probability:5.1f} %  {guess.name.split(';')[0]}", fill="black", font=font)
+        text = f"{100 * guess.probability:5.1f} %  {guess.name.split(';')[0]}"
+        pen.text((6, y + 2), drawable(text), fill="black", font=text_font(14, text))
     target = folder / f"{name or Path(prediction.path).stem}.png"
     with whole_file(target) as temporary:
         page.save(temporary, format="PNG")
