@@ -50,6 +50,16 @@ def test_a_compiler_that_fails(tmp_path, monkeypatch, script, said):
         assert not build.make.__wrapped__()
 
 
+def test_a_compiler_behind_a_launcher(tmp_path, monkeypatch):
+    """`CXX="ccache g++"` is a command with its arguments, as make and CMake take it."""
+    monkeypatch.setenv("CXX", "env " + compiler(tmp_path, 'echo made > "$last"'))
+    monkeypatch.setenv("LITEVIT_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(build, "runs_here", lambda: True)
+    monkeypatch.setattr(build.ctypes, "CDLL", lambda path: path)
+    assert build.make.__wrapped__()
+    assert (tmp_path / "cache" / "kernels").is_dir()
+
+
 def test_where_they_cannot_run(monkeypatch):
     monkeypatch.setattr(build, "runs_here", lambda: True)
     monkeypatch.setenv("CXX", "no-such-compiler")

@@ -5,15 +5,15 @@ their final place and renamed into it under a lock, so that of two exports to on
 """
 
 import hashlib
-import os
 import shutil
 import tempfile
-import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from filelock import FileLock
+
+from litevit.files import put_in_place, temporary_name
 
 SPARE = 64 * 2**20  # bytes that a full disk has left at most
 
@@ -27,7 +27,7 @@ def staging(path: Path) -> Iterator[Path]:
     """
     if path.exists() and not path.is_file():
         raise OSError(f"Cannot write {path}: it is {'a folder' if path.is_dir() else 'no ordinary file'}.")
-    folder = path.parent / f".{path.name[:60]}.{os.getpid()}-{uuid.uuid4().hex[:8]}.tmp"
+    folder = temporary_name(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         folder.mkdir()
@@ -44,7 +44,7 @@ def publish(staged: Path, path: Path) -> list[Path]:
     files = sorted(staged.parent.iterdir(), key=lambda file: (file.name.endswith(".report.json"), file == staged))
     with FileLock(_lock_of(path)):
         for file in files:
-            os.replace(file, path.parent / file.name)
+            put_in_place(file, path.parent / file.name)
     return [path.parent / file.name for file in files]
 
 
