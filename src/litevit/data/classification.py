@@ -24,7 +24,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from litevit.data import hugging_face
-from litevit.data.class_folders import ClassFolders, Part, find_split, split_names
+from litevit.data.class_folders import SPLIT_NAMES, ClassFolders, Part, find_split, split_names
 from litevit.data.class_tars import ClassTars
 from litevit.data.embedded import Digits
 from litevit.data.labelled_images import ClassificationImages, Policy, class_names
@@ -212,7 +212,7 @@ def same_for_both(data: ClassificationData) -> bool:
     try:
         return train == _place(data, data.eval_split)
     except (FileNotFoundError, ValueError):  # there are none: a share of the training split, if that is asked for
-        return data.hold_out > 0
+        return data.hold_out > 0 and data.eval_split.lower() in SPLIT_NAMES
 
 
 def _place(data: ClassificationData, split: str) -> Any:

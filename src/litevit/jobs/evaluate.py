@@ -223,7 +223,7 @@ def _data_of(
                 f"{settings.path or settings.reader} has no '{split}' split: it has {settings.train_split} and "
                 f"{settings.eval_split}, the held-out part."
             )
-        return (settings if held_out else replace(settings, eval_split=split)), "eval"
+        return (settings if held_out else replace(settings, eval_split=split, hold_out=0.0)), "eval"
     if reader is None:
         reader = "" if settings.reader.lower().startswith("hfds/") else settings.reader
     stream = settings.stream and reader == settings.reader

@@ -21,6 +21,7 @@ from litevit.jobs.token_labeling import TokenLabelTask
 
 RESULTS = {
     "recipe.json": "the resolved recipe; `litevit train` takes it in place of a name",
+    "data.json": "which images of which class were read, and what was left out and why",
     "metrics.jsonl": "losses, learning rate, images/s and evaluations, one JSON object per line",
     "result.json": "metrics of the best weights",
     "curves.png": "the same as pictures",
