@@ -98,7 +98,8 @@ def test_offloading_and_dispatch(name, tmp_path):
     on_disk = accelerate.disk_offload(make(), tmp_path / "all", execution_device="cpu")
     assert torch.equal(run(on_disk), expected)
     model = make()
-    places = {key: "disk" if i % 2 else "cpu" for i, (key, _) in enumerate(model.named_children())}
+    parts = [key for key, _ in model.named_children()] + [key for key, _ in model.named_parameters(recurse=False)]
+    places = {key: "disk" if i % 2 else "cpu" for i, key in enumerate(parts)}
     dispatched = accelerate.dispatch_model(
         model, places, main_device="cpu", offload_dir=tmp_path / "part", force_hooks=True
     )
@@ -152,10 +153,11 @@ def test_grad_cam_on_a_stage(name):
     def to_map(x: torch.Tensor) -> torch.Tensor:
         return x.permute(0, 3, 1, 2)  # the stream is BHWC
 
+    target = pytest.importorskip("pytorch_grad_cam.utils.model_targets").ClassifierOutputTarget
     with cam.GradCAM(model=model, target_layers=[stage], reshape_transform=to_map) as explain:
-        maps = explain(input_tensor=IMAGES, targets=None)
-    assert maps.shape == (2, 64, 64)
-    assert maps.max() > 0
+        maps = [explain(input_tensor=IMAGES, targets=[target(k)] * 2) for k in range(10)]
+    assert maps[0].shape == (2, 64, 64)
+    assert max(m.max() for m in maps) > 0  # a random model's may lie below zero for one class
 
 
 @pytest.mark.parametrize("name", ["litv2_s", "lit_s", "lvt"])
@@ -205,13 +207,30 @@ def test_a_trace_at_another_size(name):
 
 @pytest.mark.parametrize("name", CLASSIFIERS)
 def test_an_empty_batch(name):
-    model = stirred(name).eval()
-    with torch.no_grad():
-        assert model(torch.zeros(0, 3, 64, 64)).shape == (0, 10)
+    with pytest.raises(ValueError, match="a batch needs at least one image"):
+        stirred(name).eval()(torch.zeros(0, 3, 64, 64))
 
 
-@pytest.mark.parametrize("name", ["semantic_fpn", "segformer"])
-def test_an_empty_batch_of_a_segmenter(name):
-    model = dense.create(name, dict(dense.MODELS)[name]).eval()
-    with torch.no_grad():
-        assert model(torch.zeros(0, 3, 64, 96)).shape == (0, 5, 64, 96)
+@pytest.mark.parametrize("kind", ["hilo", "mlp", "attention"])
+def test_opacus_per_sample_gradients(kind):
+    opacus = pytest.importorskip("opacus")
+    from litevit.layers.attention import Attention
+    from litevit.layers.hilo import HiLo
+    from litevit.layers.mlp import MLP
+
+    torch.manual_seed(0)
+    layer = {
+        "hilo": lambda: HiLo(32, num_heads=4, window_size=2, alpha=0.5),
+        "mlp": lambda: MLP(32, 64),
+        "attention": lambda: Attention(32, num_heads=4),
+    }[kind]()
+    x = torch.randn(3, 6, 8, 32)
+    each = []
+    for one in x:
+        layer.zero_grad()
+        layer(one[None]).square().sum().backward()
+        each.append([p.grad.clone() for p in layer.parameters()])
+    watched = opacus.GradSampleModule(copy.deepcopy(layer), loss_reduction="sum")
+    watched(x).square().sum().backward()
+    for i, p in enumerate(watched.parameters()):
+        close(p.grad_sample, torch.stack([grads[i] for grads in each]), 1e-4)

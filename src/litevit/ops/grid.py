@@ -10,13 +10,15 @@ from torch import Tensor
 
 
 def check_images(name: str, images: Tensor, *, in_chans: int, least: int) -> None:
-    """Raises ValueError for anything but (B, in_chans, H, W) with H and W of at least `least` pixels."""
+    """Raises ValueError for anything but (B, in_chans, H, W) with B at least 1, H and W at least `least` pixels."""
     if torch.compiler.is_compiling():
         return
     if images.ndim != 4 or images.shape[1] != in_chans or min(images.shape[2:]) < least:
         raise ValueError(
             f"{name}: images must be (B, {in_chans}, H, W) with H and W at least {least}, got {tuple(images.shape)}"
         )
+    if images.shape[0] == 0:
+        raise ValueError(f"{name}: a batch needs at least one image, got {tuple(images.shape)}")
 
 
 def check_grid(name: str, x: Tensor, *, least: int) -> None:

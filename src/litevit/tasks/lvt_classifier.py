@@ -79,7 +79,7 @@ class LVTClassifier(nn.Module):
         """Args: features: (B, C, h, w). Returns: normalised class token (B, C) and patch tokens (B, h, w, C)."""
         x = features.permute(0, 2, 3, 1)
         patches = x.flatten(1, 2)
-        cls = self.cls_token.expand(x.shape[0], -1, -1)
+        cls = self.cls_token.repeat(x.shape[0], 1, 1)  # no view of a parameter: PyTorch's FLOP counter trips on it
         for block in self.class_blocks:
             cls = block(cls, patches)
         return self.norm(cls[:, 0]), self.norm(x)
