@@ -227,6 +227,17 @@ def test_settings_that_cannot_work_say_what_to_do(tmp_path):
             try_it(path, value)
 
 
+def test_compiling_without_a_compiler_makes_no_folder(tmp_path, monkeypatch):
+    def no_compiler(*_, **__):
+        raise RuntimeError("InvalidCxxCompiler: No working C++ compiler found\n\nSet TORCHDYNAMO_VERBOSE=1")
+
+    monkeypatch.setattr(torch, "compile", no_compiler)
+    recipe = toy_recipe(tmp_path / "run", compile=True)
+    with pytest.raises(ValueError, match=r"run\.compile: .*No working C\+\+ compiler found\)\. Install"):
+        fit(recipe, ToyTask(recipe), console=quiet())
+    assert not (tmp_path / "run").exists()
+
+
 @pytest.mark.slow
 def test_compiled_in_bfloat16_is_the_same_run(tmp_path):
     """The switch compiles what the step calls; what is saved has the plain names and continues uncompiled."""

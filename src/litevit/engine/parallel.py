@@ -61,6 +61,18 @@ def _join_restarted_group(run: RunConfig) -> None:
     )
 
 
+def _try_to_compile(device: torch.device) -> None:
+    """Compiles one line: without a compiler the run would end at its first step, in a traceback and with a folder."""
+    try:
+        torch.compile(lambda x: (x + 1).sum())(torch.ones(8, device=device))
+    except Exception as error:  # Dynamo's and Inductor's have no public name
+        said = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
+        raise ValueError(
+            f"run.compile: torch.compile does not work here ({said}). Install a C++ compiler (CXX, else g++), or set "
+            "--run.compile False."
+        ) from error
+
+
 def prepare_model(model: nn.Module, run: RunConfig, accelerator: "Accelerator") -> nn.Module:
     """Applies the run's switches in place and returns what the training step calls (the model, or DDP around it)."""
     if run.grad_checkpointing:
@@ -78,6 +90,7 @@ def prepare_model(model: nn.Module, run: RunConfig, accelerator: "Accelerator") 
     if run.channels_last:
         model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     if run.compile:
+        _try_to_compile(accelerator.device)
         model.compile()
     if run.fsdp:
         shard_parameters(model)
