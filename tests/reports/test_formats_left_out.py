@@ -40,7 +40,7 @@ def test_what_is_left_out_is_said(tmp_path, monkeypatch):
         has_heic.cache_clear()
     assert part.classes == {"cat": 1, "dog": 1}
     said = table([part])
-    assert "left out of val: 2 x no image (.txt): such as cat/" in said
+    assert f"left out of {tmp_path}/val: 2 x no image (.txt): such as cat/" in said
     assert "1 x HEIC is read with pillow-heif: pip install 'litevit[heic]'" in said
     assert "1 x a link to nothing: cat/gone.jpg" in said
 

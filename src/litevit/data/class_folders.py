@@ -47,7 +47,7 @@ class Part:
     images: int
     classes: dict[str, int] = field(default_factory=dict)  # empty: not known before the images are read
     left_out: dict[str, Left] = field(default_factory=dict)
-    digest: str = ""  # of all names and labels, before a share is held out; "": not known
+    digest: str = ""  # of all names and labels; "": not known
     note: str = ""  # what else is to be said
 
     def leave_out(self, reason: str, example: str) -> None:
@@ -204,7 +204,6 @@ class ClassFolders:
         counts = Counter(self.targets)
         self.part.images = len(found)
         self.part.classes = {name: counts[label] for label, name in enumerate(self.classes)}
-        self.part.digest = digest_of(self.keys, self.targets)
 
     def _collect(self, folder: os.DirEntry, below: str, found: list[str]) -> None:
         """Adds all images in a folder and the folders in it."""
@@ -309,10 +308,10 @@ def table(parts: Sequence[Part]) -> str:
         if len(names) > SHOWN:
             lines.insert(len(parts) + 1 + SHOWN // 2, f"  ... {len(names) - SHOWN:,} more")
     lines += [part.note for part in parts if part.note]
-    for part in parts:
+    for part in {part.where: part for part in reversed(parts)}.values():  # shares of one folder have one list
         for reason, left in part.left_out.items():
             such = left.example if left.files == 1 else f"such as {left.example}"
-            lines.append(f"left out of {part.name}: {left.files:,} x {reason}: {such}")
+            lines.append(f"left out of {part.where}: {left.files:,} x {reason}: {such}")
     return "\n".join(lines)
 
 

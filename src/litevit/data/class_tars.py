@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from litevit.data.class_folders import SPLIT_NAMES, Part, digest_of, hidden_path, is_hidden, natural_key
+from litevit.data.class_folders import SPLIT_NAMES, Part, hidden_path, is_hidden, natural_key
 from litevit.data.images import is_image
 
 
@@ -58,7 +58,6 @@ class ClassTars:
         counts = Counter(self.targets)
         self.part.images = len(found)
         self.part.classes = {name: counts[label] for label, name in enumerate(self.classes)}
-        self.part.digest = digest_of((place.key for place in self.samples), self.targets)
 
     def _read(self, number: int) -> list[_Place]:
         file = self.files[number]

@@ -24,7 +24,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from litevit.data import hugging_face
-from litevit.data.class_folders import SPLIT_NAMES, ClassFolders, Part, find_split, split_names
+from litevit.data.class_folders import SPLIT_NAMES, ClassFolders, Part, digest_of, find_split, split_names
 from litevit.data.class_tars import ClassTars
 from litevit.data.embedded import Digits
 from litevit.data.labelled_images import ClassificationImages, Policy, class_names
@@ -401,13 +401,15 @@ def part_of(dataset: Dataset, name: str) -> Part:
     if isinstance(dataset, ClassificationImages):
         part, names = dataset.reader.part, dataset.classes
         labels = [dataset.label(target) for target in dataset.reader.targets]
+        digest = digest_of(map(dataset.key, range(len(labels))), labels)
     else:
         assert isinstance(dataset, Digits)
         part, names, labels = Part(name, "embedded:digits", len(dataset)), dataset.classes, dataset.targets.tolist()
+        digest = ""
     counts = Counter(labels)
     shown = names or tuple(str(label) for label in range(max(counts, default=-1) + 1))
     classes = {word: counts[label] for label, word in enumerate(shown)}
-    return Part(name, part.where, len(labels), classes, part.left_out, part.digest)
+    return Part(name, part.where, len(labels), classes, part.left_out, digest)
 
 
 def resolve_classes(data: ClassificationData) -> ClassificationData:

@@ -9,7 +9,7 @@ import tarfile
 from collections.abc import Sequence
 from typing import Any, Literal
 
-from litevit.data.class_folders import OTHER_NAMES, Part, digest_of, hidden_path, split_names
+from litevit.data.class_folders import OTHER_NAMES, Part, hidden_path, split_names
 from litevit.data.images import is_image
 
 LABELS = (".cls", ".json")  # a number, or {"label": number}
@@ -48,7 +48,6 @@ class WebDatasetReader:
         if not self.samples:
             raise ValueError(f"No images in the shards of {path} ({len(self.shards)} files).")
         self.part.images = len(self.samples)
-        self.part.digest = digest_of((sample[1] for sample in self.samples), self.targets)
 
     def _label(self, shard: int, place: tuple[str, int, int]) -> int:
         name, offset, size = place

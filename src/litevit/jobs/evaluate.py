@@ -19,9 +19,9 @@ from litevit.data.classification import (
     ANY,
     ClassificationData,
     create_dataset,
-    create_reader,
     multi_hot,
     numeric_class_order,
+    part_of,
     real_label_sets,
     same_for_both,
 )
@@ -239,10 +239,10 @@ def _is_own(settings: ClassificationData, folder: Path, data: str) -> bool:
         return False
     listed = json.loads((folder / "data.json").read_text())["training"]["digest"]
     try:
-        found = create_reader(replace(settings, path=data), settings.train_split)
+        found = part_of(create_dataset(replace(settings, path=data, num_classes=ANY), "train"), "training")
     except (ValueError, OSError):
         return False
-    return bool(listed) and found.part.digest == listed
+    return bool(listed) and found.digest == listed
 
 
 def _settings(name: str, num_classes: int, image_size: int | None, crop_pct: float | None) -> ClassificationData:

@@ -75,7 +75,7 @@ def drawable(text: str) -> str:
         warnings.warn(
             "some names have characters that no font here has; pictures show their Unicode numbers. "
             f"Install {INSTALL}.",
-            stacklevel=2,
+            stacklevel=1,  # once, whoever draws
         )
     return drawn
 
