@@ -383,7 +383,7 @@ def main() -> None:
             columns[name] = path(kinds, Path(folder))
     print("| file | " + " | ".join(columns) + " |\n|---|" + "---|" * len(columns))
     for kind, (_, _, seen) in kinds.items():
-        cells = ["equal" if np.array_equal(found[kind], seen) else "DIFFERENT" for found in columns.values()]
+        cells = ["=" if np.array_equal(found[kind], seen) else "**differs**" for found in columns.values()]
         print(f"| {kind} | " + " | ".join(cells) + " |")
 
 
