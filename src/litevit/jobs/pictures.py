@@ -64,7 +64,7 @@ def draw_predictions(
     rows = -(-len(shown) // columns)
     shown_names = [drawable(name) for name in names]
     with rc_context({"font.family": families(shown_names)}):
-        figure = Figure(figsize=(1.4 * columns, 1.7 * rows), layout="constrained")
+        figure = Figure(figsize=(1.4 * columns, 1.7 * rows + 0.2), layout="constrained")
         mean, std = (torch.tensor(values).view(3, 1, 1) for values in (data.mean, data.std))
         for axis, item in zip(figure.subplots(rows, columns, squeeze=False).flat, shown + [None] * columns):
             axis.set_xticks([])
