@@ -5,60 +5,31 @@ A sample is `(image, target)`: image a uint8 `tv_tensors.Image` (3, H, W), targe
     image_id  str, the file's path inside the folder without its suffix
 """
 
-import json
+from collections import Counter
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image as PILImage
 from torch import Tensor
 from torch.utils.data import Dataset
 from torchvision import tv_tensors
 
+from litevit.data.class_folders import Part
 from litevit.data.images import SUFFIXES, is_image, read_annotated, turn_target
+from litevit.data.layouts import MASK_ENDINGS, MASK_SUFFIXES, is_mask_name
+from litevit.data.mask_labels import IGNORE as IGNORE
+from litevit.data.mask_labels import MaskLabels, check_values, labels_of, read_index_mask, read_labels
 
-IGNORE = 255
-IMAGE_SUFFIXES = SUFFIXES
-
-
-def read_index_mask(path: str | Path) -> np.ndarray:
-    """Returns: (H, W) int64 indices. A palette PNG gives its indices, not its colours."""
-    path = Path(path)
-    if not path.is_file():
-        raise FileNotFoundError(f"mask {path} does not exist")
-    try:
-        with PILImage.open(path) as file:
-            mode, indices = file.mode, np.array(file)
-    except (OSError, SyntaxError) as error:
-        raise OSError(f"mask {path} cannot be decoded: {error}") from None
-    if mode not in ("L", "P", "I", "I;16", "1"):
-        raise ValueError(
-            f"mask {path} is a colour picture (mode {mode}); a PNG of class indices (mode L or P) is needed"
-        )
-    return indices.astype(np.int64)
+SAMPLE = 200  # masks that are read before training, to see whether their values can mean what the setting says
+THREADS = 2
 
 
 def read_classes(path: str | Path) -> tuple[str, ...]:
-    """Class names from `classes.json` (a list, or a dict of index -> name from 1) or ADE20K's `objectInfo150.txt`."""
-    path = Path(path)
-    if not path.is_file():
-        raise FileNotFoundError(f"class list {path} does not exist")
-    if path.suffix == ".txt":  # Idx  Ratio  Train  Val  Stuff  Name, with a head line and tabs
-        rows = [line.split("\t") for line in path.read_text(encoding="utf-8").splitlines()[1:] if line.strip()]
-        return tuple(row[-1].strip() for row in rows)
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise ValueError(f"class list {path} is not JSON: {error}") from None
-    if isinstance(content, list):
-        return tuple(str(name) for name in content)
-    if isinstance(content, dict) and sorted(content, key=lambda k: (len(k), k)) == [
-        str(i + 1) for i in range(len(content))
-    ]:
-        return tuple(str(content[str(i + 1)]) for i in range(len(content)))
-    raise ValueError(f"class list {path} must be a list of names or an object with the keys '1', '2', ... without gaps")
+    """Class names from a list of masks' classes, see `litevit.data.mask_labels`."""
+    return read_labels(path).names
 
 
 class SegmentationFolder(Dataset):
@@ -66,10 +37,12 @@ class SegmentationFolder(Dataset):
 
     Args:
         images: folder of the images.
-        masks: folder of the masks, `.png`.
-        classes: names of the classes 0..K-1.
-        reduce_zero_label: the file's 0 is "ignore" and 1..K are the classes (ADE20K); otherwise 0..K-1 are the classes.
-            255 is "ignore" either way.
+        masks: folder of the masks: `x.png` (or .bmp, .tif, .gif, `x_mask.png`) for `x.jpg`; it may be the same folder.
+        classes: what the masks' values mean, or the names of the classes 0..K-1.
+        reduce_zero_label: with names: the file's 0 is "ignore" and 1..K are the classes (ADE20K).
+        ignore_index: with names: the value that counts for nothing.
+        listed: text file of the names (without suffix) that are read; None: all.
+        only: keep the images of which it says so, by their names in the folder.
         transforms: called as `transforms(image, target)`.
     """
 
@@ -77,50 +50,89 @@ class SegmentationFolder(Dataset):
         self,
         images: str | Path,
         masks: str | Path,
-        classes: Sequence[str],
+        classes: Sequence[str] | MaskLabels,
         *,
         reduce_zero_label: bool = False,
+        ignore_index: int = IGNORE,
+        listed: Path | None = None,
+        only: Callable[[str], bool] | None = None,
         transforms: Callable[[Any, Any], tuple[Any, Any]] | None = None,
     ):
         self.folder, self.masks = Path(images), Path(masks)
-        self.classes = tuple(classes)
-        self.reduce_zero_label, self.transforms = reduce_zero_label, transforms
-        if not 1 <= len(self.classes) <= IGNORE:
-            raise ValueError(f"classes needs 1 to {IGNORE} names, got {len(self.classes)}")
+        if not isinstance(classes, MaskLabels):
+            classes = labels_of(classes, reduce_zero_label=reduce_zero_label, ignore_index=ignore_index)
+        self.labels, self.classes, self.transforms = classes, classes.names, transforms
         for folder in (self.folder, self.masks):
             if not folder.is_dir():
                 raise FileNotFoundError(f"folder {folder} does not exist")
         self.files = sorted(path for path in self.folder.rglob("*") if is_image(path))
+        if self.masks == self.folder:
+            self.files = [path for path in self.files if not is_mask_name(path.name)]
         if not self.files:
-            raise ValueError(f"no images ({', '.join(IMAGE_SUFFIXES)}) in {self.folder}")
+            raise ValueError(f"no images ({', '.join(SUFFIXES)}) in {self.folder}")
+        if listed is not None:
+            names = {line.strip() for line in listed.read_text(encoding="utf-8-sig").splitlines() if line.strip()}
+            self.files = [path for path in self.files if self._name(path) in names]
+            if len(self.files) < len(names):
+                lost = sorted(names - {self._name(path) for path in self.files})
+                raise FileNotFoundError(
+                    f"{listed} lists {len(lost)} images that are not in {self.folder}, such as {lost[0]}"
+                )
+        if only is not None:
+            self.files = [path for path in self.files if only(path.relative_to(self.folder).as_posix())]
+        there = {path.relative_to(self.masks).as_posix() for path in self.masks.rglob("*") if path.is_file()}
         for index in range(len(self.files)):
-            if not self.mask_path(index).is_file():
-                raise FileNotFoundError(f"image {self.files[index]} has no mask {self.mask_path(index)}")
+            if self._find_mask(index, there) is None:
+                raise FileNotFoundError(
+                    f"image {self.files[index]} has no mask {self.masks / self.image_id(index)}.png"
+                )
+        self.mask_names = [self._find_mask(index, there) for index in range(len(self.files))]
+        self.part = Part("", str(self.folder), len(self.files))
+
+    def _name(self, path: Path) -> str:
+        return path.relative_to(self.folder).with_suffix("").as_posix()
+
+    def _find_mask(self, index: int, there: set[str]) -> str | None:
+        stem, own = self.image_id(index), self.files[index].relative_to(self.folder).as_posix()
+        names = (f"{stem}{end}{suffix}" for suffix in MASK_SUFFIXES for end in MASK_ENDINGS)
+        same = self.masks == self.folder
+        return next((name for name in names if name in there and not (same and name == own)), None)
+
+    def values(self, most: int = SAMPLE) -> tuple[Counter[int], bool]:
+        """Pixels of each value in the masks, evenly taken from all, and whether these are all."""
+        step = max(1, -(-len(self) // most))
+        chosen = range(0, len(self), step)
+        counts: Counter[int] = Counter()
+        with ThreadPoolExecutor(THREADS) as pool:
+            for found in pool.map(self._count_values, chosen):
+                counts.update(found)
+        return counts, step == 1
+
+    def _count_values(self, index: int) -> dict[int, int]:
+        return count_values(read_index_mask(self.mask_path(index), self.labels.colours))
+
+    def check_masks(self) -> list[str]:
+        """Stops when the masks cannot mean what the setting says. Returns: what is odd but possible."""
+        counts, whole = self.values()
+        where = f"the masks in {self.masks}" if whole else f"{SAMPLE} masks looked at in {self.masks}"
+        return check_values(self.labels, counts, where, whole=whole)
 
     def __len__(self) -> int:
         return len(self.files)
 
+    @property
+    def reduce_zero_label(self) -> bool:
+        return self.labels.reduce_zero_label
+
     def image_id(self, index: int) -> str:
-        return self.files[index].relative_to(self.folder).with_suffix("").as_posix()
+        return self._name(self.files[index])
 
     def mask_path(self, index: int) -> Path:
-        return self.masks / f"{self.image_id(index)}.png"
+        return self.masks / str(self.mask_names[index])
 
     def read_mask(self, index: int) -> Tensor:
         """Returns: (H, W) int64, classes 0..K-1 and 255, at the file's size."""
-        path = self.mask_path(index)
-        indices = read_index_mask(path)
-        void = indices == IGNORE
-        if self.reduce_zero_label:
-            void |= indices == 0
-            indices = indices - 1
-        if (wrong := (indices >= len(self.classes)) & ~void).any():
-            allowed = (
-                f"0 (ignore) and 1..{len(self.classes)}" if self.reduce_zero_label else f"0..{len(self.classes) - 1}"
-            )
-            value = int(indices[wrong].max()) + self.reduce_zero_label
-            raise ValueError(f"mask {path} has the value {value}; {len(self.classes)} classes allow {allowed}, and 255")
-        return torch.from_numpy(np.where(void, IGNORE, indices))
+        return torch.from_numpy(self.labels.read(self.mask_path(index)))
 
     def __getitem__(self, index: int) -> tuple[Any, dict[str, Any]]:
         semantic = self.read_mask(index)
@@ -128,6 +140,13 @@ class SegmentationFolder(Dataset):
         image, turn = read_annotated(self.files[index], tuple(semantic.shape), stated_by=f"its mask {mask} is")
         target = turn_target({"image_id": self.image_id(index), "semantic": tv_tensors.Mask(semantic)}, turn)
         return (image, target) if self.transforms is None else self.transforms(image, target)
+
+
+def count_values(indices: np.ndarray) -> dict[int, int]:
+    """Pixels of each value."""
+    counts = np.bincount(indices.reshape(-1))
+    present = np.flatnonzero(counts)
+    return dict(zip(present.tolist(), counts[present].tolist()))
 
 
 def ade20k(root: str | Path, split: str, *, classes: Sequence[str] | None = None, **options: Any) -> SegmentationFolder:

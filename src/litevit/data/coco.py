@@ -12,8 +12,7 @@ upright (EXIF), and annotations of the stored pixels are turned with them: see `
 """
 
 import json
-import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,13 +21,16 @@ import torch
 from torch.utils.data import Dataset
 from torchvision import tv_tensors
 
+from litevit.data.class_folders import Part
 from litevit.data.coco_masks import decode_masks, segmentation_to_rle
-from litevit.data.images import read_annotated, turn_target
+from litevit.data.images import read_annotated, read_header, turn_target
+from litevit.data.layouts import find_image
 
 MIN_TRAIN_SIDE = 32  # images with a shorter side are left out of training (mmdet 2.x and 3.x)
 
 Fields = Mapping[str, type | tuple[type, ...]]
 IMAGE: Fields = {"id": (int, str), "file_name": str, "height": int, "width": int}
+NAMED: Fields = {"id": (int, str), "file_name": str}
 CATEGORY: Fields = {"id": int, "name": str}
 ANNOTATION: Fields = {"image_id": (int, str), "category_id": (int, str), "bbox": object}
 
@@ -51,6 +53,107 @@ def check_entries(file: Path, entries: Sequence[Any], fields: Fields) -> None:
     for entry in entries:
         if problem := field_problem(entry, fields):
             raise ValueError(f"{file} is not in COCO's format: an entry has {problem}")
+
+
+FLAGS = {0: False, 1: True, None: False, "": False, "0": False, "1": True, "false": False, "true": True}
+
+
+def as_flag(value: Any) -> bool | None:
+    """`iscrowd`, `isthing`: numbers, booleans, or either as text; None: something else."""
+    try:
+        return FLAGS.get(value.strip().lower() if isinstance(value, str) else value)
+    except TypeError:  # a list
+        return None
+
+
+def as_number(value: Any) -> Any:
+    """Text that is a number, as a number; a whole number without a point; everything else as it is."""
+    if isinstance(value, str):
+        try:
+            value = float(value)
+        except ValueError:
+            return value
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+def mend_types(entry: Any) -> Iterable[tuple[str, Any, Any]]:
+    """Gives an entry of a JSON the types it should have, and yields what it changed: field, before, after.
+
+    Ids of categories, sizes, boxes, areas that are text or have a point (5.0); `iscrowd` and `isthing` that are text.
+    Ids of images stay text where they are text: results are given under them.
+    """
+    if not isinstance(entry, dict):
+        return
+    for name in ("height", "width", "area", "category_id"):
+        before = entry.get(name)
+        if isinstance(before, str) or (isinstance(before, float) and name != "area"):
+            after = as_number(before)
+            if type(after) is not type(before):
+                entry[name] = after
+                yield name, before, after
+    for name in ("id", "image_id"):
+        before = entry.get(name)
+        text = name == "id" and "file_name" not in entry and isinstance(before, str) and before.isdecimal()
+        if text or (isinstance(before, float) and before.is_integer()):
+            entry[name] = as_number(before)
+            yield name, before, entry[name]
+    for name in ("iscrowd", "isthing"):
+        if name in entry and not isinstance(entry[name], bool) and entry[name] not in (0, 1):
+            before, flag = entry[name], as_flag(entry[name])
+            if flag is not None:
+                entry[name] = int(flag)
+                yield name, before, int(flag)
+    box = entry.get("bbox")
+    if isinstance(box, list) and any(isinstance(v, str) for v in box):
+        entry["bbox"] = [as_number(v) for v in box]
+        yield "bbox", box, entry["bbox"]
+
+
+def check_flags(file: Path, entries: Iterable[Mapping[str, Any]], name: str) -> None:
+    for entry in entries:
+        if as_flag(entry.get(name)) is None:
+            raise ValueError(f"{file}: {name} must be 0 or 1, got {entry[name]!r} in entry {entry.get('id')!r}")
+
+
+def link_images(annotations: Iterable[dict[str, Any]], ids: Collection[Any]) -> None:
+    """`image_id` "5" of an image 5, and the other way round, become the image's own id."""
+    for entry in annotations:
+        given = entry.get("image_id")
+        if isinstance(given, int | str) and given not in ids:
+            other = int(given) if isinstance(given, str) and given.isdecimal() else str(given)
+            if other in ids:
+                entry["image_id"] = other
+
+
+def unique_images(file: Path, images: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The images without exact repetitions. One id for two files: nothing says whose the annotations are."""
+    seen: dict[Any, dict[str, Any]] = {}
+    for image in images:
+        before = seen.setdefault(image["id"], image)
+        if before["file_name"] != image["file_name"]:
+            raise ValueError(
+                f"{file}: the image id {image['id']!r} is used by {before['file_name']} and {image['file_name']}, so "
+                "nothing says whose its annotations are. Export again with an id of its own for every image "
+                "(`litevit doctor --fix OUT` leaves these images out)."
+            )
+    return list(seen.values())
+
+
+def group_headers(categories: Sequence[Mapping[str, Any]], used: Collection[Any]) -> set[Any]:
+    """Ids of categories that only name a group of others: Roboflow writes one, with id 0 and without objects."""
+    groups = {c.get("supercategory") for c in categories} - {None}
+    return {
+        c["id"]
+        for c in categories
+        if c["name"] in groups and c.get("supercategory") in (None, "", "none") and c["id"] not in used
+    }
+
+
+def has_mask(annotation: Mapping[str, Any]) -> bool:
+    segmentation = annotation.get("segmentation")
+    if isinstance(segmentation, list):
+        return any(not isinstance(polygon, list) or len(polygon) >= 6 for polygon in segmentation)
+    return bool(segmentation)
 
 
 def object_area(entry: Mapping[str, Any]) -> float:
@@ -98,6 +201,25 @@ def image_order(image: dict[str, Any]) -> tuple[bool, Any]:
     return isinstance(image["id"], str), image["id"]
 
 
+def prepare(file: Path, folder: Path, content: dict[str, Any], annotation: Fields) -> None:
+    """Gives all entries their types and images that state none their size, links annotations to images, checks fields.
+
+    `all_images` keeps the images that were listed, however few are read.
+    """
+    for key in ("images", "categories", "annotations"):
+        for entry in content[key]:
+            for _ in mend_types(entry):
+                pass
+    check_entries(file, content["images"], NAMED)
+    for image in content["images"]:
+        if not image.get("height") or not image.get("width"):
+            image["height"], image["width"] = read_header(find_image(folder, image["file_name"])).upright_size
+    check_entries(file, content["images"], IMAGE)
+    content["images"] = content["all_images"] = unique_images(file, content["images"])
+    link_images(content["annotations"], {image["id"] for image in content["images"]})
+    check_entries(file, content["annotations"], annotation)
+
+
 class CocoInstances(Dataset):
     """Images with instance annotations.
 
@@ -109,7 +231,10 @@ class CocoInstances(Dataset):
             Evaluation keeps all of them, but boxes of negative size.
         keep_empty: keep images without objects in training.
         classes: names of the categories to read, in the order of their labels; the default is all, by ascending id.
+        partial: the file may lack some of `classes`, as a small validation split does.
         masks: read the instance masks.
+        content: what `annotations` holds, where it is in another format (YOLO, VOC).
+        only: keep the images of which it says so, by their file names.
         transforms: called as `transforms(image, target)`.
     """
 
@@ -121,70 +246,123 @@ class CocoInstances(Dataset):
         train: bool = False,
         keep_empty: bool = False,
         classes: Sequence[str] | None = None,
+        partial: bool = False,
         masks: bool = True,
+        content: dict[str, Any] | None = None,
+        only: Callable[[str], bool] | None = None,
         transforms: Callable[[Any, Any], tuple[Any, Any]] | None = None,
     ):
         self.folder, self.file = Path(images), Path(annotations)
         self.masks, self.transforms = masks, transforms
-        content = read_json(self.file, needs=("images", "annotations", "categories"))
+        self.part = Part("training" if train else "validation", str(self.folder), 0)
+        if content is None:
+            content = read_json(self.file, needs=("images", "annotations", "categories"))
         if not content["images"]:
             raise ValueError(f"{self.file} lists no images")
-        for key, fields in (("images", IMAGE), ("categories", CATEGORY), ("annotations", ANNOTATION)):
-            check_entries(self.file, content[key], fields)
-        self._read(content, train=train, keep_empty=keep_empty, classes=classes)
+        prepare(self.file, self.folder, content, ANNOTATION)
+        check_entries(self.file, content["categories"], CATEGORY)
+        check_flags(self.file, content["annotations"], "iscrowd")
+        total = len(content["images"])
+        if only is not None:
+            content["images"] = [image for image in content["images"] if only(image["file_name"])]
+        self._read(content, train=train, keep_empty=keep_empty, classes=classes, partial=partial)
         if not self.images:
-            raise ValueError(f"{self.file}: none of its {len(content['images'])} images has an object to train on")
+            left = "".join(f" Left out: {item.files} x {reason}." for reason, item in self.part.left_out.items())
+            raise ValueError(f"{self.file}: none of its {total} images has an object to train on.{left}")
 
-    def _read(self, content: dict[str, Any], *, train: bool, keep_empty: bool, classes: Sequence[str] | None) -> None:
-        by_id = {category["id"]: category["name"] for category in sorted(content["categories"], key=lambda c: c["id"])}
+    def _read(
+        self, content: dict[str, Any], *, train: bool, keep_empty: bool, classes: Sequence[str] | None, partial: bool
+    ) -> None:
+        categories = sorted(content["categories"], key=lambda c: c["id"])
+        used = {annotation["category_id"] for annotation in content["annotations"]}
+        headers = group_headers(categories, used)
+        by_id: dict[Any, str] = {}
+        for category in categories:
+            if by_id.setdefault(category["id"], category["name"]) != category["name"]:
+                raise ValueError(
+                    f"{self.file}: the category id {category['id']} is used by {by_id[category['id']]!r} and "
+                    f"{category['name']!r}; every category needs an id of its own"
+                )
+        by_id = {category_id: name for category_id, name in by_id.items() if category_id not in headers}
+        if not by_id:
+            raise ValueError(f"{self.file} lists no categories")
+        label_of: dict[Any, int]
         if classes is not None:
-            ids = {name: category_id for category_id, name in by_id.items()}
-            if unknown := [name for name in classes if name not in ids]:
+            ids: dict[str, Any] = {}
+            for category_id, name in by_id.items():
+                ids.setdefault(name, category_id)
+            unknown = [name for name in classes if name not in ids]
+            if unknown and not partial:
                 raise ValueError(f"{self.file} has no category {unknown[0]!r}; it has {', '.join(ids)}")
-            wanted = {ids[name]: name for name in classes}
+            self.classes: tuple[str, ...] = tuple(classes)
+            # A class that the file lacks has no object here; its id is only there to be different.
+            self.category_ids: tuple[int, ...] = tuple(ids.get(name, -1 - k) for k, name in enumerate(classes))
         else:
-            wanted = by_id
-        self.classes: tuple[str, ...] = tuple(wanted.values())
-        self.category_ids: tuple[int, ...] = tuple(wanted)
-        label_of = {category_id: label for label, category_id in enumerate(wanted)}
+            self.classes, self.category_ids = tuple(by_id.values()), tuple(by_id)
+        label_of = {category_id: label for label, category_id in enumerate(self.category_ids)}
 
+        listed = {image["id"] for image in content["all_images"]}
         sizes = {image["id"]: (image["height"], image["width"]) for image in content["images"]}
         objects: dict[Any, list[dict[str, Any]]] = {image_id: [] for image_id in sizes}
-        skipped: dict[str, int] = {}
         for annotation in content["annotations"]:
             image_id, category_id = annotation["image_id"], annotation["category_id"]
+            where = f"annotation {annotation.get('id')}"
             if category_id not in by_id:
-                raise ValueError(
-                    f"{self.file}: annotation {annotation.get('id')} has category {category_id!r}, not listed"
-                )
-            if image_id not in sizes:
-                raise ValueError(
-                    f"{self.file}: annotation {annotation.get('id')} belongs to image {image_id!r}, not listed"
-                )
-            if category_id not in label_of or (train and annotation.get("iscrowd", 0)):
+                raise ValueError(f"{self.file}: {where} has category {category_id!r}, not listed")
+            if image_id not in listed:
+                raise ValueError(f"{self.file}: {where} belongs to image {image_id!r}, not listed")
+            if image_id not in sizes or category_id not in label_of or (train and as_flag(annotation.get("iscrowd"))):
                 continue
             problem = box_problem(annotation["bbox"], *sizes[image_id])
             if problem is None and train and object_area(annotation) <= 0:
                 problem = "no area"
             # Evaluation counts thin and outside boxes as COCO's own evaluator does; no evaluator can use the others.
             if problem and (train or problem in ("negative size", "not four numbers", "not finite")):
-                skipped[problem] = skipped.get(problem, 0) + 1
+                reason = "object without area" if problem == "no area" else f"object with a box {problem}"
+                self.part.leave_out(reason, where)
                 continue
             objects[image_id].append(annotation | {"label": label_of[category_id]})
-        if skipped:
-            reasons = ", ".join(f"{count} with a box {problem}" for problem, count in skipped.items())
-            warnings.warn(
-                f"{self.file}: skipped {reasons.replace('a box no area', 'no area')} of {len(content['annotations'])} "
-                "annotations; `litevit doctor` names them",
-                stacklevel=4,
-            )
-        self.images: list[dict[str, Any]] = [
-            image
-            for image in sorted(content["images"], key=image_order)
-            if not train
-            or (min(image["height"], image["width"]) >= MIN_TRAIN_SIDE and (keep_empty or objects[image["id"]]))
-        ]
+        self.images: list[dict[str, Any]] = []
+        for image in sorted(content["images"], key=image_order):
+            if train and min(image["height"], image["width"]) < MIN_TRAIN_SIDE:
+                self.part.leave_out(f"image with a side below {MIN_TRAIN_SIDE} pixels", image["file_name"])
+            elif train and not keep_empty and not objects[image["id"]]:
+                self.part.leave_out("image without an object to learn", image["file_name"])
+            else:
+                self.images.append(image)
         self.objects: list[list[dict[str, Any]]] = [objects[image["id"]] for image in self.images]
+        self.part.images = len(self.images)
+        counts = [0] * len(self.classes)
+        for found in self.objects:
+            for annotation in found:
+                counts[annotation["label"]] += 1
+        self.part.classes = dict(zip(self.classes, counts))
+
+    @property
+    def without_masks(self) -> list[dict[str, Any]]:
+        """Objects, crowds left out, that have a box and nothing to draw a mask from."""
+        found = (o for objects in self.objects for o in objects)
+        return [o for o in found if not as_flag(o.get("iscrowd")) and not has_mask(o)]
+
+    def require_masks(self) -> None:
+        """Raises where a model would be taught that objects have empty masks."""
+        missing = self.without_masks
+        if missing:
+            total = sum(map(len, self.objects))
+            raise ValueError(
+                f"{self.file}: {len(missing):,} of {total:,} objects have a box and no mask (the first is annotation "
+                f"{missing[0].get('id')}), and this model learns masks: it would learn empty ones. Train boxes alone "
+                "with --model.name retinanet --data.masks False, or add masks (`litevit doctor` names the objects)."
+            )
+
+    def require_files(self) -> None:
+        """Raises unless every image is there."""
+        missing = [path for image in self.images if not (path := find_image(self.folder, image["file_name"])).is_file()]
+        if missing:
+            raise FileNotFoundError(
+                f"{len(missing):,} of {len(self.images):,} images of {self.file} are not in {self.folder}, "
+                f"the first is {missing[0]}"
+            )
 
     def __len__(self) -> int:
         return len(self.images)
@@ -197,14 +375,14 @@ class CocoInstances(Dataset):
     def __getitem__(self, index: int) -> tuple[Any, dict[str, Any]]:
         record, objects = self.images[index], self.objects[index]
         height, width = record["height"], record["width"]
-        image, turn = read_annotated(self.folder / record["file_name"], (height, width))
+        image, turn = read_annotated(find_image(self.folder, record["file_name"]), (height, width))
         boxes = torch.tensor([o["bbox"] for o in objects], dtype=torch.float32).reshape(-1, 4)
         boxes[:, 2:] += boxes[:, :2]
         target: dict[str, Any] = {
             "image_id": record["id"],
             "boxes": tv_tensors.BoundingBoxes(boxes, format="XYXY", canvas_size=(height, width)),  # type: ignore[call-overload]
             "labels": torch.tensor([o["label"] for o in objects], dtype=torch.int64),
-            "iscrowd": torch.tensor([bool(o.get("iscrowd", 0)) for o in objects], dtype=torch.bool),
+            "iscrowd": torch.tensor([as_flag(o.get("iscrowd")) for o in objects], dtype=torch.bool),
             "area": torch.tensor([object_area(o) for o in objects], dtype=torch.float64),
         }
         if self.masks:

@@ -10,7 +10,7 @@ category id (COCO: 80 things, 53 stuff); the semantic head sees stuff as label -
 Crowds are no objects but stay things in the semantic map.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any
 
@@ -20,25 +20,64 @@ from torch import Tensor
 from torch.utils.data import Dataset
 from torchvision import tv_tensors
 
+from litevit.data.class_folders import Part
+from litevit.data.class_names import COCO_STUFF, COCO_THINGS
 from litevit.data.coco import (
     CATEGORY,
-    IMAGE,
     MIN_TRAIN_SIDE,
     Fields,
+    as_flag,
     box_problem,
     check_entries,
+    check_flags,
     image_order,
+    mend_types,
     object_area,
+    prepare,
     read_json,
 )
 from litevit.data.coco_masks import read_panoptic_png
 from litevit.data.images import read_annotated, turn_target
+from litevit.data.layouts import find_image
 
 VOID = 255  # semantic label that no loss counts
 
-PANOPTIC_CATEGORY: Fields = {**CATEGORY, "isthing": int}
 PANOPTIC_ANNOTATION: Fields = {"image_id": (int, str), "file_name": str, "segments_info": list}
 SEGMENT: Fields = {"id": int, "category_id": (int, str)}
+
+
+def fill_isthing(content: dict[str, Any], things: Collection[str] | None = None) -> list[str]:
+    """Gives categories that lack `isthing` one, and returns what they were taken for.
+
+    COCO's classes are known by their names. Of others: a picture holds at most one segment of a stuff class, and no
+    crowd, so a class with more is a thing.
+
+    Args:
+        things: names of the things, where they are known (of the training split, of a model).
+    """
+    lacking = [c for c in content["categories"] if c.get("isthing") is None]
+    if not lacking:
+        return []
+    countable = set()
+    for annotation in content["annotations"]:
+        segments = annotation["segments_info"]
+        ids = [s.get("category_id") for s in segments if isinstance(s, dict)]
+        countable |= {i for i in ids if ids.count(i) > 1}
+        countable |= {s.get("category_id") for s in segments if isinstance(s, dict) and as_flag(s.get("iscrowd"))}
+    coco_things, coco_stuff = set(COCO_THINGS.values()), set(COCO_STUFF.values())
+    for category in lacking:
+        if things is not None:
+            thing = category["name"] in things
+        elif category["name"] in coco_things or category["name"] in coco_stuff:
+            thing = category["name"] in coco_things
+        else:
+            thing = category["id"] in countable
+        category["isthing"] = int(thing)
+    taken = {flag: ", ".join(c["name"] for c in lacking if c["isthing"] == flag) or "none" for flag in (1, 0)}
+    return [
+        f"{len(lacking)} categories have no 'isthing': taken for things {taken[1]}; for stuff {taken[0]}. "
+        "Write isthing 0 or 1 into the file where that is wrong"
+    ]
 
 
 class CocoPanoptic(Dataset):
@@ -51,6 +90,8 @@ class CocoPanoptic(Dataset):
         train: leave out segments narrower than a pixel, images without a thing (crowds do not count) and images
             shorter than 32 pixels on a side.
         keep_empty: keep images without things in training.
+        things: names of the things, for categories that do not say whether they are.
+        only: keep the images of which it says so, by their file names.
         transforms: called as `transforms(image, target)`.
     """
 
@@ -62,6 +103,8 @@ class CocoPanoptic(Dataset):
         *,
         train: bool = False,
         keep_empty: bool = False,
+        things: Collection[str] | None = None,
+        only: Callable[[str], bool] | None = None,
         transforms: Callable[[Any, Any], tuple[Any, Any]] | None = None,
     ):
         self.folder, self.file = Path(images), Path(annotations)
@@ -70,13 +113,19 @@ class CocoPanoptic(Dataset):
         content = read_json(self.file, needs=("images", "annotations", "categories"))
         if not content["images"]:
             raise ValueError(f"{self.file} lists no images")
-        for key, fields in (
-            ("images", IMAGE), ("categories", PANOPTIC_CATEGORY), ("annotations", PANOPTIC_ANNOTATION),
-        ):  # fmt: skip
-            check_entries(self.file, content[key], fields)
+        self.part = Part("training" if train else "validation", str(self.folder), 0)
+        prepare(self.file, self.folder, content, PANOPTIC_ANNOTATION)
+        check_entries(self.file, content["categories"], CATEGORY)
+        check_flags(self.file, content["categories"], "isthing")
+        self.notes = fill_isthing(content, things)
+        if only is not None:
+            content["images"] = [image for image in content["images"] if only(image["file_name"])]
         self._read(content, keep_empty=keep_empty)
         if not self.images:
-            raise ValueError(f"{self.file}: none of its {len(content['images'])} images has a thing to train on")
+            raise ValueError(
+                f"{self.file}: none of its {len(content['all_images'])} images has a thing to train on; classes with "
+                f"isthing 1: {', '.join(self.classes[: self.num_things]) or 'none'}"
+            )
 
     def _read(self, content: dict[str, Any], *, keep_empty: bool) -> None:
         categories = sorted(content["categories"], key=lambda c: (not c["isthing"], c["id"]))
@@ -97,7 +146,11 @@ class CocoPanoptic(Dataset):
             annotation = by_image.get(image["id"])
             if annotation is None:
                 raise ValueError(f"{self.file}: image {image['id']} ({image['file_name']}) has no annotation")
+            for segment in annotation["segments_info"]:
+                for _ in mend_types(segment):
+                    pass
             check_entries(self.file, annotation["segments_info"], SEGMENT)
+            check_flags(self.file, annotation["segments_info"], "iscrowd")
             for segment in annotation["segments_info"]:
                 where = f"{self.file}: segment {segment['id']} of image {image['id']}"
                 if segment["category_id"] not in self.label_of:
@@ -107,16 +160,26 @@ class CocoPanoptic(Dataset):
                     raise ValueError(f"{where} needs a bbox of four numbers, got {segment.get('bbox')!r}")
             if self.train:
                 has_things = any(self._is_object(segment, image) for segment in annotation["segments_info"])
-                if min(image["height"], image["width"]) < MIN_TRAIN_SIDE or not (keep_empty or has_things):
+                if min(image["height"], image["width"]) < MIN_TRAIN_SIDE:
+                    self.part.leave_out(f"image with a side below {MIN_TRAIN_SIDE} pixels", image["file_name"])
+                    continue
+                if not (keep_empty or has_things):
+                    self.part.leave_out("image without a thing to learn", image["file_name"])
                     continue
             self.images.append(image)
             self.annotations.append(annotation)
+        self.part.images = len(self.images)
+        counts = dict.fromkeys(self.category_ids, 0)
+        for annotation in self.annotations:
+            for segment in annotation["segments_info"]:
+                counts[segment["category_id"]] += 1
+        self.part.classes = dict(zip(self.classes, counts.values()))
 
     def _is_thing(self, segment: dict[str, Any]) -> bool:
         return self.label_of[segment["category_id"]] < self.num_things
 
     def _is_object(self, segment: dict[str, Any], image: dict[str, Any]) -> bool:
-        if not self._is_thing(segment) or segment.get("iscrowd", 0):
+        if not self._is_thing(segment) or as_flag(segment.get("iscrowd")):
             return False
         if not self.train:
             return True
@@ -134,6 +197,16 @@ class CocoPanoptic(Dataset):
     def aspect_ratios(self) -> list[float]:
         """Width / height of every image, read from the annotations alone."""
         return [image["width"] / image["height"] for image in self.images]
+
+    def require_files(self) -> None:
+        """Raises unless every image and map is there."""
+        wanted = [find_image(self.folder, image["file_name"]) for image in self.images]
+        wanted += [self.maps / annotation["file_name"] for annotation in self.annotations]
+        if missing := [path for path in wanted if not path.is_file()]:
+            raise FileNotFoundError(
+                f"{len(missing):,} of {len(wanted):,} images and maps of {self.file} are missing, "
+                f"the first is {missing[0]}"
+            )
 
     def segment_ids(self, index: int) -> Tensor:
         """Returns: (H, W) int64, the PNG's segment ids, checked against the JSON."""
@@ -160,7 +233,7 @@ class CocoPanoptic(Dataset):
     def __getitem__(self, index: int) -> tuple[Any, dict[str, Any]]:
         record, segments = self.images[index], self.annotations[index]["segments_info"]
         height, width = record["height"], record["width"]
-        image, turn = read_annotated(self.folder / record["file_name"], (height, width))
+        image, turn = read_annotated(find_image(self.folder, record["file_name"]), (height, width))
         ids = self.segment_ids(index)
 
         semantic = torch.full((height, width), VOID, dtype=torch.int64)

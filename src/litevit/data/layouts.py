@@ -4,10 +4,10 @@
 |---|---|
 | COCO 2017 | `annotations/{instances,panoptic}_{train,val}2017.json` beside `train2017/`, `val2017/` |
 | Roboflow's COCO export | `{train,valid,test}/_annotations.coco.json` among the images |
-| COCO JSON (CVAT, Label Studio, FiftyOne, ...) | one or more `.json` with images, annotations and categories, beside any folder of images |
+| COCO JSON (CVAT, Label Studio, ...) | a `.json` with images, annotations, categories, and any folder of images |
 | YOLO | `data.yaml` with `names` and `train`; or `images/`, `labels/` and `classes.txt` |
 | Pascal VOC | `Annotations/*.xml` and `JPEGImages/`; or XML files among the images |
-| masks | `images/` and `annotations/` (ADE20K) or `masks/`, `labels/`; `{train,val}/{images,masks}`; VOC's `SegmentationClass/` |
+| masks | `images/` and `annotations/` (ADE20K), `masks/`, ...; `{train,val}/{images,masks}`; `SegmentationClass/` |
 | class folders | a folder of images per class, in `train/`, `val/` or without splits |
 
 Nothing is decoded here: names, folders and the heads of annotation files decide.
@@ -92,10 +92,7 @@ class Layout:
 
     def part(self, split: str) -> tuple[str, Part, bool]:
         """The part that a run trains ("train") or is measured on ("val"), its name, and whether it is to be divided."""
-        if split == "train":
-            order = ("train", ALL)
-        else:
-            order = ("val", "test", ALL, "train")
+        order = ["train", ALL] if split == "train" else ["val", "test", ALL, "train"]
         for name in order:
             if name in self.parts:
                 shared = name == ALL or (split != "train" and name == "train")
@@ -123,8 +120,8 @@ def find_layout(path: str | Path, task: Task) -> Layout:
     for layout in found:
         if layout.task == task:
             return layout
-    what, layouts = LOOKED_FOR[task]
-    said = f"{path} has no {what}. Looked for: {layouts}."
+    what, known = LOOKED_FOR[task]
+    said = f"{path} has no {what}. Looked for: {known}."
     if found:
         other = found[0]
         raise ValueError(f"{said} It is {other.name}, for {TRAINED_BY[other.task]}.")
@@ -218,7 +215,11 @@ def _has_images(folder: Path, depth: int = 3) -> bool:
 
 def _jsons(root: Path) -> Iterator[Path]:
     """Files that may be COCO's, in the root, in `annotations/` or `labels/`, or in the folders of the splits."""
-    folders = [root, *(f for name in ("annotations", "labels") if (f := _child(root, name))), *_split_folders(root).values()]
+    folders = [
+        root,
+        *(f for name in ("annotations", "labels") if (f := _child(root, name))),
+        *_split_folders(root).values(),
+    ]
     for folder in folders:
         for entry in _visible(folder):
             if entry.name.lower().endswith(".json") and entry.is_file() and not entry.name.startswith(OTHER_JSONS):
@@ -261,7 +262,8 @@ def _coco(root: Path, files: Iterable[Path]) -> list[Layout]:
             split = split_of(file.stem) or (split_of(file.parent.name) if file.parent != root else None) or ALL
             by_task.setdefault(task, {}).setdefault(split, []).append(file)
     layouts: list[Layout] = []
-    for task in ("instances", "panoptic"):
+    tasks: tuple[Task, ...] = ("instances", "panoptic")
+    for task in tasks:
         chosen = {split: _one(root, split, files) for split, files in by_task.get(task, {}).items()}
         if set(chosen) > {ALL}:  # a file beside those of the splits: of the whole set, or of something else
             del chosen[ALL]
@@ -307,7 +309,12 @@ def image_folder(root: Path, file: Path, split: str) -> Path:
         return likely[0]  # COCO's own: its file is large, and is read once
     names = [split, *SPLITS.get(split, ())]
     likely += [base / name for name in names] + [base / "images" / name for name in names]
-    likely += [file.parent, *(base / name for name in IMAGE_FOLDERS), *(file.parent / name for name in IMAGE_FOLDERS), base]
+    likely += [
+        file.parent,
+        *(base / name for name in IMAGE_FOLDERS),
+        *(file.parent / name for name in IMAGE_FOLDERS),
+        base,
+    ]
     content = _load(file)
     listed = content.get("images", []) if isinstance(content, dict) else []
     wanted = [r["file_name"] for r in listed[:20] if isinstance(r, dict) and isinstance(r.get("file_name"), str)]
@@ -356,7 +363,9 @@ def _yolo(root: Path) -> Layout | None:
     if images is None or labels is None or names is None or not _some(labels, (".txt",)):
         return None
     splits = _split_folders(images)
-    parts = {split: Part(folder, labels / folder.name) for split, folder in splits.items()} or {ALL: Part(images, labels)}
+    parts = {split: Part(folder, labels / folder.name) for split, folder in splits.items()} or {
+        ALL: Part(images, labels)
+    }
     return Layout("yolo", "YOLO", "instances", root, parts, names)
 
 
@@ -393,7 +402,7 @@ def _yolo_parts(root: Path, content: dict[str, Any]) -> dict[str, Part]:
 
 
 def _yolo_place(root: Path, base: Path, given: str) -> Path | None:
-    """Paths in `data.yaml` are of the machine that wrote it, or relative to it, to `path`, or (Roboflow) one level up."""
+    """What `data.yaml` are of the machine that wrote it, or relative to it, to `path`, or one level up (Roboflow)."""
     plain = given.replace("\\", "/")
     tries = [root / base / plain, root / plain, root / re.sub(r"^(\.\./)+", "", plain)]
     words = [word for word in plain.split("/") if word not in ("", ".", "..")]

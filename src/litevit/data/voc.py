@@ -1,0 +1,120 @@
+"""Pascal VOC's XML boxes, as COCO's content.
+
+VOC counts pixels from 1 and its boxes include their last pixel: xmin 1, xmax 10 are ten pixels. A data set in which a
+coordinate is 0 was written by a tool that counts from 0 with the last pixel left out; its boxes are taken as they are.
+`difficult` objects are left out of training and count for nothing in evaluation, as VOC has it: they become crowds.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree
+
+from litevit.data.images import SUFFIXES, read_header
+from litevit.data.layouts import Layout, Part, find_image
+
+
+def xml_files(part: Part) -> list[Path]:
+    """The annotations of a part: those of its list (`ImageSets/Main/train.txt`), or all in its folder."""
+    if part.listed is None:
+        return sorted(part.annotations.rglob("*.xml"))
+    # A line of VOC's lists: the name, and in lists of one class a number
+    names = [line.split()[0] for line in part.listed.read_text(encoding="utf-8-sig").splitlines() if line.strip()]
+    return [part.annotations / f"{name}.xml" for name in names]
+
+
+def read_xml(file: Path) -> ElementTree.Element:
+    if not file.is_file():
+        raise FileNotFoundError(f"annotation file {file} does not exist")
+    try:
+        return ElementTree.fromstring(file.read_bytes())
+    except ElementTree.ParseError as error:
+        raise ValueError(f"{file} is not XML: {error}") from None
+
+
+def class_names(layout: Layout) -> tuple[str, ...]:
+    """Of the objects of all parts, in the order of the alphabet: VOC's files have no list of classes."""
+    names = {
+        name.strip()
+        for part in layout.parts.values()
+        for file in xml_files(part)
+        for entry in read_xml(file).iter("object")
+        if (name := entry.findtext("name"))
+    }
+    if not names:
+        raise ValueError(f"{layout.root}: no object in its XML files has a name")
+    return tuple(sorted(names))
+
+
+def counts_from_zero(layout: Layout) -> bool:
+    for part in layout.parts.values():
+        for file in xml_files(part):
+            for box in read_xml(file).iter("bndbox"):
+                if any(_number(box, key, file) <= 0 for key in ("xmin", "ymin")):
+                    return True
+    return False
+
+
+def _number(box: ElementTree.Element, key: str, file: Path) -> float:
+    try:
+        return float(box.findtext(key) or "")
+    except ValueError:
+        raise ValueError(f"{file}: {key} of a box must be a number, got {box.findtext(key)!r}") from None
+
+
+def read(layout: Layout, part: Part, names: Sequence[str], *, from_zero: bool) -> dict[str, Any]:
+    """Images, annotations and categories as a COCO JSON has them; file names are relative to the part's folder.
+
+    Args:
+        names: the classes, see `class_names`.
+        from_zero: see `counts_from_zero`.
+    """
+    label_of = {name: k for k, name in enumerate(names)}
+    content: dict[str, Any] = {"categories": [{"id": k, "name": name} for k, name in enumerate(names)]}
+    content["images"], content["annotations"] = [], []
+    for number, file in enumerate(xml_files(part), start=1):
+        root = read_xml(file)
+        path = _image_of(part, file, root)
+        height, width = _size(root, path)
+        name = path.relative_to(part.images).as_posix()
+        content["images"].append({"id": number, "file_name": name, "height": height, "width": width})
+        for entry in root.iter("object"):
+            box = entry.find("bndbox")
+            if box is None:
+                raise ValueError(f"{file}: object {entry.findtext('name')!r} has no bndbox")
+            x1, y1, x2, y2 = (_number(box, key, file) for key in ("xmin", "ymin", "xmax", "ymax"))
+            if not from_zero:
+                x1, y1 = x1 - 1, y1 - 1
+            label = (entry.findtext("name") or "").strip()
+            if label not in label_of:
+                raise ValueError(f"{file}: an object has the class {label!r}, not one of {', '.join(names)}")
+            content["annotations"].append(
+                {
+                    "id": len(content["annotations"]) + 1,
+                    "image_id": number,
+                    "category_id": label_of[label],
+                    "bbox": [x1, y1, x2 - x1, y2 - y1],
+                    "area": (x2 - x1) * (y2 - y1),
+                    "iscrowd": int((entry.findtext("difficult") or "0").strip() == "1"),
+                }
+            )
+    return content
+
+
+def _image_of(part: Part, file: Path, root: ElementTree.Element) -> Path:
+    """The file of that stem (files get converted, `filename` stays), else what `filename` says."""
+    below = part.images / file.relative_to(part.annotations).parent
+    for suffix in SUFFIXES:
+        for spelled in (suffix, suffix.upper()):
+            if (path := below / f"{file.stem}{spelled}").is_file():
+                return path
+    return find_image(below, root.findtext("filename") or f"{file.stem}.jpg")
+
+
+def _size(root: ElementTree.Element, path: Path) -> tuple[int, int]:
+    """(H, W) that the file states; tools that do not know it write 0 or nothing: the picture's own."""
+    try:
+        width, height = (int(float(root.findtext(f"size/{side}") or 0)) for side in ("width", "height"))
+    except ValueError:
+        width = height = 0
+    return (height, width) if width > 0 and height > 0 else read_header(path).upright_size
