@@ -237,7 +237,7 @@ def test_segmentation_layout(ade_root) -> None:
 def test_segmentation_without_classes_or_masks(ade_root) -> None:
     (ade_root / "classes.json").unlink()
     (ade_root / "annotations" / "validation" / "z.png").unlink()
-    Image.new("RGB", (40, 24)).save(ade_root / "annotations" / "training" / "x.png")
+    Image.new("RGB", (40, 24), "red").save(ade_root / "annotations" / "training" / "x.png")
     assert found(examine(ade_root)) == {"class list": 1, "broken masks": 1, "missing masks": 1}
 
 

@@ -17,7 +17,7 @@ from litevit.data.coco import coco2017
 from litevit.data.coco_panoptic import coco2017_panoptic
 from litevit.data.scenes import ScenesConfig, write_ade, write_coco
 from litevit.jobs.dense_models import DETECTION, INSTANCES, PANOPTIC, SEMANTIC, DenseModel
-from litevit.jobs.evaluate_dense import Looks, evaluate
+from litevit.jobs.evaluate_dense import Looks, Masks, evaluate
 from litevit.metrics.panoptic import panoptic_quality
 from litevit.tasks.segmentation import SegmentationTest
 
@@ -179,10 +179,18 @@ def test_a_folder_of_masks_that_count_from_0(scenes, tmp_path):
         Knows(data, lambda target: target["semantic"].as_subclass(torch.Tensor).clamp(max=6)),
         "segformer", SEMANTIC, ClassList(data.classes, tuple(range(7))),
     )  # fmt: skip
-    result = evaluate(dense, scenes / "ade/images/validation", annotations=tmp_path)
+    images = scenes / "ade/images/validation"
+    result = evaluate(dense, images, annotations=tmp_path)
     assert result.metrics["pixel_accuracy"] == 1.0
-    with pytest.raises(ValueError, match="has the value"):  # ADE20K's own masks count from 1
-        evaluate(dense, scenes / "ade/images/validation", annotations=scenes / "ade/annotations/validation")
+    with pytest.raises(ValueError, match=r"hold the values 7; .* Give --reduce-zero-label True"):  # ADE20K's own
+        evaluate(dense, images, annotations=scenes / "ade/annotations/validation")
+    own = dense._replace(classes=ClassList(data.classes, tuple(range(1, 8))))
+    ade = evaluate(own, images, annotations=scenes / "ade/annotations/validation")
+    assert ade.metrics == result.metrics
+    with pytest.raises(ValueError, match=r"hold the values 0..6 for 7 classes, .* Give --reduce-zero-label False"):
+        evaluate(own, images, annotations=tmp_path)
+    told = evaluate(own, images, annotations=tmp_path, rule=Masks(reduce_zero_label=False))
+    assert told.metrics == result.metrics
 
 
 def test_absent_classes_are_null_in_json(scenes):
@@ -203,7 +211,7 @@ def test_wrong_input(scenes, tmp_path):
     dense = DenseModel(Knows(data, perfect), "mask_rcnn", INSTANCES, classes)
     with pytest.raises(FileNotFoundError, match="does not exist"):
         evaluate(dense, tmp_path / "nowhere")
-    with pytest.raises(FileNotFoundError, match="instances_val2017"):
+    with pytest.raises(ValueError, match=r"no annotated objects. Looked for: COCO 2017 .* It has nothing in it"):
         evaluate(dense, tmp_path)
     with pytest.raises(ValueError, match="split must be"):
         evaluate(dense, scenes / "coco", split="validation")

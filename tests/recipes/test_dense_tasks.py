@@ -175,10 +175,10 @@ def test_splits_with_other_categories_are_named(tmp_path) -> None:
         sets.eval()
 
 
-def test_missing_data_names_the_file(tmp_path) -> None:
+def test_missing_data_names_what_was_looked_for(tmp_path) -> None:
     recipe = override(get_recipe("mask_rcnn_litv2_s"), "data.path", str(tmp_path))
-    with pytest.raises(FileNotFoundError, match=r"instances_train2017\.json does not exist"):
+    with pytest.raises(ValueError, match=r"no annotated objects\. Looked for: COCO 2017"):
         create_task(recipe)
     recipe = override(get_recipe("segformer_lvt"), "data.path", str(tmp_path))
-    with pytest.raises(FileNotFoundError, match="no class list"):
+    with pytest.raises(ValueError, match=r"no masks of classes\. Looked for: ADE20K"):
         create_task(recipe)

@@ -31,6 +31,8 @@ def eval_(
     stride: tuple[int, ...] = (),
     ratios: tuple[float, ...] = (),
     flip: bool = False,
+    reduce_zero_label: bool | None = None,
+    ignore_index: int | None = None,
     per_class: bool = False,
     json: bool = False,
     out: Path | None = None,
@@ -46,7 +48,8 @@ def eval_(
 
     Args:
         model: name, see `litevit list`; default: what the checkpoint of a training run says.
-        data: class folders, tar or shards; COCO's or ADE20K's layout; with --annotations the folder of the images;
+        data: class folders, tar or shards; objects or masks in any layout of docs/data.md; with --annotations the
+            folder of the images;
             default with --run: the data of the run, whose held-out part is measured unless --split says otherwise.
             Other data than the run's are measured whole; they may have some of its classes, matched by name.
         weights: 'official' (downloaded once), a checkpoint file, or the folder of a training run.
@@ -55,7 +58,7 @@ def eval_(
         labels: classifiers: 'own', the default: the data's; 'imagenet': the same, of 1,000 classes; 'real':
             ImageNet-ReaL; 'v2': ImageNet-V2's folders 0..999.
         reader: classifiers: what reads the data: '' (folder or tar), 'wds', 'hfds/NAME'; default: '', or the run's.
-        annotations: COCO-format JSON, or folder of index masks, of data in no published layout.
+        annotations: COCO-format JSON, or folder of index masks, of data in no layout that is known.
         names: class names of a detector or segmenter, as for `litevit predict`.
         num_classes: of the checkpoint, where it is not the published one's.
         size: side of a classifier's input, of detectors and segmenters the short side; default: the published one.
@@ -66,6 +69,8 @@ def eval_(
         stride: segmenters: of the windows; default: two thirds of the window.
         ratios: segmenters: several scales, such as 0.5 1.0 1.5, averaged.
         flip: segmenters: average with the mirror image.
+        reduce_zero_label: segmenters: 0 in masks is ignored and 1.. are the classes; default: as the model has learned.
+        ignore_index: segmenters: value in masks that counts for nothing; -1: none; default: 255, or the run's.
         per_class: show the table per class.
         json: print JSON, the table per class included.
         out: detectors and segmenters: folder for results in COCO's and ADE20K's formats.
@@ -86,10 +91,11 @@ def eval_(
     accelerator = _several_processes(device)
     where = accelerator.device if accelerator is not None else find_device(device)
     quiet = accelerator is not None and not accelerator.is_main_process
+    masks = {"reduce_zero_label": None if reduce_zero_label is None else "given", "ignore_index": ignore_index}
     if dense_task(model, source) is None:
         refuse(
             {"annotations": annotations, "names": names, "limit": limit, "window": window, "stride": stride,
-             "ratios": ratios, "flip": flip, "out": out},
+             "ratios": ratios, "flip": flip, "out": out, **masks},
             f"for detectors and segmenters; {model or source} is a classifier",
         )  # fmt: skip
         given = {
@@ -116,6 +122,11 @@ def eval_(
         from litevit.jobs.dense_models import load_dense
 
         looks = tool.Looks(window=_pair(window), stride=_pair(stride), ratios=tuple(ratios) or None, flip=flip)
+        if dense_task(model, source) != "semantic segmentation":
+            refuse(masks, f"for segmenters; {model or source} does {dense_task(model, source)}")
+        rule = tool.Masks(
+            reduce_zero_label=reduce_zero_label, ignore_index=255 if ignore_index is None else ignore_index
+        )
         dense = load_dense(model, source, num_classes=num_classes, names=names, size=size)
         dense.model.to(where)
         with progress_bar("images", quiet=quiet) as advance:
@@ -130,6 +141,7 @@ def eval_(
                 folder=out,
                 accelerator=accelerator,
                 on_progress=advance,
+                rule=tool.rule_of_run(source, data, given=rule),
             )
     if quiet:
         return

@@ -212,8 +212,9 @@ def prepare(file: Path, folder: Path, content: dict[str, Any], annotation: Field
                 pass
     check_entries(file, content["images"], NAMED)
     for image in content["images"]:
-        if not image.get("height") or not image.get("width"):
-            image["height"], image["width"] = read_header(find_image(folder, image["file_name"])).upright_size
+        path = find_image(folder, image["file_name"])
+        if not (image.get("height") and image.get("width")) and path.is_file():
+            image["height"], image["width"] = read_header(path).upright_size
     check_entries(file, content["images"], IMAGE)
     content["images"] = content["all_images"] = unique_images(file, content["images"])
     link_images(content["annotations"], {image["id"] for image in content["images"]})

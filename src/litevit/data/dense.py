@@ -285,7 +285,7 @@ class SegmentationSets:
         self.root, self.data = root, data
         self.layout = find_layout(root, "semantic")
         self.labels = mask_labels(self.layout, reduce_zero_label=data.reduce_zero_label, ignore_index=data.ignore_index)
-        self.classes = self.labels.names
+        self.classes, self.category_ids = self.labels.names, self.labels.values
         if len(self.classes) == 1:
             raise ValueError(
                 f"{root} has one class, {self.classes[0]!r}: a segmenter chooses between classes, so its loss would be "

@@ -17,7 +17,7 @@ from typing import Any, Literal
 import numpy as np
 from PIL import Image as PILImage
 
-from litevit.data.ade20k import IGNORE, IMAGE_SUFFIXES, read_classes, read_index_mask
+from litevit.data.ade20k import IGNORE, read_classes
 from litevit.data.coco import (
     ANNOTATION,
     CATEGORY,
@@ -28,7 +28,9 @@ from litevit.data.coco import (
     read_json,
 )
 from litevit.data.coco_masks import decode_masks, read_panoptic_png, segmentation_to_rle
-from litevit.data.coco_panoptic import PANOPTIC_ANNOTATION, PANOPTIC_CATEGORY, SEGMENT
+from litevit.data.coco_panoptic import PANOPTIC_ANNOTATION, SEGMENT
+from litevit.data.images import SUFFIXES as IMAGE_SUFFIXES
+from litevit.data.mask_labels import read_index_mask
 
 Severity = Literal["error", "warning"]
 MISSING = "missing"
@@ -297,7 +299,7 @@ def _note_repeated(notes: _Notes, problem: str, file: Path, values: Iterable[Any
 def _examine_categories(
     notes: _Notes, file: Path, categories: list[dict[str, Any]], *, need_isthing: bool
 ) -> dict[Any, dict[str, Any]]:
-    needed = PANOPTIC_CATEGORY if need_isthing else CATEGORY
+    needed = CATEGORY
     known = []
     for category in categories:
         if problem := field_problem(category, needed):

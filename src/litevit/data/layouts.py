@@ -402,7 +402,7 @@ def _yolo_parts(root: Path, content: dict[str, Any]) -> dict[str, Part]:
 
 
 def _yolo_place(root: Path, base: Path, given: str) -> Path | None:
-    """What `data.yaml` are of the machine that wrote it, or relative to it, to `path`, or one level up (Roboflow)."""
+    """The place that `data.yaml` means: of the machine that wrote it, relative to it, to `path`, or one level up."""
     plain = given.replace("\\", "/")
     tries = [root / base / plain, root / plain, root / re.sub(r"^(\.\./)+", "", plain)]
     words = [word for word in plain.split("/") if word not in ("", ".", "..")]

@@ -20,7 +20,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
+import torch
 from PIL import Image as PILImage
+from torch import Tensor
 
 IGNORE = 255  # label of ignored pixels in tensors, whatever the files use
 MAX_VALUE = 65_535
@@ -64,6 +66,10 @@ class MaskLabels:
                 f"{_fits(self, {value})}"
             )
         return labels
+
+    def to_values(self, labels: Tensor) -> Tensor:
+        """Classes 0..K-1 as the files have them."""
+        return torch.tensor(self.values, device=labels.device)[labels]
 
     def allowed(self) -> str:
         low, high = self.values[0], self.values[-1]
@@ -139,9 +145,7 @@ def read_labels(
     """
     path = Path(path)
     names, values, colours, from_one = _read_list(path)
-    if not names:
-        raise ValueError(f"class list {path} is empty")
-    if len(names) > IGNORE:
+    if not 1 <= len(names) <= IGNORE:
         raise ValueError(f"class list {path} has {len(names)} names, 1 to {IGNORE} are possible")
     ones = tuple(range(1, len(names) + 1))
     if values is not None and values != ones:
@@ -230,7 +234,7 @@ def palette_labels(
             if file.mode != "P" or file.palette is None:
                 raise ValueError(
                     f"no class list: put classes.json (a list of names, or {{value: name}}), labelmap.txt or ADE20K's "
-                    f"objectInfo150.txt beside the folders. {path} is no palette PNG, which would have colours for names"
+                    f"objectInfo150.txt beside the folders. {path} is no palette PNG either, whose colours would do"
                 )
             values = np.unique(np.array(file))
             colours = colours or file.getpalette() or []

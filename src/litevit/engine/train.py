@@ -46,8 +46,8 @@ class Task(Protocol):
 
     Optional: `param_groups(model, optim, lr)` instead of the published grouping, `repeats` (of repeated augmentation),
     `batch_stream(dataset, **options)` instead of `BatchStream`, `max_unreadable` (images a run may skip),
-    `class_names` (kept with the best weights), `report(model, folder)` (process 0, after the last evaluation), `parts`
-    (what `train_dataset` found and left out: shown, kept as `data.json`, and compared when a run is continued).
+    `class_names` and `class_ids` (kept with the best weights), `parts` and `notes` (what was read, and what to warn of:
+    shown at the start), `report(model, folder)` (process 0, after the last evaluation).
     """
 
     metric: str  # the entry of `evaluate`'s result that says which checkpoint is best; higher is better
@@ -114,6 +114,8 @@ def fit(recipe: Recipe, task: Task, *, console: Console | None = None) -> FitRes
     parts: list[Part] = getattr(task, "parts", [])
     if parts:
         console.print(table(parts), highlight=False, markup=False, soft_wrap=True)
+    for note in getattr(task, "notes", ()):
+        console.print(f"warning: {note}", highlight=False, markup=False, soft_wrap=True)
     stream = _batch_stream(
         task,
         dataset,
@@ -180,6 +182,7 @@ def fit(recipe: Recipe, task: Task, *, console: Console | None = None) -> FitRes
         write({"kind": "eval", "epoch": state.step // per_epoch, "step": state.step, **metrics})
         shown = "  ".join(f"{name} {value:.4g}" for name, value in metrics.items())
         display.line(f"evaluated after step {state.step}: {shown}")
+        _warn_of_nan(metrics, task.metric, display.line)
         if task.metric not in metrics:
             raise ValueError(f"The task's metric '{task.metric}' is not in what it evaluates: {', '.join(metrics)}")
         if not state.best or metrics[task.metric] > state.best[task.metric] or math.isnan(state.best[task.metric]):
@@ -190,7 +193,8 @@ def fit(recipe: Recipe, task: Task, *, console: Console | None = None) -> FitRes
                     folder / "best.safetensors",
                     weights,
                     {"recipe": to_dict(recipe), "step": state.step, "metrics": metrics}
-                    | ({"classes": list(names)} if (names := getattr(task, "class_names", ())) else {}),
+                    | ({"classes": list(names)} if (names := getattr(task, "class_names", ())) else {})
+                    | ({"class_ids": list(ids)} if (ids := getattr(task, "class_ids", ())) else {}),
                 )
 
     def save() -> None:
@@ -231,7 +235,7 @@ def fit(recipe: Recipe, task: Task, *, console: Console | None = None) -> FitRes
                     seed_everything(run.seed, STEP, accelerator.process_index, step * run.accumulate + micro)
                     last = micro == run.accumulate - 1
                     with contextlib.nullcontext() if last or run.fsdp else accelerator.no_sync(wrapped):
-                        with accelerator.autocast():
+                        with accelerator.autocast(), _explained(run.batch_size):
                             losses = task.loss(wrapped, batch)
                         total = sum(value for name, value in losses.items() if not name.startswith("metric/"))
                         assert isinstance(total, Tensor)
@@ -256,6 +260,10 @@ def fit(recipe: Recipe, task: Task, *, console: Console | None = None) -> FitRes
                     stopped = parallel.any_process(stop.is_set(), accelerator)
                 if accelerator.device.type == "cpu" or logs or saves or stopped:
                     _check_finite(unchecked, state.step, run.accumulate, rates, folder)
+                    if state.step == len(unchecked) // run.accumulate and not torch.stack(unchecked).any():
+                        display.line(
+                            "warning: the loss is 0 from the first step: there is nothing to learn in these data"
+                        )
                     unchecked.clear()
                 if logs:
                     means = state.take_means(accelerator)
@@ -315,7 +323,7 @@ def _finish(
     with torch.no_grad(), accelerator.autocast():
         metrics = task.evaluate(model, accelerator)
     if accelerator.is_main_process:
-        write_json(folder / "result.json", {"step": state.best_step, **metrics}, indent=2)
+        write_json(folder / "result.json", {"step": state.best_step, **without_nan(metrics)}, indent=2)
         draw_curves(folder)
         with torch.no_grad(), accelerator.autocast():
             getattr(task, "report", lambda *_: None)(model, folder)
@@ -481,6 +489,30 @@ def _check_finite(losses: list[Tensor], step: int, accumulate: int, rates: list[
         bad = step - (len(losses) - first - 1) // accumulate
         value = losses[first].item()
         raise ValueError(_not_finite(f"the loss is {value}", bad, rates, folder))
+
+
+@contextlib.contextmanager
+def _explained(batch_size: int) -> Iterator[None]:
+    """Batch normalisation cannot be trained on one value: of one image whose last map is a single pixel."""
+    try:
+        yield
+    except ValueError as error:
+        if "more than 1 value per channel" not in str(error):
+            raise
+        raise ValueError(
+            "Batch normalisation has a single value per channel: one image of 32 pixels or less at a time. Take larger "
+            f"images or crops, or more images per process and step than --run.batch_size {batch_size} gives."
+        ) from error
+
+
+def without_nan(metrics: dict[str, Any]) -> dict[str, Any]:
+    """JSON has no nan: null."""
+    return {name: None if isinstance(v, float) and not math.isfinite(v) else v for name, v in metrics.items()}
+
+
+def _warn_of_nan(metrics: dict[str, Any], metric: str, say: Any) -> None:
+    if math.isnan(metrics.get(metric, 0.0)):
+        say(f"warning: {metric} is not a number: nothing in the evaluation data could be counted")
 
 
 def _not_finite(what: str, step: int, rates: list[float], folder: Path) -> str:

@@ -180,6 +180,10 @@ def look_of_scenes(data: dict[str, Any]) -> ScenesConfig:
 def _classes_of_run(folder: Path, recipe: dict[str, Any], task: str) -> ClassList | None:
     """From the run's data where it still is, else the names that the run has written; None: unknown."""
     data = recipe["data"]
+    metadata = read_metadata(folder / "best.safetensors") if (folder / "best.safetensors").is_file() else {}
+    if "class_ids" in metadata:
+        names, ids = json.loads(metadata["classes"]), json.loads(metadata["class_ids"])
+        return ClassList(tuple(names), tuple(ids))
     first_id = int(task == SEMANTIC)
     if data["path"] == EMBEDDED:
         categories = scene_categories(look_of_scenes(data))

@@ -98,7 +98,7 @@ class SemanticResults:
         present = [k for k in pixels.argsort(descending=True).tolist() if pixels[k] > 0]
         if self.folder is not None:
             (self.folder / "index").mkdir(parents=True, exist_ok=True)
-            write_index_png(self.folder / "index" / f"{name}.png", labels, reduce_zero_label=True)
+            write_index_png(self.folder / "index" / f"{name}.png", torch.tensor(self.classes.ids)[labels.cpu()])
         if self.keep:
             classes = [
                 {"id": self.classes.ids[k], "name": self.classes.names[k], "pixels": int(pixels[k])} for k in present

@@ -1,12 +1,12 @@
 """Detection, segmentation and panoptic tasks: what the training loop has to know of batches, losses and evaluation."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 import torch.distributed
-from PIL import Image
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
@@ -15,12 +15,13 @@ from litevit.data.coco_panoptic import CocoPanoptic
 from litevit.data.dense import DetectionData, DetectionSets, SegmentationData, SegmentationSets, Selected
 from litevit.data.grouping import GroupedBatchStream
 from litevit.engine.config import ModelConfig, OptimConfig, Recipe
-from litevit.files import cache_dir, whole_file, write_json
+from litevit.files import cache_dir, write_json
 from litevit.jobs.classification import for_training
+from litevit.jobs.dense_models import INSTANCES, task_of
 from litevit.jobs.evaluation_loop import evaluation_loader
 from litevit.metrics.coco import COCOAveragePrecision
 from litevit.metrics.panoptic import PanopticQuality, PanopticWriter
-from litevit.metrics.segmentation import MeanIoU
+from litevit.metrics.segmentation import MeanIoU, write_index_png
 from litevit.models import create_model
 from litevit.tasks.segmentation import read_overrides
 from litevit.zoo import MODELS
@@ -91,7 +92,24 @@ def _plain(target: dict[str, Any]) -> dict[str, Any]:
 class _DenseTask:
     def __init__(self, recipe: Recipe):
         self.recipe = recipe
+        self.sets: Any = None
         self.eval_dataset: Selected | None = None
+        self.notes: list[str] = []
+
+    def _opened(self, sets: Any) -> None:
+        """Both sets are opened before a run begins: what is wrong with one is said before hours are spent."""
+        self.sets, self.class_names, self.class_ids = sets, sets.classes, sets.category_ids
+        self.eval_dataset = sets.eval()
+        self.parts, self.notes = sets.parts, list(sets.notes)
+
+    def _note_many_objects(self, model: nn.Module) -> None:
+        most, limit = self.sets.most_objects, model.config.max_detections  # type: ignore[union-attr]
+        note = (
+            f"an image has {most} objects and the model gives at most {limit} per image "
+            f"(--model.overrides.max_detections {most}); COCO's AP counts the best 100"
+        )
+        if most > limit and note not in self.notes:
+            self.notes.append(note)
 
     def param_groups(self, model: nn.Module, optim: OptimConfig, lr: float) -> list[dict[str, Any]]:
         return dense_param_groups(model, optim, lr)
@@ -111,14 +129,18 @@ class DetectionTask(_DenseTask):
 
     def __init__(self, recipe: Recipe[DetectionData]):
         super().__init__(recipe)
-        self.data = recipe.data
-        self.sets = DetectionSets(recipe.data, cache=cache_dir())
-        self.kinds = ("bbox", "segm") if recipe.data.masks else ("bbox",)
+        makes_masks = task_of(recipe.model.name) == INSTANCES
+        if makes_masks and not recipe.data.masks:
+            raise ValueError(f"{recipe.model.name} learns masks: with --data.masks False take --model.name retinanet")
+        self.data = replace(recipe.data, masks=makes_masks)
+        self._opened(DetectionSets(self.data, cache=cache_dir()))
+        self.kinds = ("bbox", "segm") if makes_masks else ("bbox",)
         self.metric = f"{self.kinds[-1]}/AP"
         self.result: COCOAveragePrecision | None = None
 
     def build_model(self) -> nn.Module:
         model = build_dense_model(self.recipe.model, num_classes=len(self.sets.classes))
+        self._note_many_objects(model)
         return for_training(model, self.recipe.run)
 
     def train_dataset(self) -> Dataset:
@@ -135,8 +157,7 @@ class DetectionTask(_DenseTask):
 
     def evaluate(self, model: nn.Module, accelerator: Any, *, save: Path | None = None) -> dict[str, float]:
         """Args: save: folder for COCO's `results.json`."""
-        if self.eval_dataset is None:
-            self.eval_dataset = self.sets.eval()
+        assert self.eval_dataset is not None
         self.result = COCOAveragePrecision(self.sets.classes, self.sets.category_ids, kinds=self.kinds)
         for images, targets in self._loader(self.eval_dataset, accelerator, self.data.eval_batch_size):
             found = model([image.to(accelerator.device, non_blocking=True) for image in images])
@@ -165,7 +186,7 @@ class PanopticTask(_DenseTask):
     def __init__(self, recipe: Recipe[DetectionData]):
         super().__init__(recipe)
         self.data = recipe.data
-        self.sets = DetectionSets(recipe.data, cache=cache_dir(), panoptic=True)
+        self._opened(DetectionSets(recipe.data, cache=cache_dir(), panoptic=True))
         source = self.sets.train_source
         assert isinstance(source, CocoPanoptic)
         self.num_things, self.num_stuff = source.num_things, source.num_stuff
@@ -189,8 +210,7 @@ class PanopticTask(_DenseTask):
 
     def evaluate(self, model: nn.Module, accelerator: Any, *, save: Path | None = None) -> dict[str, float]:
         """Args: save: folder for COCO's panoptic results: `panoptic.json` and the PNGs in `panoptic/`."""
-        if self.eval_dataset is None:
-            self.eval_dataset = self.sets.eval()
+        assert self.eval_dataset is not None
         writer = None
         if save is not None:
             writer = PanopticWriter(save / "panoptic", category_ids=self.sets.category_ids)
@@ -235,7 +255,7 @@ class SegmentationTask(_DenseTask):
     def __init__(self, recipe: Recipe[SegmentationData]):
         super().__init__(recipe)
         self.data = recipe.data
-        self.sets = SegmentationSets(recipe.data, cache=cache_dir())
+        self._opened(SegmentationSets(recipe.data, cache=cache_dir()))
         self.result: MeanIoU | None = None
 
     def build_model(self) -> nn.Module:
@@ -258,8 +278,7 @@ class SegmentationTask(_DenseTask):
 
     def evaluate(self, model: nn.Module, accelerator: Any, *, save: Path | None = None) -> dict[str, float]:
         """Args: save: folder for index PNGs with the values of the data set's own masks."""
-        if self.eval_dataset is None:
-            self.eval_dataset = self.sets.eval()
+        assert self.eval_dataset is not None
         segment: Callable[[Tensor], Tensor] = model.segment  # type: ignore[assignment]
         metric = MeanIoU(len(self.sets.classes), class_names=self.sets.classes)
         for images, targets in self._loader(self.eval_dataset, accelerator):
@@ -268,9 +287,7 @@ class SegmentationTask(_DenseTask):
                 metric.update(labels, target["semantic"].to(labels.device), name=f"mask of {target['image_id']}")
                 if save is not None:
                     path = save / f"{target['image_id']}.png"
-                    first = int(self.sets.train_source.reduce_zero_label)
-                    with whole_file(path) as temporary:
-                        Image.fromarray((labels + first).to("cpu", torch.uint8).numpy()).save(temporary, format="PNG")
+                    write_index_png(path, self.sets.labels.to_values(labels))
         metric.confusion = _summed(metric.confusion, accelerator)
         self.result = metric
         return {name: value for name, value in metric.compute().items() if name != "per_class"}

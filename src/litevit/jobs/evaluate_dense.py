@@ -5,7 +5,7 @@ Every image is looked at by exactly one process and counts once; the truth is co
 
 import json
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -16,12 +16,23 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from litevit.checkpoints.files import Pathlike
-from litevit.data.ade20k import SegmentationFolder, ade20k, read_classes
+from litevit.data.ade20k import SegmentationFolder
 from litevit.data.class_names import ADE20K
-from litevit.data.coco import CocoInstances
+from litevit.data.coco import CocoInstances, as_flag
 from litevit.data.coco_panoptic import CocoPanoptic
-from litevit.data.dense import EMBEDDED, ScenesData, Selected, scenes_folder
+from litevit.data.dense import (
+    EMBEDDED,
+    ScenesData,
+    Selected,
+    Split,
+    mask_labels,
+    open_masks,
+    open_objects,
+    scenes_folder,
+)
 from litevit.data.dense_transforms import ToFloat
+from litevit.data.layouts import Layout, find_layout
+from litevit.data.mask_labels import IGNORE, VOID, ZERO, MaskLabels, labels_of
 from litevit.data.sampling import shard
 from litevit.files import cache_dir
 from litevit.jobs.dense_models import INSTANCES, PANOPTIC, SEMANTIC, DenseModel, look_of_scenes, read_run
@@ -81,6 +92,37 @@ class Looks:
         return self != Looks()
 
 
+@dataclass(frozen=True, kw_only=True)
+class Masks:
+    """How a data set is read, as in a recipe's `data`: see `litevit.data.mask_labels`."""
+
+    reduce_zero_label: bool | None = None
+    ignore_index: int = IGNORE
+    hold_out: float = 0.0  # measure this share, which training has left out; 0: all images
+
+
+def rule_of_run(weights: Pathlike | None, data: Pathlike | None, *, given: Masks | None = None) -> Masks:
+    """How a run has read its data, for the same or other data; what is given comes first.
+
+    Args:
+        data: other data than the run's: no part of them was held out.
+    """
+    settings = read_run(weights)[1].get("data", {}) if weights is not None else {}
+    own = data is None or str(data) == settings.get("path")
+    run = Masks(
+        reduce_zero_label=settings.get("reduce_zero_label"),
+        ignore_index=settings.get("ignore_index", IGNORE),
+        hold_out=settings.get("hold_out", 0.0) if own else 0.0,
+    )
+    if given is None:
+        return run
+    return replace(
+        run,
+        reduce_zero_label=run.reduce_zero_label if given.reduce_zero_label is None else given.reduce_zero_label,
+        ignore_index=run.ignore_index if given.ignore_index == IGNORE else given.ignore_index,
+    )
+
+
 def evaluate(
     dense: DenseModel,
     data: Pathlike,
@@ -93,6 +135,7 @@ def evaluate(
     folder: Pathlike | None = None,
     accelerator: Any = None,
     on_progress: Callable[[int, int], None] | None = None,
+    rule: Masks | None = None,
 ) -> DenseEvaluation:
     """Runs a model over a data set and measures it.
 
@@ -100,7 +143,7 @@ def evaluate(
     pixel accuracy at the masks' own size. Panoptic: PQ, SQ and RQ of all, things and stuff.
 
     Args:
-        data: the root of COCO 2017's or ADE20K's layout, `embedded:scenes`, or with `annotations` the folder of images.
+        data: a data set in any layout of `litevit.data.layouts`, or with `annotations` the folder of images.
         annotations: COCO-format JSON (panoptic: with its folder of PNGs beside it), or a folder of index masks, for
             data in another layout.
         split: "val" or "train".
@@ -109,6 +152,7 @@ def evaluate(
         folder: gets the results: `results.json`, or `panoptic.json` and `panoptic/`, or `index/`.
         accelerator: of accelerate, when several processes share the work.
         on_progress: called with the images this process has done and has to do.
+        rule: how the data are read; see `rule_of_run`.
     """
     if split not in SPLITS:
         raise ValueError(f"split must be 'val' or 'train', got {split!r}")
@@ -120,7 +164,7 @@ def evaluate(
     if target is not None:
         target.mkdir(parents=True, exist_ok=True)
     run = {SEMANTIC: _semantic, PANOPTIC: _panoptic}.get(dense.task, _detection)
-    source = _open(dense, data, annotations, split)
+    source = _open(dense, data, annotations, "train" if split == "train" else "val", rule or Masks())
     _check_classes(dense, source)
     chosen = Selected(source, range(min(len(source), limit) if limit else len(source)))
     samples = _Samples(dense, chosen, workers, accelerator, on_progress)
@@ -166,28 +210,66 @@ def data_of_run(weights: Pathlike, task: str) -> str:
 Source = CocoInstances | CocoPanoptic | SegmentationFolder
 
 
-def _open(dense: DenseModel, data: Pathlike, annotations: Pathlike | None, split: str) -> Source:
+def _open(dense: DenseModel, data: Pathlike, annotations: Pathlike | None, split: Split, rule: "Masks") -> Source:
     root = Path(data)
-    if not root.is_dir():
+    if not root.exists():
         raise FileNotFoundError(f"data folder {root} does not exist")
     if dense.task == SEMANTIC:
-        return _open_semantic(dense, root, annotations, split)
-    kind = "panoptic" if dense.task == PANOPTIC else "instances"
-    images = root if annotations is not None else root / f"{split}2017"
-    file = Path(annotations) if annotations is not None else root / "annotations" / f"{kind}_{split}2017.json"
+        return _open_semantic(dense, root, annotations, split, rule)
+    options: dict[str, Any] = {"transforms": ToFloat()}
     if dense.task == PANOPTIC:
-        return CocoPanoptic(images, file, transforms=ToFloat())
-    return CocoInstances(images, file, masks=dense.task == INSTANCES, transforms=ToFloat())
-
-
-def _open_semantic(dense: DenseModel, root: Path, annotations: Pathlike | None, split: str) -> SegmentationFolder:
+        options["things"] = dense.classes.names[: dense.classes.num_things]
+    else:
+        options["masks"] = dense.task == INSTANCES
     if annotations is not None:
-        return SegmentationFolder(root, Path(annotations), dense.classes.names, transforms=ToFloat())
-    lists = [file for file in (root / "classes.json", root / "objectInfo150.txt") if file.is_file()]
-    names: Sequence[str] = read_classes(lists[0]) if lists else dense.classes.names
-    if not lists and names != ADE20K:
-        raise FileNotFoundError(f"no class list in {root}: put classes.json there, or give --names")
-    return ade20k(root, SPLITS[split], classes=names, transforms=ToFloat())
+        kind: Any = CocoPanoptic if dense.task == PANOPTIC else CocoInstances
+        source = kind(root, Path(annotations), **options)
+        source.require_files()
+    else:
+        layout = find_layout(root, "panoptic" if dense.task == PANOPTIC else "instances")
+        source = open_objects(
+            _whole(layout, rule.hold_out), split, hold_out=rule.hold_out, panoptic=dense.task == PANOPTIC, **options
+        )
+    if isinstance(source, CocoInstances) and source.masks and len(source.without_masks) < _objects(source):
+        source.require_masks()  # none at all: boxes are measured, see `_detection`
+    return source
+
+
+def _objects(source: CocoInstances) -> int:
+    return sum(not as_flag(o.get("iscrowd")) for objects in source.objects for o in objects)
+
+
+def _whole(layout: Layout, hold_out: float) -> Layout:
+    """Somebody else's data have no part of ours: without a split, all images are measured."""
+    if hold_out or {"val", "test"} & layout.parts.keys():
+        return layout
+    part = layout.part("train")[1]
+    return replace(layout, parts={"val": part})
+
+
+def _open_semantic(
+    dense: DenseModel, root: Path, annotations: Pathlike | None, split: Split, rule: "Masks"
+) -> SegmentationFolder:
+    settings: dict[str, Any] = {"reduce_zero_label": rule.reduce_zero_label, "ignore_index": rule.ignore_index}
+    if annotations is not None:
+        # The masks are read as those were that the model learned from; published models have learned ADE20K's.
+        names, ids = dense.classes.names, dense.classes.ids
+        if rule.reduce_zero_label is None:
+            labels = MaskLabels(names, ids, rule.ignore_index, reduce_zero_label=0 not in ids)
+        else:
+            labels = labels_of(names, reduce_zero_label=rule.reduce_zero_label, ignore_index=rule.ignore_index)
+        source = SegmentationFolder(root, Path(annotations), labels, transforms=ToFloat())
+    else:
+        layout = find_layout(root, "semantic")
+        if layout.classes is None and dense.classes.names != ADE20K:
+            raise FileNotFoundError(f"no class list in {root}: put classes.json there, or give --names")
+        labels = mask_labels(layout, names=dense.classes.names, **settings)
+        source = open_masks(_whole(layout, rule.hold_out), split, labels, hold_out=rule.hold_out, transforms=ToFloat())
+    try:
+        source.check_masks()
+    except ValueError as error:  # the options of `litevit eval` have other names than those of a recipe
+        raise ValueError(str(error).replace(ZERO, "--reduce-zero-label").replace(VOID, "--ignore-index")) from None
+    return source
 
 
 def _check_classes(dense: DenseModel, source: Source) -> None:
@@ -249,7 +331,8 @@ Outcome = tuple[str, dict[str, float], dict[str, dict[str, float]]]
 def _detection(
     dense: DenseModel, source: Any, samples: _Samples, _: Looks, folder: Path | None, accelerator: Any
 ) -> Outcome:
-    kinds = ("bbox", "segm") if dense.task == INSTANCES else ("bbox",)
+    boxed = isinstance(source, CocoInstances) and source.masks and bool(source.without_masks)
+    kinds = ("bbox", "segm") if dense.task == INSTANCES and not boxed else ("bbox",)
     metric = COCOAveragePrecision(source.classes, source.category_ids, kinds=kinds)
     for image, target in samples:
         (found,) = dense.model([image])
@@ -257,7 +340,8 @@ def _detection(
     metrics = metric.compute()
     if folder is not None and _is_main(accelerator):
         metric.save_results(folder / "results.json")
-    return f"COCO, {_input_size(dense)}", metrics, metric.per_class()
+    said = ", boxes alone: the data have no masks" if boxed else ""
+    return f"COCO, {_input_size(dense)}{said}", metrics, metric.per_class()
 
 
 def _input_size(dense: DenseModel) -> str:
@@ -323,7 +407,7 @@ def _semantic(
         if folder is not None:
             path = folder / "index" / f"{target['image_id']}.png"
             path.parent.mkdir(parents=True, exist_ok=True)
-            write_index_png(path, labels, reduce_zero_label=source.reduce_zero_label)
+            write_index_png(path, source.labels.to_values(labels))
     if accelerator is not None:
         metric.reduce(accelerator)
     result = metric.compute()
