@@ -259,7 +259,8 @@ def _coco(root: Path, files: Iterable[Path]) -> list[Layout]:
     by_task: dict[Task, dict[str, list[Path]]] = {}
     for file in files:
         if (task := json_task(file)) is not None:
-            split = split_of(file.stem) or (split_of(file.parent.name) if file.parent != root else None) or ALL
+            inside = not root.is_file() and file.parent != root
+            split = split_of(file.stem) or (split_of(file.parent.name) if inside else None) or ALL
             by_task.setdefault(task, {}).setdefault(split, []).append(file)
     layouts: list[Layout] = []
     tasks: tuple[Task, ...] = ("instances", "panoptic")

@@ -1,0 +1,197 @@
+"""Masks as people have them: layouts, class lists, colours; values that cannot mean what the setting says."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import annotated_sets as sets
+from litevit.data.dense import SegmentationData, SegmentationSets
+
+NAMES = ("ground", "ant", "bee")
+
+
+def opened(root, **options) -> SegmentationSets:
+    return SegmentationSets(SegmentationData(path=str(root), **options), cache=root)
+
+
+def labels(found: SegmentationSets, split: str = "train") -> list[np.ndarray]:
+    source = found.train_source if split == "train" else found.eval().dataset
+    return [source.read_mask(i).numpy() for i in range(len(source))]
+
+
+def same(found: SegmentationSets, change=lambda values: values) -> bool:
+    ours, theirs = labels(found), [change(sets.mask(n).astype(np.int64)) for n in sets.TRAIN]
+    return len(ours) == len(theirs) and all((a == b).all() for a, b in zip(ours, theirs))
+
+
+@pytest.mark.parametrize("write", [sets.masks, sets.masks_in_splits, sets.masks_beside, sets.cvat_masks])
+def test_every_layout_gives_the_same_masks(write, tmp_path) -> None:
+    found = opened(write(tmp_path))
+    assert found.classes == NAMES
+    assert same(found)
+    assert len(found.eval()) == 2
+    assert [part.images for part in found.parts] == [6, 2]
+
+
+def test_folders_without_splits_are_divided(tmp_path) -> None:
+    found = opened(sets.flat_masks(tmp_path), hold_out=0.25)
+    assert (len(found.train), len(found.eval())) == (6, 2)
+    assert not set(found.train_source.files) & set(found.eval().dataset.files)
+
+
+def test_0_and_1_in_ade20ks_layout_lose_no_class(tmp_path) -> None:
+    """Masks 0/1 lost class 0 without a word (mIoU 0.44)."""
+    sets.ade(tmp_path, names=["ground", "insect"], change=lambda values: (values > 0).astype(np.uint8))
+    message = r"hold the values 0\.\.1 for 2 classes, .* 'ground' would be lost\. Give --data\.reduce_zero_label False"
+    with pytest.raises(ValueError, match=message):
+        opened(tmp_path)
+    assert same(opened(tmp_path, reduce_zero_label=False), lambda values: (values > 0).astype(np.int64))
+    assert same(opened(tmp_path, reduce_zero_label=True), lambda values: np.where(values > 0, 0, 255))
+
+
+def test_masks_that_count_from_1(tmp_path) -> None:
+    sets.masks(tmp_path, names=["ant", "bee"])
+    with pytest.raises(ValueError, match=r"hold the values 2; .* Give --data\.reduce_zero_label True if 0 is no class"):
+        opened(tmp_path)
+    found = opened(tmp_path, reduce_zero_label=True)
+    assert same(found, lambda values: np.where(values == 0, 255, values - 1))
+
+
+def test_0_and_255_are_two_classes_that_a_list_names(tmp_path) -> None:
+    """Masks 0/255 trained at loss 0, mIoU nan, exit 0."""
+    sets.masks(
+        tmp_path, names=["ground", "insect"], change=lambda values: np.where(values > 0, 255, 0).astype(np.uint8)
+    )
+    with pytest.raises(ValueError, match=r'hold only 0 and 255, .* classes\.json: {"0": "ground", "255": "insect"}'):
+        opened(tmp_path)
+    sets.write_json(tmp_path / "classes.json", {"0": "ground", "255": "insect"})
+    found = opened(tmp_path)
+    assert found.classes == ("ground", "insect")
+    assert same(found, lambda values: (values > 0).astype(np.int64))
+    assert found.labels.to_values(torch.tensor([0, 1])).tolist() == [0, 255], "predictions are written as the masks are"
+
+
+def test_another_ignore_index(tmp_path) -> None:
+    sets.masks(tmp_path, change=lambda values: np.where(values == 2, 9, values).astype(np.uint8))
+    with pytest.raises(ValueError, match=r"hold the values 9; 3 classes allow 0\.\.2 and 255 \(ignored\)"):
+        opened(tmp_path)
+    assert same(opened(tmp_path, ignore_index=9), lambda values: np.where(values == 2, 255, values))
+
+
+def test_no_labelled_pixel(tmp_path) -> None:
+    sets.masks(tmp_path, change=lambda values: np.full_like(values, 255))
+    with pytest.raises(ValueError, match="have no labelled pixel: their values are 255, all ignored"):
+        opened(tmp_path)
+
+
+def test_one_class_in_the_masks_is_said(tmp_path) -> None:
+    sets.masks(tmp_path, change=np.zeros_like)
+    (note,) = opened(tmp_path).notes
+    assert "hold a single class, 'ground': there is nothing to tell apart" in note
+
+
+def test_one_class_in_the_list_is_refused(tmp_path, litevit, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    sets.masks(tmp_path / "set", names=["ground"], change=np.zeros_like)
+    code, _, said = litevit("train", "quickstart-segmentation", "--data", tmp_path / "set")
+    assert code == 2
+    assert "has one class, 'ground'" in said
+    assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.parametrize("change", [sets.in_colour, sets.with_palette])
+def test_colours_with_a_labelmap(change, tmp_path) -> None:
+    sets.masks(tmp_path, names=None, change=change)
+    (tmp_path / "labelmap.txt").write_text(sets.LABELMAP)
+    found = opened(tmp_path)
+    assert found.classes == NAMES
+    assert same(found)
+
+
+def test_a_colour_that_the_labelmap_lacks(tmp_path) -> None:
+    sets.masks(tmp_path, names=None, change=sets.in_colour)
+    (tmp_path / "labelmap.txt").write_text(sets.LABELMAP.replace("30,200,30", "30,200,31"))
+    with pytest.raises(ValueError, match="has the colour 30,200,30, which the labelmap does not list"):
+        opened(tmp_path)
+
+
+def test_a_palette_is_a_class_list(tmp_path) -> None:
+    found = opened(sets.masks(tmp_path, names=None, change=sets.with_palette))
+    assert found.classes == ("#0a141e", "#c81e1e", "#1ec81e")
+    assert same(found)
+
+
+def test_neither_list_nor_palette(tmp_path) -> None:
+    with pytest.raises(ValueError, match=r"no class list: put classes\.json"):
+        opened(sets.masks(tmp_path, names=None))
+
+
+def test_colours_without_a_labelmap(tmp_path) -> None:
+    with pytest.raises(ValueError, match=r"is a colour picture .* or a labelmap\.txt"):
+        opened(sets.masks(tmp_path, change=sets.in_colour))
+
+
+def test_a_list_with_a_byte_order_mark(tmp_path) -> None:
+    sets.masks(tmp_path)
+    file = tmp_path / "classes.json"
+    file.write_bytes(b"\xef\xbb\xbf" + json.dumps(["Straße", "ant", "bee"], ensure_ascii=False).encode())
+    assert opened(tmp_path).classes[0] == "Straße"
+
+
+def test_more_values_than_classes(tmp_path) -> None:
+    """Masks of instances: every object has a number of its own."""
+    sets.masks(tmp_path, change=lambda values: (values + np.arange(values.shape[1]) // 8).astype(np.uint8))
+    with pytest.raises(ValueError, match="Are these masks of other classes, or of instances"):
+        opened(tmp_path)
+
+
+def test_train_and_eval_read_masks_by_one_rule(tmp_path, litevit, monkeypatch) -> None:
+    """`eval --annotations` took 0..N-1 where training had taken 1..N: mIoU 0.09, without a word."""
+    pytest.importorskip("accelerate", reason="training needs accelerate")
+    monkeypatch.chdir(tmp_path)
+    sets.ade(tmp_path / "set", change=lambda values: (values + 1).astype(np.uint8))
+    tiny = ("--model.overrides.embed_dim", "8", "--model.overrides.depths", "1", "1", "1", "1",
+            "--model.overrides.num_heads", "1", "1", "2", "2", "--model.overrides.head_channels", "8", "--run.max_steps", "2", "--run.batch_size", "2",
+            "--run.device", "cpu", "--data.crop", "64", "--run.dir", "run")  # fmt: skip
+    code, out, said = litevit("train", "quickstart-segmentation", "--data", "set", *tiny)
+    assert code == 0, said
+    assert "ADE20K's layout" in out + said
+    own = json.loads((tmp_path / "run" / "result.json").read_text())["miou"]
+    code, out, said = litevit("eval", "--run", "run", "--json")
+    assert code == 0, said
+    assert json.loads(out)["metrics"]["miou"] == pytest.approx(own)
+    code, out, said = litevit(
+        "eval",
+        "--run",
+        "run",
+        "--data",
+        "set/images/validation",
+        "--annotations",
+        "set/annotations/validation",
+        "--json",
+    )
+    assert code == 0, said
+    assert json.loads(out)["metrics"]["miou"] == pytest.approx(own)
+    code, out, said = litevit("eval", "--run", "run", "--data", "set/images/validation", "--annotations",
+                              "set/annotations/validation", "--reduce-zero-label", "False")  # fmt: skip
+    assert code == 2
+    assert "Give --reduce-zero-label True" in said
+
+
+def test_a_metric_that_is_no_number_is_null(tmp_path) -> None:
+    from litevit.engine.train import without_nan
+
+    assert without_nan({"miou": float("nan"), "AP": -1.0, "n": 3}) == {"miou": None, "AP": -1.0, "n": 3}
+
+
+def test_voc_borders_in_colour_are_ignored(tmp_path) -> None:
+    sets.masks(tmp_path, names=None, change=sets.in_colour)
+    (tmp_path / "labelmap.txt").write_text(sets.LABELMAP)
+    path = tmp_path / "masks" / "train" / "0.png"
+    image = Image.open(path).copy()
+    image.putpixel((0, 0), (224, 224, 192))
+    image.save(path)
+    assert labels(opened(tmp_path))[0][0, 0] == 255
