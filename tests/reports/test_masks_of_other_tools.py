@@ -153,9 +153,9 @@ def test_train_and_eval_read_masks_by_one_rule(tmp_path, litevit, monkeypatch) -
     pytest.importorskip("accelerate", reason="training needs accelerate")
     monkeypatch.chdir(tmp_path)
     sets.ade(tmp_path / "set", change=lambda values: (values + 1).astype(np.uint8))
-    tiny = ("--model.overrides.embed_dim", "8", "--model.overrides.depths", "1", "1", "1", "1",
-            "--model.overrides.num_heads", "1", "1", "2", "2", "--model.overrides.head_channels", "8", "--run.max_steps", "2", "--run.batch_size", "2",
-            "--run.device", "cpu", "--data.crop", "64", "--run.dir", "run")  # fmt: skip
+    small = "--model.overrides.embed_dim 8 --model.overrides.depths 1 1 1 1 --model.overrides.num_heads 1 1 2 2"
+    short = "--model.overrides.head_channels 8 --run.max_steps 2 --run.batch_size 2 --run.device cpu --data.crop 64"
+    tiny = (*small.split(), *short.split(), "--run.dir", "run")
     code, out, said = litevit("train", "quickstart-segmentation", "--data", "set", *tiny)
     assert code == 0, said
     assert "ADE20K's layout" in out + said
