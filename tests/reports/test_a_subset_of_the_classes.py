@@ -1,7 +1,9 @@
 """Evaluation data with some of a run's classes were refused, or (with as many) took other labels for theirs."""
 
+import io
 import json
 import shutil
+import tarfile
 
 import pytest
 
@@ -42,3 +44,21 @@ def test_training_with_a_class_that_is_not_evaluated(photos, recipe, tmp_path):
     train(recipe(photos))
     kept = json.loads((tmp_path / "run" / "data.json").read_text())
     assert kept["evaluation"]["classes"] == {"bee": 0, "cow": 2, "dog": 2}
+
+
+def test_a_run_on_shards_has_no_names_to_match(photos, recipe, tmp_path):
+    """Its labels are numbers: data with as many classes are measured by their order, as before."""
+    for split in ("train", "val"):
+        with tarfile.open(tmp_path / f"{split}-0.tar", "w") as archive:
+            for number, path in enumerate(sorted((photos / split).rglob("*.png"))):
+                archive.add(path, arcname=f"{number}.png")
+                label = tarfile.TarInfo(f"{number}.cls")
+                label.size = 1
+                archive.addfile(label, io.BytesIO(str(["bee", "cow", "dog"].index(path.parent.name)).encode()))
+    train(recipe(tmp_path, data__reader="wds", data__hold_out=0.0))
+    own = evaluate_run(tmp_path / "run", workers=0)
+    found = evaluate_run(tmp_path / "run", data=str(photos), reader="", workers=0)
+    assert (found.images, found.top1, found.loss) == (own.images, own.top1, pytest.approx(own.loss))
+    shutil.rmtree(photos / "val" / "bee")
+    with pytest.raises(ValueError, match="has 2 classes but the head has 3"):
+        evaluate_run(tmp_path / "run", data=str(photos), reader="", workers=0)

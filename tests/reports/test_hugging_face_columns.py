@@ -8,6 +8,8 @@ import pytest
 from PIL import Image
 
 from litevit.data.classification import ClassificationData, count_classes, create_dataset
+from litevit.jobs.evaluate import evaluate_run
+from litevit.jobs.train import train
 
 datasets = pytest.importorskip("datasets", reason="the datasets package is not installed")
 
@@ -108,3 +110,14 @@ def test_labels_that_are_words(tmp_path):
     assert labels(dataset) == [3, 0, 2, 1] * 3
     with pytest.raises(ValueError, match="words, whose numbers are not known before all are read"):
         create_dataset(settings(reader, tmp_path, num_classes=4, eval_split="train", stream=True), "eval")
+
+
+def test_a_run_is_evaluated_on_a_hugging_face_set(tmp_path, photos, recipe):
+    """Its classes are matched by name: the set has two of them, in another order."""
+    train(recipe(photos))
+    features = {"img": datasets.Image(), "animal": datasets.ClassLabel(names=["dog", "bee"])}
+    rows = {"img": [Image.open(photos / "val" / name / "val0.png") for name in ("dog", "bee")], "animal": [0, 1]}
+    table = datasets.Dataset.from_dict(rows, features=datasets.Features(features))
+    table.to_parquet(tmp_path / "hf" / "test-00000-of-00001.parquet")
+    found = evaluate_run(tmp_path / "run", reader=f"hfds/{tmp_path / 'hf'}", workers=0)
+    assert [(row.index, row.images) for row in found.per_class] == [(0, 1), (2, 1)]

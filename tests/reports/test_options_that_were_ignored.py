@@ -74,3 +74,17 @@ def test_options_of_classifiers_for_a_detector(litevit, arguments):
     code, _, said = litevit(*arguments)
     assert code == 2
     assert f"{arguments[-2]} is for classifiers; retinanet_lit_ti does detection" in said
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("list", "lvt", "--out", "x.md"), "--out is for --compare"),
+        (("list", "lvt", "--names", "--size", 64), "--size is for the table; --names prints names alone"),
+        (("list", "lvt", "--compare", "--size", 64), "--size is for the list"),
+    ],
+)
+def test_options_of_list(litevit, arguments, words):
+    code, _, said = litevit(*arguments)
+    assert code == 2
+    assert words in said

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from tyro.conf import Positional
 
-from litevit.cli.terminal import parse_size, show
+from litevit.cli.terminal import parse_size, refuse, show
 
 
 def list_(
@@ -36,9 +36,11 @@ def list_(
     if not found:
         raise ValueError(f"No model matches '{pattern}'. `litevit list --names` shows all.")
     if names:
+        refuse({"size": size, "compare": compare, "out": out}, "for the table; --names prints names alone")
         print("\n".join(found))
         return
     if compare:
+        refuse({"size": size}, "for the list; --compare counts at the published sizes")
         from litevit.bench.figures import figures, markdown
         from litevit.checkpoints.published import ABLATIONS, WEIGHTS
         from litevit.files import write_text
@@ -51,6 +53,7 @@ def list_(
             write_text(out, PREFACE + text)
             print(f"Wrote {out}")
         return
+    refuse({"out": out}, "for --compare")
     _table(found, parse_size(size))
 
 

@@ -43,6 +43,7 @@ def predict(
     """
     from dataclasses import replace
 
+    from litevit.data.class_names import read_class_list
     from litevit.devices import find_device
     from litevit.jobs import predict as tool
 
@@ -55,7 +56,7 @@ def predict(
     if score_threshold is not None:
         raise ValueError("--score-threshold is for detectors; a classifier shows its --top classes")
     paths = tool.find_images(images)
-    labels = names.read_text().splitlines() if names else None
+    labels = list(read_class_list(names).names) if names else None
     classes = num_classes or (len(labels) if labels else None)
     if labels is None and weights not in ("none", "official"):
         labels = tool.recorded_classes(weights)

@@ -106,10 +106,10 @@ def read_class_list(path: str | Path, *, first_id: int = 0) -> ClassList:
     categories = _coco_categories(path) if path.suffix == ".json" else None
     if categories is not None:
         return categories
-    if path.suffix == ".json" or path.read_text(encoding="utf-8").startswith("Idx\t"):
+    if path.suffix == ".json" or path.read_text(encoding="utf-8-sig").startswith("Idx\t"):
         names = read_classes(path)
     else:
-        names = tuple(line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip())
+        names = tuple(line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines() if line.strip())
     if not names:
         raise ValueError(f"class list {path} is empty")
     return ClassList(names, tuple(range(first_id, first_id + len(names))))
@@ -118,7 +118,7 @@ def read_class_list(path: str | Path, *, first_id: int = 0) -> ClassList:
 def _coco_categories(path: Path) -> ClassList | None:
     """None: the file is no list of categories."""
     try:
-        content: Any = json.loads(path.read_text(encoding="utf-8"))
+        content: Any = json.loads(path.read_text(encoding="utf-8-sig"))
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise ValueError(f"class list {path} is not JSON: {error}") from None
     if isinstance(content, dict) and "categories" in content:

@@ -201,6 +201,7 @@ def trained_classes(folder: Path) -> tuple[str, ...]:
     names = json.loads(read_metadata(folder / "best.safetensors").get("classes", "[]"))
     if not names and (folder / "data.json").exists():  # WordNet ids, which are no names for a person
         names = list(json.loads((folder / "data.json").read_text())["training"]["classes"])
+        names = [] if names == [str(label) for label in range(len(names))] else names  # of shards: numbers alone
     return tuple(names)
 
 
@@ -208,7 +209,8 @@ def _data_of(
     settings: ClassificationData, folder: Path, data: str | None, split: str | None, reader: str | None
 ) -> tuple[ClassificationData, Literal["train", "eval"]]:
     """Where to find what is to be evaluated, and whether it is the training or the evaluation part of that."""
-    if data is None or _is_own(settings, folder, data):
+    other_hub = reader not in (None, settings.reader) and str(reader).lower().startswith("hfds/")  # needs no path
+    if not other_hub and (data is None or _is_own(settings, folder, data)):
         if reader not in (None, settings.reader):
             raise ValueError(f"The data of a run are read as it read them; --reader {reader!r} needs other --data.")
         settings = replace(settings, path=data or settings.path) if settings.eval_path is None else settings
@@ -227,7 +229,7 @@ def _data_of(
     if reader is None:
         reader = "" if settings.reader.lower().startswith("hfds/") else settings.reader
     stream = settings.stream and reader == settings.reader
-    other = replace(settings, path=data, eval_path=None, hold_out=0.0, reader=reader, stream=stream)
+    other = replace(settings, path=data or "", eval_path=None, hold_out=0.0, reader=reader, stream=stream)
     return replace(other, eval_split=split or settings.eval_split), "eval"
 
 
