@@ -28,6 +28,7 @@ from litevit.data.class_folders import SPLIT_NAMES, ClassFolders, Part, digest_o
 from litevit.data.class_tars import ClassTars
 from litevit.data.embedded import Digits
 from litevit.data.labelled_images import ClassificationImages, Policy, class_names
+from litevit.data.layouts import TRAINED_BY, layouts_of
 from litevit.data.posterize import with_posterize_to_black
 from litevit.data.ranges import Above0, AtLeast0, Count, Positive, Share, ShareAbove0, ShareBelow1
 from litevit.data.shards import WebDatasetReader, expand_shards
@@ -355,10 +356,21 @@ def create_reader(data: ClassificationData, split: str) -> Any:
         raise ValueError(f"data.reader must be '' (folder or tar), 'wds' or 'hfds/NAME', got {data.reader!r}")
     root = find_split(Path(data.path), split)
     if root.is_dir() and not any(root.glob("*.tar")):
+        _refuse_other_layouts(Path(data.path))
         return ClassFolders(root)
     if root.is_file() and root.suffix.lower() != ".tar":
         raise ValueError(f"{root} is one file; data are a folder with one folder per class, or a .tar.")
     return ClassTars(root)
+
+
+def _refuse_other_layouts(path: Path) -> None:
+    """COCO's `train2017/` and `val2017/` would be two classes, `images/` and `masks/` too."""
+    found = layouts_of(path)
+    if found and all(layout.task != "classification" for layout in found):
+        raise ValueError(
+            f"{path} is {found[0]}, for {TRAINED_BY[found[0].task]}. A classifier is trained on class folders: "
+            "{train,val}/<class>/<image>, or <class>/<image>."
+        )
 
 
 def _imagenet_classes(names: Sequence[str], num_classes: int) -> dict[str, int] | None:
