@@ -33,13 +33,35 @@ def convert(job: Job) -> Any:
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        model = openvino.convert_model(job.program())
+        model = openvino.convert_model(job.program(), extension=[_suppression()])
     model.inputs[0].get_tensor().set_names({"images"})
     for output, name in zip(model.outputs, job.graph.names, strict=True):
         output.get_tensor().set_names({name})
     for key, value in job.metadata.write().items():
         model.set_rt_info(value, [KEY, key])
     return model
+
+
+def _suppression() -> Any:
+    """Our operator for boxes in OpenVINO's."""
+    import numpy as np
+    from openvino import opset13 as ops
+    from openvino.frontend.pytorch import ConversionExtension
+
+    def suppressed(node: Any) -> list[Any]:
+        boxes, scores, iou_threshold = (node.get_input(i) for i in range(3))
+        count = ops.gather(ops.shape_of(scores), np.int64(1), np.int64(0))
+        threshold = ops.convert(iou_threshold, "f32")
+        found = ops.non_max_suppression(
+            boxes, ops.unsqueeze(scores, np.int64(1)), count, threshold, np.float32(-0.5), output_type="i64"
+        )
+        where = ops.gather(found.output(0), np.array([0, 2]), np.int64(1))  # rows of image, class, box
+        rows = ops.gather(ops.shape_of(where), np.array([0]), np.int64(0))
+        zeros = ops.broadcast(np.float32(0), ops.shape_of(scores))
+        marked = ops.scatter_nd_update(zeros, where, ops.broadcast(np.float32(1), rows))
+        return ops.greater(marked, np.float32(0.5)).outputs()
+
+    return ConversionExtension("litevit.batched_nms.default", suppressed)
 
 
 def load(path: Path, threads: int | None) -> Opened:

@@ -148,8 +148,8 @@ def _depends_on_input(
     """
     best: Check | None = None
     for a, b in zip(noise[2], images[2]):
-        x, y, tolerance = noise[0][a.output], images[0][a.output], a.tolerance + b.tolerance
-        if x.shape != y.shape or not x.is_floating_point():
+        x, y, tolerance = noise[0].get(a.output), images[0].get(a.output), a.tolerance + b.tolerance
+        if x is None or y is None or x.shape != y.shape or not x.is_floating_point():
             continue
         change = _largest(x - y)
         model = _largest(noise[1][a.output] - images[1][a.output])

@@ -11,8 +11,9 @@ import torch
 from torch import Tensor, nn
 from torchvision.ops import Conv2dNormActivation
 
+from litevit.ops.resize import resize_bilinear
 from litevit.tasks.detection import backbone_features
-from litevit.tasks.segmentation import IGNORE, SegmentationTest, Segmenter, resize_bilinear
+from litevit.tasks.segmentation import IGNORE, SegmentationTest, Segmenter
 
 ADE20K_TEST = SegmentationTest(multiple=32)
 

@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from litevit.ops import imagenet
+from litevit.ops.resize import resize_bilinear
 from litevit.ops.resized_cross_entropy import resized_cross_entropy
 from litevit.tasks.detection import resized_size
 
@@ -45,13 +46,6 @@ def read_overrides(overrides: Mapping[str, Any]) -> dict[str, Any]:
             raise ValueError(f"test has the fields {', '.join(known)}, got {', '.join(sorted(wrong))}")
         read["test"] = SegmentationTest(**read_overrides(test))
     return read
-
-
-def resize_bilinear(x: Tensor, size: tuple[int, int]) -> Tensor:
-    """Args: x: (B, C, H, W). Returns: (B, C, *size); half-pixel centres, no antialiasing."""
-    if x.shape[-2:] == size:
-        return x
-    return F.interpolate(x, size=size, mode="bilinear", align_corners=False)
 
 
 def check_masks(masks: Tensor, images: Tensor, *, num_classes: int, ignore_index: int = IGNORE) -> None:
