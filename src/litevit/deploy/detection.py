@@ -18,7 +18,7 @@ from litevit.deploy.graph import Difference, Graph
 from litevit.ops.anchors import base_anchors, grid_anchors
 from litevit.ops.batched_nms import batched_nms
 from litevit.ops.boxes import decode_boxes
-from litevit.tasks.detection import PAD_MULTIPLE, ImageBatch
+from litevit.tasks.detection import PAD_MULTIPLE, ImageBatch, per_level
 from litevit.tasks.mask_rcnn import MaskRCNN
 from litevit.tasks.panoptic_fpn import PanopticFPN
 from litevit.tasks.retinanet import RetinaNet
@@ -130,7 +130,7 @@ class TwoStageGraph(Graph):
         """(B, R, 4), and which of them count (B, R)."""
         rpn: Any = self.model.rpn
         parts = []
-        for level, (x, d, base) in enumerate(zip(*rpn(maps), self.bases)):
+        for level, (x, d, base) in enumerate(zip(*per_level(rpn, maps), self.bases)):
             anchors = _anchors(base, x, rpn.strides[level])
             scores, index = padded_topk(rows(x, 1).flatten(1).float().sigmoid(), rpn.pre_nms_test)
             boxes = decode_boxes(pick(rows(d, 4).float(), index), anchors[index])

@@ -15,8 +15,7 @@ from litevit.tasks.lvt_classifier import LVTClassifier
 from litevit.tasks.mask_rcnn import MaskRCNN
 from litevit.tasks.panoptic_fpn import PanopticFPN
 from litevit.tasks.retinanet import RetinaNet
-from litevit.tasks.segformer import SegFormer
-from litevit.tasks.semantic_fpn import SemanticFPN
+from litevit.tasks.segmentation import Segmenter
 
 FEATURES, MODULE = "features", "module"  # tasks of a backbone, and of a module that is not litevit's
 
@@ -94,7 +93,7 @@ def build_graph(model: nn.Module) -> Graph:
         model = copy.deepcopy(model).cpu().float()
     if isinstance(model, Classifier | LVTClassifier):
         graph = Graph(model, "classification", ("logits",))
-    elif isinstance(model, SemanticFPN | SegFormer):
+    elif isinstance(model, Segmenter):
         graph = Graph(model, "semantic segmentation", ("logits",))
     elif isinstance(model, RetinaNet):
         graph = detection.RetinaNetGraph(model)

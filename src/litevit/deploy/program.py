@@ -19,7 +19,13 @@ def trace(graph: Graph, shape: InputShape) -> ExportedProgram:
     try:
         with warnings.catch_warnings(), torch.no_grad():
             warnings.simplefilter("ignore")
-            return torch.export.export(graph, (shape.example(),), dynamic_shapes=None if axes is None else (axes,))
+            return torch.export.export(
+                graph,
+                (shape.example(),),
+                dynamic_shapes=None if axes is None else (axes,),
+                # What the exporter cannot prove about sizes (that 1 % (16 * width) != 0) the program checks as it runs.
+                prefer_deferred_runtime_asserts_over_guards=True,
+            )
     except Exception as error:  # the exporter raises what its parts raise
         reason = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
         raise ValueError(
