@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from tyro.conf import Positional
 
-from litevit.cli.predict import dense_task
+from litevit.cli.predict import dense_task, exported_file
 from litevit.cli.terminal import Device, progress_bar, refuse, show, show_rows
 
 
@@ -92,7 +92,13 @@ def eval_(
     where = accelerator.device if accelerator is not None else find_device(device)
     quiet = accelerator is not None and not accelerator.is_main_process
     masks = {"reduce_zero_label": None if reduce_zero_label is None else "given", "ignore_index": ignore_index}
-    if dense_task(model, source) is None:
+    file = exported_file(source)
+    if file is not None:
+        refuse({"num_classes": num_classes, "size": size}, f"for checkpoints; {source} knows its model and size")
+        if model is not None:
+            raise ValueError(f"{source} knows its model: leave out {model}")
+    task = dense_task(model, source) if file is None else None if file.task == "classification" else file.task
+    if task is None:
         refuse(
             {"annotations": annotations, "names": names, "limit": limit, "window": window, "stride": stride,
              "ratios": ratios, "flip": flip, "out": out, **masks},
@@ -102,10 +108,12 @@ def eval_(
             "split": split, "reader": reader, "num_classes": num_classes, "image_size": size, "crop_pct": crop_pct,
             "labels": labels, "batch_size": batch_size, "precision": precision,
         }  # fmt: skip
+        if file is not None:
+            refuse({"precision": precision}, f"for models; {source} computes in its own")
         result = _evaluate_classifier(
-            model,
+            model if file is None else file,
             data,
-            source,
+            source if file is None else "",
             quiet=quiet,
             device=where,
             accelerator=accelerator,
@@ -116,23 +124,26 @@ def eval_(
         refuse(
             {"labels": labels, "reader": reader, "crop_pct": crop_pct, "batch_size": batch_size,
              "precision": precision},
-            f"for classifiers; {model or source} does {dense_task(model, source)}",
+            f"for classifiers; {model or source} does {task}",
         )  # fmt: skip
         from litevit.jobs import evaluate_dense as tool
         from litevit.jobs.dense_models import load_dense
 
         looks = tool.Looks(window=_pair(window), stride=_pair(stride), ratios=tuple(ratios) or None, flip=flip)
-        if dense_task(model, source) != "semantic segmentation":
-            refuse(masks, f"for segmenters; {model or source} does {dense_task(model, source)}")
+        if task != "semantic segmentation":
+            refuse(masks, f"for segmenters; {model or source} does {task}")
         rule = tool.Masks(
             reduce_zero_label=reduce_zero_label, ignore_index=255 if ignore_index is None else ignore_index
         )
-        dense = load_dense(model, source, num_classes=num_classes, names=names, size=size)
+        if file is not None:
+            dense = file.as_dense(names, getattr(getattr(file, "config", None), "score_threshold", None))
+        else:
+            dense = load_dense(model, source, num_classes=num_classes, names=names, size=size)
         dense.model.to(where)
         with progress_bar("images", quiet=quiet) as advance:
             result = tool.evaluate(
                 dense,
-                data or tool.data_of_run(source, dense.task),
+                data or (tool.data_of_run(source, dense.task) if file is None else _needed(data)),
                 annotations=annotations,
                 split=split or "val",
                 limit=limit,
@@ -153,6 +164,12 @@ def eval_(
         print(f"Wrote results to {out}", file=sys.stderr)
 
 
+def _needed(data: str | None) -> str:
+    if data is None:
+        raise ValueError("What to evaluate on is missing: litevit eval --weights FILE --data PATH")
+    return data
+
+
 def _pair(values: Sequence[int]) -> tuple[int, int] | None:
     if len(values) > 2:
         raise ValueError(f"one side, or height and width, got {' '.join(map(str, values))}")
@@ -170,10 +187,13 @@ def _several_processes(device: Device) -> Any:
     return Accelerator(cpu=device == "cpu")
 
 
-def _evaluate_classifier(model: str | None, data: str | None, source: str, *, quiet: bool, **options: Any) -> Any:
+def _evaluate_classifier(model: Any, data: str | None, source: str, *, quiet: bool, **options: Any) -> Any:
+    """Args: model: a name, or an opened exported file with `source` ""."""
     from litevit.jobs import evaluate as tool
 
     with progress_bar("images", quiet=quiet) as advance:
+        if source == "":
+            return tool.evaluate(model, _needed(data), on_progress=advance, **options)
         if Path(source).is_dir():  # a run knows its model and protocol
             refuse({"num_classes": options.get("num_classes")}, f"for a checkpoint file; {source} knows its classes")
             if model is not None and model != (theirs := tool.model_of_run(source)):

@@ -47,6 +47,15 @@ def predict(
     from litevit.devices import find_device
     from litevit.jobs import predict as tool
 
+    if (file := exported_file(weights)) is not None:
+        refuse({"model": model, "num_classes": num_classes}, f"for checkpoints; {weights} knows its model")
+        if file.task in ("classification", "features", "module"):
+            refuse({"score_threshold": score_threshold}, "for detectors; a classifier shows its --top classes")
+            _predict_exported(file, images, names, size, top, batch_size, json=json, out=out)
+        else:
+            refuse({"top": top, "batch_size": batch_size, "size": size}, f"for others; {weights} does {file.task}")
+            _predict_with(file.as_dense(names, score_threshold), images, json=json, out=out)
+        return
     dense = dense_task(model, weights)
     if dense is not None:
         refuse({"top": top, "batch_size": batch_size}, f"for classifiers; {model or weights} does {dense}")
@@ -80,7 +89,52 @@ def predict(
         top=5 if top is None else top,
         batch_size=16 if batch_size is None else batch_size,
     )
-    results = list(progress(stream, len(paths), "images"))
+    _finish(list(progress(stream, len(paths), "images")), json=json, out=out)
+
+
+def exported_file(weights: str) -> Any:
+    """The exported file (`litevit export`) that is given as weights; None: they are something else."""
+    if weights in ("none", "official") or not Path(weights).suffix:
+        return None
+    from litevit.deploy.exported import is_exported, load_exported
+
+    return load_exported(weights) if is_exported(weights) else None
+
+
+def _predict_exported(
+    file: Any,
+    images: Sequence[Path],
+    names: Path | None,
+    size: int | None,
+    top: int | None,
+    batch_size: int | None,
+    *,
+    json: bool,
+    out: Path | None,
+) -> None:
+    from dataclasses import replace
+
+    from litevit.jobs import predict as tool
+
+    paths = tool.find_images(images)
+    how = file.preprocessing
+    if file.task != "classification" or how is None:
+        raise ValueError(f"{file.path} gives {', '.join(file.metadata.outputs)}; predict needs a classifier's file")
+    labels = list(file.classes)
+    if names is not None and len(labels := names.read_text().splitlines()) != len(file.classes):
+        raise ValueError(f"{names} has {len(labels)} names, the model {len(file.classes)} classes")
+    if size is not None:
+        if file.shape.uint8 or file.shape.size not in (None, (size, size)):
+            raise ValueError(f"--size cannot be changed: {file.path} takes {file.shape.describe()}")
+        how = replace(how, size=size)
+    at_once = file.shape.batch or (1 if file.shape.uint8 else batch_size or 16)  # bytes come in any size
+    stream = tool.predict(file, paths, how, names=labels, top=5 if top is None else top, batch_size=at_once)
+    _finish(list(progress(stream, len(paths), "images")), json=json, out=out)
+
+
+def _finish(results: Sequence[Any], *, json: bool, out: Path | None) -> None:
+    from litevit.jobs import predict as tool
+
     if json:
         print(tool.to_json(results))
     else:
@@ -112,21 +166,28 @@ def _predict_dense(
     out: Path | None,
     device: Device,
 ) -> None:
-    from json import dumps
-
     from litevit.devices import find_device
     from litevit.jobs import predict_dense as tool
     from litevit.jobs.dense_models import DETECTION, INSTANCES, load_dense
-    from litevit.jobs.dense_results import create_results
 
-    files = tool.find_files(images)
-    total = tool.count_pictures(files)
+    tool.find_files(images)  # nothing there? say so before a model is loaded
     if options["score_threshold"] is None and dense_task(model, weights) in (DETECTION, INSTANCES):
         options["score_threshold"] = tool.SHOWN
     dense = load_dense(model, None if weights == "none" else weights, **options)
     dense.model.to(find_device(device))
     if weights == "none":
         print("Random weights: these predictions mean nothing.", file=sys.stderr)
+    _predict_with(dense, images, json=json, out=out)
+
+
+def _predict_with(dense: Any, images: Sequence[Path], *, json: bool, out: Path | None) -> None:
+    from json import dumps
+
+    from litevit.jobs import predict_dense as tool
+    from litevit.jobs.dense_results import create_results
+
+    files = tool.find_files(images)
+    total = tool.count_pictures(files)
     results = create_results(dense, out, keep=json or out is not None)
     found = list(progress(tool.predict(dense, files, results), total, "pictures"))
     results.save()

@@ -144,6 +144,5 @@ def _without_excuse(x: dict[str, Tensor], y: dict[str, Tensor], matched: Tensor,
         overlap = box_iou(x["boxes"][alone].float(), side["boxes"].float())
         related = (x["labels"][alone][:, None] == side["labels"]) | rules.class_agnostic
         at_threshold = (overlap - rules.nms_threshold).abs() < NEAR_IOU
-        tied = (overlap > rules.nms_threshold) & ((scores[:, None] - side["scores"]).abs() <= margin) & (overlap < 1)
-        on_edge |= (related & (at_threshold | tied)).any(1)
+        on_edge |= (related & at_threshold).any(1)
     return int((~on_edge).sum())

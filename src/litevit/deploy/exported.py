@@ -1,24 +1,30 @@
 """Opens and runs exported files: `load_exported`."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
+from PIL import Image
 from torch import Tensor, nn
+from torchvision.transforms.v2.functional import pil_to_tensor
 
 from litevit.checkpoints.published import Preprocessing
 from litevit.deploy.formats import Engine, Format, Opened, formats
 from litevit.deploy.graph import FEATURES
 from litevit.deploy.metadata import Metadata
 from litevit.deploy.shapes import InputShape
+from litevit.jobs.dense_models import DETECTION, INSTANCES, PANOPTIC, SEMANTIC, DenseModel
 
 Pathlike = str | Path
+DETECTORS = (DETECTION, INSTANCES, PANOPTIC)
 
 
 class Exported(nn.Module):
-    """An exported file, called like the model it came from. It has no parameters and runs on the CPU.
+    """An exported file, called like the model it came from, on the CPU.
 
-    Classifiers and segmenters give their logits, backbones their four maps.
+    Classifiers and segmenters give their logits, backbones their four maps. Detectors and panoptic models give lists
+    for a list of images, and their named tensors for a batch; see `litevit.deploy.dense`.
 
     Attributes:
         metadata: everything the file says about itself.
@@ -36,6 +42,8 @@ class Exported(nn.Module):
             smallest=metadata.smallest,
             uint8=metadata.preprocessing_inside,
         )
+        # Whoever asks a model for its device looks at a parameter.
+        self.nothing = nn.Parameter(torch.empty(0), requires_grad=False)
         self.eval()
 
     @property
@@ -64,6 +72,20 @@ class Exported(nn.Module):
         found = tuple(self.named(images.detach().cpu()).values())
         return found if self.task == FEATURES else found[0]
 
+    @property
+    def prepare(self) -> Callable[[Image.Image], Tensor] | None:
+        """From a Pillow image to what a file with its own preprocessing takes; None: it takes normalised images."""
+        return pil_to_tensor if self.shape.uint8 else None
+
+    def as_dense(self, names: Pathlike | None = None, score_threshold: float | None = None) -> DenseModel:
+        """The file as the jobs of detectors and segmenters take a model.
+
+        Args:
+            names: file of class names instead of its own.
+            score_threshold: leaves out detections below; the file's own threshold stays.
+        """
+        raise ValueError(f"{self.path} does {self.task}; this is for detectors and segmenters")
+
     def __deepcopy__(self, memo: dict) -> "Exported":
         return self  # an engine cannot be copied, and never changes
 
@@ -88,7 +110,16 @@ def load_exported(path: Pathlike, *, threads: int | None = None) -> Exported:
     if missing := kind.missing():
         raise ImportError(missing)
     opened = _open(kind, path, threads)
-    return Exported(path, kind.name, opened.engine, opened.metadata)
+    return as_exported(path, kind.name, opened)
+
+
+def as_exported(path: Path, format: str, opened: Opened) -> Exported:
+    """The class that a file's task asks for."""
+    from litevit.deploy.dense import ExportedDetector, ExportedSegmenter  # they are made of this module's Exported
+
+    task = opened.metadata.task
+    kind = ExportedSegmenter if task == SEMANTIC else ExportedDetector if task in DETECTORS else Exported
+    return kind(path, format, opened.engine, opened.metadata)
 
 
 def _open(kind: Format, path: Path, threads: int | None) -> Opened:

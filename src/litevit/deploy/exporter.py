@@ -6,7 +6,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -14,8 +14,9 @@ from typing import Any
 from PIL import Image
 from torch import nn
 
+from litevit.checkpoints.published import Preprocessing
 from litevit.data.images import read_image
-from litevit.deploy.exported import Exported
+from litevit.deploy.exported import as_exported
 from litevit.deploy.formats import Format, Job, find
 from litevit.deploy.graph import build_graph
 from litevit.deploy.metadata import Metadata
@@ -200,7 +201,7 @@ def _plan(
         classes=source.classes.names if source.classes else (),
         class_ids=source.classes.ids if source.classes else (),
         num_things=source.classes.num_things if source.classes else None,
-        preprocessing=source.preprocessing,
+        preprocessing=_preprocessing_at(source.preprocessing, size),
         preprocessing_inside=preprocessing,
         config=plain_config(source.model),
         batch=batch,
@@ -216,6 +217,13 @@ def _plan(
     return Job(
         graph=graph, program=cache(lambda: trace(graph, shape)), shape=shape, metadata=metadata, opset=opset
     ), notes
+
+
+def _preprocessing_at(how: Preprocessing | None, size: tuple[int, int] | None) -> Preprocessing | None:
+    """A classifier's, where the file takes one square size."""
+    if how is None or size is None or not isinstance(how.size, int) or size[0] != size[1]:
+        return how
+    return replace(how, size=size[0])
 
 
 def _own_size(source: Source, smallest: int) -> tuple[int, int]:
@@ -257,7 +265,7 @@ def _prove(
 ) -> tuple[tuple[Check, ...], dict[str, Any]]:
     assert kind.load is not None
     opened = kind.load(staged, None)
-    file = Exported(staged, kind.name, opened.engine, opened.metadata)
+    file = as_exported(staged, kind.name, opened)
     checks = tuple(judge(job.graph, file.named, job.shape, photos=photos, progress=progress))
     return checks, {}
 

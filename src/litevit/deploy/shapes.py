@@ -67,4 +67,5 @@ def smallest_side(model: nn.Module) -> int:
     for feature, window in zip(features, getattr(config, "window_sizes", ())):
         if window > 1:
             sides.append(feature.stride * (window + 1))
-    return max(sides)
+    strides = getattr(getattr(model, "rpn", model), "strides", ())  # of a detector's pyramid
+    return max([*sides, *(stride + 1 for stride in strides)])

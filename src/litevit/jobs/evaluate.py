@@ -90,6 +90,14 @@ def evaluate(
     """
     name = model if isinstance(model, str) else type(model).__name__
     settings = _settings(name, num_classes, image_size, crop_pct)
+    if (how := getattr(model, "preprocessing", None)) is not None:  # an exported file knows what it is made for
+        if getattr(model, "prepare", None) is not None:
+            raise ValueError(f"{name} takes images as they are; evaluate a file exported without --preprocessing")
+        settings = replace(
+            settings, num_classes=len(getattr(model, "classes", ())),
+            image_size=how.size, crop_pct=crop_pct or how.crop_pct, mean=how.mean, std=how.std,
+            eval_interpolation=how.interpolation,
+        )  # fmt: skip
     settings = replace(settings, path=data, reader=reader, eval_split=split)
     network = _load(model, weights, settings.num_classes)
     opened = replace(settings, num_classes=ANY) if labels == "v2" else settings
@@ -119,7 +127,7 @@ def _measure(
     if accelerator is not None:
         device = accelerator.device
     network = network.eval().to(device)
-    if torch.device(device).type == "cpu":
+    if torch.device(device).type == "cpu" and not hasattr(network, "engine"):  # an exported file is no modules
         network = optimize_for_inference(network)
     targets = _label_sets(dataset, labels, settings.num_classes)
     loader = evaluation_loader(dataset, batch_size=batch_size, workers=workers, accelerator=accelerator)

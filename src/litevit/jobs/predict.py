@@ -105,7 +105,7 @@ def predict(
     """Classifies image files; a file that cannot be read gives a `Prediction` with its error and stops nothing.
 
     Args:
-        model: a classifier, on any device; it is put into evaluation mode.
+        model: a classifier, on any device, or an exported one; it is put into evaluation mode.
         paths: files.
         how: preprocessing, such as `litevit.checkpoints.published.preprocessing("litv2_s")`.
         names: class names; None takes ImageNet's for 1,000 classes.
@@ -119,7 +119,9 @@ def predict(
         raise ValueError(f"top and batch_size must be at least 1, got top={top}, batch_size={batch_size}")
     model.eval()
     device = next(model.parameters()).device
-    prepare = Prepare(how)
+    # An exported file may take the image as it is, and may take one number of images.
+    prepare = getattr(model, "prepare", None) or Prepare(how)
+    fixed = getattr(getattr(model, "shape", None), "batch", None)
     pending: list[tuple[str, Tensor | str]] = []
     paths = list(paths)
     for i, path in enumerate(paths):
@@ -130,7 +132,8 @@ def predict(
         if len(pending) < batch_size and i + 1 < len(paths):
             continue
         images = [item for _, item in pending if isinstance(item, Tensor)]
-        answers = iter(model(torch.stack(images).to(device)).float().softmax(-1).cpu() if images else ())
+        batch = [*images, *images[:1] * (fixed - len(images))] if images and fixed else images
+        answers = iter(model(torch.stack(batch).to(device)).float().softmax(-1).cpu() if images else ())
         for name, item in pending:
             if isinstance(item, str):
                 yield Prediction(name, error=item)

@@ -24,6 +24,7 @@ from litevit.tasks.detection import (
     prepare_targets,
     to_original,
 )
+from litevit.tasks.roi_heads import Detections
 from litevit.tasks.segmentation import IGNORE, View, segmentation_loss, strips
 from litevit.tasks.semantic_fpn import SemanticFPNHead
 from litevit.tasks.two_stage import TwoStage
@@ -142,44 +143,9 @@ class PanopticFPN(TwoStage):
 
     def detect(self, maps: Sequence[Tensor], batch: ImageBatch) -> list[dict]:
         """Args: maps: (B, C, H_l, W_l) of the pyramid. Returns: see `forward`."""
-        config = self.config
         detections, probabilities = self.find_regions(maps, batch)
         logits = _void_where_nan(self.semantic_head(maps[:4]))
-        padded = (batch.images.shape[-2], batch.images.shape[-1])
-        results = []
-        with torch.no_grad():
-            for i, found in enumerate(detections):
-                size = batch.original_sizes[i]
-                boxes = to_original(found.boxes, batch, i)
-                masks = paste_masks(probabilities[i], boxes, size, threshold=config.mask_threshold)
-                semantic = semantic_labels(View(logits[i : i + 1], padded, batch.sizes[i]), size)
-                panoptic, segments = fuse(
-                    found.scores,
-                    found.labels,
-                    masks,
-                    semantic,
-                    num_things=config.num_things,
-                    num_stuff=config.num_stuff,
-                    overlap_threshold=config.overlap_threshold,
-                    min_stuff_area=config.min_stuff_area,
-                )
-                stuff_scores = _stuff_scores(logits[i], batch.sizes[i])
-                for segment in segments:
-                    if not segment["isthing"]:
-                        segment["score"] = stuff_scores[segment["category_id"] - config.num_things]
-                results.append(
-                    {
-                        "panoptic": panoptic,
-                        "segments_info": segments,
-                        "boxes": boxes,
-                        "scores": found.scores,
-                        "labels": found.labels,
-                        "masks": masks,
-                        "semantic": semantic,
-                        "semantic_logits": logits[i],
-                    }
-                )
-        return results
+        return panoptic_results(self.config, detections, probabilities, logits, batch)
 
     def _semantic_targets(self, targets: Sequence[Mapping[str, Tensor]], batch: ImageBatch) -> Tensor:
         """(B, H/4, W/4): the labels of every fourth pixel of the resized image (nearest), 255 in the padding."""
@@ -203,6 +169,57 @@ class PanopticFPN(TwoStage):
             )
             out[i, : len(rows), : len(columns)] = labels[rows[:, None], columns[None, :]].to(out)
         return out
+
+
+@torch.no_grad()
+def panoptic_results(
+    config: PanopticFPNConfig,
+    detections: Sequence[Detections],
+    probabilities: Sequence[Tensor],
+    logits: Tensor,
+    batch: ImageBatch,
+) -> list[dict]:
+    """What `PanopticFPN` returns for each image, from its instances and semantic logits.
+
+    Args:
+        detections: in the batch's pixels.
+        probabilities: (M_i, 28, 28), their masks.
+        logits: (B, S + 1, h, w) of the padded batch.
+    """
+    padded = (batch.images.shape[-2], batch.images.shape[-1])
+    results = []
+    for i, found in enumerate(detections):
+        size = batch.original_sizes[i]
+        boxes = to_original(found.boxes, batch, i)
+        masks = paste_masks(probabilities[i], boxes, size, threshold=config.mask_threshold)
+        semantic = semantic_labels(View(logits[i : i + 1], padded, batch.sizes[i]), size)
+        panoptic, segments = fuse(
+            found.scores,
+            found.labels,
+            masks,
+            semantic,
+            num_things=config.num_things,
+            num_stuff=config.num_stuff,
+            overlap_threshold=config.overlap_threshold,
+            min_stuff_area=config.min_stuff_area,
+        )
+        stuff_scores = _stuff_scores(logits[i], batch.sizes[i])
+        for segment in segments:
+            if not segment["isthing"]:
+                segment["score"] = stuff_scores[segment["category_id"] - config.num_things]
+        results.append(
+            {
+                "panoptic": panoptic,
+                "segments_info": segments,
+                "boxes": boxes,
+                "scores": found.scores,
+                "labels": found.labels,
+                "masks": masks,
+                "semantic": semantic,
+                "semantic_logits": logits[i],
+            }
+        )
+    return results
 
 
 def semantic_target(classes: Tensor, *, num_things: int, num_stuff: int) -> Tensor:

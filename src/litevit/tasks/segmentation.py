@@ -9,7 +9,6 @@ from dataclasses import dataclass, fields
 from typing import Any, NamedTuple
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from litevit.ops import imagenet
