@@ -1,19 +1,58 @@
 """`litevit doctor`."""
 
+import json as json_module
+import sys
 from pathlib import Path
 
 from tyro.conf import Positional
 
 
-def doctor(path: Positional[Path], *, examples: int = 3) -> int:
-    """Checks a data set before hours are spent on it; exit code 1 when something would break training.
+def doctor(
+    path: Positional[Path],
+    *,
+    examples: int = 3,
+    json: bool = False,
+    report: Path | None = None,
+    fix: Path | None = None,
+    reduce_zero_label: bool | None = None,
+    ignore_index: int = 255,
+) -> int:
+    """Checks a data set before hours are spent on it. Exit code 0: clean; 1: training would go wrong; 2: no data set.
 
     Args:
-        path: COCO or ADE20K folder, a COCO-format JSON, or class folders.
+        path: a folder in any layout that training reads (COCO, Roboflow, CVAT, YOLO, Pascal VOC, masks, class folders),
+            a COCO-format JSON, or a tar of class folders.
         examples: how many places to name per finding.
+        json: print the findings as JSON.
+        report: write an HTML page with pictures of the findings and statistics of classes and sizes.
+        fix: write a mended copy into this new folder, and a table of what was done.
+        reduce_zero_label: of masks: 0 is ignored and 1.. are the classes; default: as their layout has it.
+        ignore_index: of masks: the value that counts for nothing; -1: none.
     """
     from litevit.data.doctor import examine
 
-    report = examine(path, examples=examples)
-    print(report.render())
-    return report.exit_code
+    if examples < 0:
+        raise ValueError(f"--examples must be 0 or more, got {examples}")
+    rule = {"reduce_zero_label": reduce_zero_label, "ignore_index": ignore_index}
+    found = examine(path, examples=examples, **rule)  # type: ignore[arg-type]
+    print(json_module.dumps(found.to_dict(), indent=2, ensure_ascii=False) if json else found.render())
+    if report is not None:
+        from litevit.data.doctor.page import write_page
+
+        write_page(found, report)
+        print(f"Wrote {report}", file=sys.stderr)
+    if fix is not None:
+        _fix(path, fix, quiet=json, **rule)  # type: ignore[arg-type]
+    return found.exit_code
+
+
+def _fix(path: Path, out: Path, *, quiet: bool, reduce_zero_label: bool | None, ignore_index: int) -> None:
+    from litevit.data.doctor import examine
+    from litevit.data.doctor.fix import mend
+
+    mended = mend(path, out, reduce_zero_label=reduce_zero_label, ignore_index=ignore_index)
+    for times, what, example in [] if quiet else mended.rows():
+        print(f"mended: {what}: {times}\n    {example}")
+    left = examine(out)
+    said = "nothing that training would trip over is left" if not left.exit_code else f"{left.errors} errors are left"
+    print(f"Wrote a mended copy to {out}: {said}", file=sys.stderr)

@@ -93,10 +93,8 @@ class SegmentationFolder(Dataset):
         return path.relative_to(self.folder).with_suffix("").as_posix()
 
     def _find_mask(self, index: int, there: set[str]) -> str | None:
-        stem, own = self.image_id(index), self.files[index].relative_to(self.folder).as_posix()
-        names = (f"{stem}{end}{suffix}" for suffix in MASK_SUFFIXES for end in MASK_ENDINGS)
-        same = self.masks == self.folder
-        return next((name for name in names if name in there and not (same and name == own)), None)
+        own = self.files[index].relative_to(self.folder).as_posix()
+        return find_mask(self.image_id(index), there, own if self.masks == self.folder else None)
 
     def values(self, most: int = SAMPLE) -> tuple[Counter[int], bool]:
         """Pixels of each value in the masks, evenly taken from all, and whether these are all."""
@@ -140,6 +138,16 @@ class SegmentationFolder(Dataset):
         image, turn = read_annotated(self.files[index], tuple(semantic.shape), stated_by=f"its mask {mask} is")
         target = turn_target({"image_id": self.image_id(index), "semantic": tv_tensors.Mask(semantic)}, turn)
         return (image, target) if self.transforms is None else self.transforms(image, target)
+
+
+def find_mask(stem: str, there: set[str], image: str | None = None) -> str | None:
+    """The mask of an image among the names in a folder.
+
+    Args:
+        image: the image's own name, where it is in the same folder.
+    """
+    names = (f"{stem}{end}{suffix}" for suffix in MASK_SUFFIXES for end in MASK_ENDINGS)
+    return next((name for name in names if name in there and name != image), None)
 
 
 def count_values(indices: np.ndarray) -> dict[int, int]:

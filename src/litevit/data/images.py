@@ -154,6 +154,15 @@ def read_header(path: str | Path) -> Header:
         return _header(image)
 
 
+def decode(source: Any, *, name: str) -> tuple[Header, str, int]:
+    """Decodes a file without converting it, to see whether that goes. Returns: header, Pillow's mode, frames."""
+    with _opened(source, name) as image:
+        header, mode = _header(image), image.mode
+        frames = getattr(image, "n_frames", 1) if image.format in ("GIF", "WEBP", "AVIF", "PNG") else 1
+        image.load()
+    return header, mode, frames
+
+
 def exif_warning(path: str | Path, size: tuple[int, int] | None = None) -> str | None:
     """What a person who has annotated a picture should know of its EXIF orientation; None: it is stored upright.
 

@@ -133,12 +133,16 @@ def layouts_of(path: str | Path) -> list[Layout]:
     path = Path(path)
     if not path.exists():
         raise FileNotFoundError(f"data folder {path} does not exist")
+    if path.suffix.lower() == ".tar" and path.is_file():
+        return [Layout("folders", "a tar of class folders", "classification", path, {ALL: Part(path, path)})]
     if path.is_file():
         return _coco(path, [path]) if path.suffix.lower() == ".json" else []
     found = _coco(path, list(_jsons(path)))
     for look in (_yolo, _voc, _masks, _folders):
         if look is _folders and found:
             break
+        if look is _masks and any(layout.task == "panoptic" for layout in found):  # its maps lie in annotations/
+            continue
         layout = look(path)
         if layout is not None and all(layout.task != other.task for other in found):
             found.append(layout)
@@ -303,7 +307,10 @@ def _coco_name(task: Task, files: list[Path]) -> str:
 
 def image_folder(root: Path, file: Path, split: str) -> Path:
     """Where the images of a COCO JSON are: the first likely folder that has those it lists first."""
-    base = file.parent if root.is_file() or file.parent == root or file.name == ROBOFLOW else file.parent.parent
+    beside = file.parent == root or file.name == ROBOFLOW
+    if root.is_file():
+        beside = file.parent.name.lower() not in ("annotations", "labels")
+    base = file.parent if beside else file.parent.parent
     word = file.stem.rpartition("_")[2]
     likely = [base / word, base / "images" / word] if word else []
     if likely and likely[0].is_dir() and re.fullmatch(r"(train|val|test)20\d\d", word):
@@ -525,7 +532,7 @@ def is_mask_name(name: str) -> bool:
 def _folders(root: Path) -> Layout | None:
     parts: dict[str, Part] = {}
     for name, folder in splits_of(root).items():
-        if folder.is_dir() and _class_names(folder):
+        if folder.is_file() or _class_names(folder):
             parts.setdefault(split_of(name) or name, Part(folder, folder))
     if not parts and _class_names(root):
         parts = {ALL: Part(root, root)}

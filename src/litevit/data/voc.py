@@ -5,7 +5,7 @@ coordinate is 0 was written by a tool that counts from 0 with the last pixel lef
 `difficult` objects are left out of training and count for nothing in evaluation, as VOC has it: they become crowds.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -62,43 +62,63 @@ def _number(box: ElementTree.Element, key: str, file: Path) -> float:
         raise ValueError(f"{file}: {key} of a box must be a number, got {box.findtext(key)!r}") from None
 
 
-def read(layout: Layout, part: Part, names: Sequence[str], *, from_zero: bool) -> dict[str, Any]:
+def read(
+    layout: Layout,
+    part: Part,
+    names: Sequence[str],
+    *,
+    from_zero: bool,
+    on_problem: Callable[[str], None] | None = None,
+) -> dict[str, Any]:
     """Images, annotations and categories as a COCO JSON has them; file names are relative to the part's folder.
 
     Args:
         names: the classes, see `class_names`.
         from_zero: see `counts_from_zero`.
+        on_problem: is told what is wrong with a file, which is then left out; None: it raises.
     """
-    label_of = {name: k for k, name in enumerate(names)}
     content: dict[str, Any] = {"categories": [{"id": k, "name": name} for k, name in enumerate(names)]}
     content["images"], content["annotations"] = [], []
     for number, file in enumerate(xml_files(part), start=1):
-        root = read_xml(file)
-        path = _image_of(part, file, root)
-        height, width = _size(root, path)
-        name = path.relative_to(part.images).as_posix()
-        content["images"].append({"id": number, "file_name": name, "height": height, "width": width})
-        for entry in root.iter("object"):
-            box = entry.find("bndbox")
-            if box is None:
-                raise ValueError(f"{file}: object {entry.findtext('name')!r} has no bndbox")
-            x1, y1, x2, y2 = (_number(box, key, file) for key in ("xmin", "ymin", "xmax", "ymax"))
-            if not from_zero:
-                x1, y1 = x1 - 1, y1 - 1
-            label = (entry.findtext("name") or "").strip()
-            if label not in label_of:
-                raise ValueError(f"{file}: an object has the class {label!r}, not one of {', '.join(names)}")
-            content["annotations"].append(
-                {
-                    "id": len(content["annotations"]) + 1,
-                    "image_id": number,
-                    "category_id": label_of[label],
-                    "bbox": [x1, y1, x2 - x1, y2 - y1],
-                    "area": (x2 - x1) * (y2 - y1),
-                    "iscrowd": int((entry.findtext("difficult") or "0").strip() == "1"),
-                }
-            )
+        try:
+            image, objects = _read_file(part, file, names, from_zero=from_zero)
+        except (ValueError, OSError) as error:
+            if on_problem is None:
+                raise
+            on_problem(str(error))
+            continue
+        content["images"].append({"id": number} | image)
+        for entry in objects:
+            content["annotations"].append({"id": len(content["annotations"]) + 1, "image_id": number} | entry)
     return content
+
+
+def _read_file(
+    part: Part, file: Path, names: Sequence[str], *, from_zero: bool
+) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    root = read_xml(file)
+    path = _image_of(part, file, root)
+    height, width = _size(root, path)
+    objects = []
+    for entry in root.iter("object"):
+        box = entry.find("bndbox")
+        if box is None:
+            raise ValueError(f"{file}: object {entry.findtext('name')!r} has no bndbox")
+        x1, y1, x2, y2 = (_number(box, key, file) for key in ("xmin", "ymin", "xmax", "ymax"))
+        if not from_zero:
+            x1, y1 = x1 - 1, y1 - 1
+        label = (entry.findtext("name") or "").strip()
+        if label not in names:
+            raise ValueError(f"{file}: an object has the class {label!r}, not one of {', '.join(names)}")
+        objects.append(
+            {
+                "category_id": names.index(label),
+                "bbox": [x1, y1, x2 - x1, y2 - y1],
+                "area": (x2 - x1) * (y2 - y1),
+                "iscrowd": int((entry.findtext("difficult") or "0").strip() == "1"),
+            }
+        )
+    return {"file_name": path.relative_to(part.images).as_posix(), "height": height, "width": width}, objects
 
 
 def _image_of(part: Part, file: Path, root: ElementTree.Element) -> Path:

@@ -3,10 +3,11 @@
 The numbers are shares of the picture as a person sees it (upright), which is what YOLO's own tools mean.
 """
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from litevit.data.images import is_image, read_header
+from litevit.data.images import ImageError, is_image, read_header
 from litevit.data.layouts import Layout, Part, label_folder, read_yaml
 
 SLACK = 0.01  # rounding of the tools that write these files
@@ -50,22 +51,39 @@ def label_file(part: Part, image: Path) -> Path:
     return (part.annotations / image.relative_to(part.images)).with_suffix(".txt")
 
 
-def read(layout: Layout, part: Part) -> dict[str, Any]:
-    """Images, annotations and categories as a COCO JSON has them; file names are relative to the part's folder."""
+def read(layout: Layout, part: Part, *, on_problem: Callable[[str], None] | None = None) -> dict[str, Any]:
+    """Images, annotations and categories as a COCO JSON has them; file names are relative to the part's folder.
+
+    Args:
+        on_problem: is told what is wrong with a line or a picture, which is then left out; None: it raises.
+    """
     names = class_names(layout)
     content: dict[str, Any] = {"categories": [{"id": k, "name": name} for k, name in enumerate(names)]}
     content["images"], content["annotations"] = [], []
     for number, path in enumerate(image_files(part), start=1):
-        height, width = read_header(path).upright_size
+        try:
+            height, width = read_header(path).upright_size
+        except (ImageError, OSError) as error:
+            if on_problem is None:
+                raise
+            on_problem(str(error))
+            continue
         name = path.relative_to(part.images).as_posix() if path.is_relative_to(part.images) else str(path)
         content["images"].append({"id": number, "file_name": name, "height": height, "width": width})
         labels = label_file(part, path)
         if not labels.is_file():  # YOLO: nothing is in it
             continue
         for row, line in enumerate(labels.read_text(encoding="utf-8-sig").splitlines(), start=1):
-            if line.strip():
+            if not line.strip():
+                continue
+            try:
                 entry = read_line(line, width, height, len(names), f"{labels}, line {row}")
-                content["annotations"].append({"id": len(content["annotations"]) + 1, "image_id": number} | entry)
+            except ValueError as error:
+                if on_problem is None:
+                    raise
+                on_problem(str(error))
+                continue
+            content["annotations"].append({"id": len(content["annotations"]) + 1, "image_id": number} | entry)
     return content
 
 

@@ -1,0 +1,48 @@
+"""Every layout a data set can be read in, examined."""
+
+from pathlib import Path
+
+from litevit.data.doctor import folders, masks, objects, panoptic
+from litevit.data.doctor.pictures import Album
+from litevit.data.doctor.report import Notes, Report
+from litevit.data.layouts import LOOKED_FOR, layouts_of
+from litevit.data.mask_labels import IGNORE
+
+
+def examine(
+    path: str | Path, *, examples: int = 3, reduce_zero_label: bool | None = None, ignore_index: int = IGNORE
+) -> Report:
+    """Looks at a data set.
+
+    Args:
+        path: a folder in one of the known layouts, one COCO-format JSON, or a tar of class folders.
+        examples: how many of each problem are named.
+        reduce_zero_label: of masks, see `litevit.data.mask_labels`.
+        ignore_index: of masks.
+
+    Raises:
+        FileNotFoundError: nothing is there.
+        ValueError: it is in no layout that is known.
+    """
+    path = Path(path)
+    if path.is_file() and path.suffix.lower() not in (".json", ".tar"):
+        raise ValueError(f"{path} is no data set: give a folder, a COCO-format .json or a .tar")
+    layouts = layouts_of(path)
+    if not layouts:
+        known = "; ".join(f"{what}: {layouts}" for what, layouts in LOOKED_FOR.values())
+        loose = folders.loose_images(path)
+        raise ValueError(f"{path} is in no known layout.{loose} Looked for {known}")
+    report = Report(path, " and ".join(str(layout) for layout in layouts))
+    notes = Notes(report, examples)
+    album = Album(notes)
+    for layout in layouts:
+        if layout.task == "instances":
+            objects.examine(notes, album, layout)
+        elif layout.task == "panoptic":
+            panoptic.examine(notes, album, layout)
+        elif layout.task == "semantic":
+            masks.examine(notes, album, layout, reduce_zero_label=reduce_zero_label, ignore_index=ignore_index)
+        else:
+            folders.examine(notes, album, layout)
+    album.note_copies()
+    return report
