@@ -20,6 +20,7 @@ import torch
 from PIL import Image
 from torch import nn
 
+import litevit
 from litevit.checkpoints.published import Preprocessing
 from litevit.data.ade20k import ade20k
 from litevit.data.classification import ClassificationData, create_dataset
@@ -373,6 +374,14 @@ def test_the_kinds_are_what_they_are_called():
     assert {kind: turn for kind, turn in turns.items() if turn > 1} == {
         "JPEG, EXIF 6": 6, "PNG, EXIF 3": 3, "WebP, EXIF 5": 5, "TIFF, EXIF 8": 8,
     }  # fmt: skip
+
+
+def test_nobody_else_opens_pictures():
+    """Masks are no pictures: their values are classes. The doctor looks at headers too."""
+    root = Path(litevit.__file__).parent
+    opening = {path.relative_to(root) for path in root.rglob("*.py") if "Image.open(" in path.read_text()}
+    others = {path for path in opening if not path.as_posix().startswith("data/doctor")}
+    assert others <= {Path("data/images.py"), Path("data/coco_masks.py"), Path("data/mask_labels.py")}
 
 
 def main() -> None:
