@@ -298,11 +298,16 @@ def eval_transform(data: ClassificationData) -> Callable[[Image.Image], Tensor]:
     return centre_transform(
         data.image_size,
         crop_pct=data.crop_pct,
-        crop_mode="squash" if data.crop_pct == 1.0 else "center",
+        crop_mode=crop_mode(data.crop_pct),
         interpolation=data.eval_interpolation,
         mean=data.mean,
         std=data.std,
     )
+
+
+def crop_mode(crop_pct: float) -> str:
+    """Without a crop both sides are resized, whatever the shape of the picture."""
+    return "squash" if crop_pct == 1.0 else "center"
 
 
 def centre_transform(

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from litevit.checkpoints.files import Pathlike, read_metadata
 from litevit.checkpoints.published import Preprocessing, preprocessing
 from litevit.data.class_folders import hidden_path
-from litevit.data.classification import centre_transform
+from litevit.data.classification import centre_transform, crop_mode
 from litevit.data.images import READABLE, is_image, read_image
 from litevit.files import whole_file
 from litevit.jobs.draw import text_font
@@ -168,6 +168,7 @@ def load_classifier(
         how = Preprocessing(
             size=data["image_size"],
             crop_pct=data["crop_pct"],
+            crop_mode=crop_mode(data["crop_pct"]),
             interpolation=data["eval_interpolation"],
             mean=tuple(data["mean"]),
             std=tuple(data["std"]),
