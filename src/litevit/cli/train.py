@@ -117,7 +117,11 @@ def _keep_overrides(
     if strange := [key for key in without if key not in given]:
         there = f"It has: {', '.join(given)}." if given else "It has none."
         raise ValueError(f"--without {strange[0]}: the recipe has no such override of the model. {there}")
-    known = model_options(name, backbone)
+    if name.startswith("timm/"):  # its models take what they like: the recipe's own, and what nearly all have
+        own = {key: type(value) for key, value in given.items()} if name == recipe.model.name else {}
+        known = {"drop_path_rate": float, **own}
+    else:
+        known = model_options(name, backbone)
     # JSON has lists where a model's config has tuples.
     rows = {key: tuple(value) if isinstance(value, list) else value for key, value in given.items()}
     kept = {key: value for key, value in rows.items() if key not in without}

@@ -179,8 +179,23 @@ def load_classifier(
         raise ValueError(f"{name} does {MODELS[name].task.name}; predict takes a classification model")
     if num_classes is not None:
         overrides["num_classes"] = num_classes
+    if how is not None and name.startswith("timm/"):
+        return _timm_model(name, str(weights), overrides), how
     model = create_model(name, weights=None if weights is None else str(weights), **overrides).eval()
     return model, how or preprocessing(name)
+
+
+def _timm_model(name: str, weights: str, overrides: dict[str, Any]) -> nn.Module:
+    """Of a training run."""
+    from safetensors.torch import load_file
+
+    from litevit.engine.config import ModelConfig
+    from litevit.jobs.classification import build_classifier
+
+    classes = overrides.pop("num_classes")
+    model = build_classifier(ModelConfig(name=name, overrides=overrides), classes)
+    model.load_state_dict(load_file(weights))
+    return model.eval()
 
 
 def recorded_classes(weights: Pathlike) -> list[str] | None:
