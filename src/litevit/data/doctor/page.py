@@ -35,7 +35,7 @@ figure { margin: 0; } figcaption { font-size: .78em; color: #6b7280; max-width: 
 img { border: 1px solid #e5e7eb; background: #fff; display: block; }
 table { border-collapse: collapse; } td, th { padding: .15em .9em .15em 0; text-align: left; }
 td.n { text-align: right; font-variant-numeric: tabular-nums; }
-svg text { font: 12px system-ui, sans-serif; fill: #374151; }
+svg text { font: 12px system-ui, sans-serif; fill: #374151; } svg text.count { font-size: 10.5px; }
 """
 
 
@@ -143,24 +143,24 @@ def _class_bars(classes: Mapping[str, Mapping[str, int]]) -> str:
         names = names[: BARS // 2] + names[-BARS // 2 :]
     splits = [split for split in classes if classes[split]]
     largest = max((count for counts in classes.values() for count in counts.values()), default=1) or 1
-    bar, gap, left, width = 11, 7, 190, 620
+    bar, gap, left, width = 13, 7, 190, 620
     row = bar * len(splits) + gap
     parts = []
     for k, name in enumerate(names):
-        y = k * row
+        y = k * row + 3
         parts.append(f"<text x={left - 8} y={y + row / 2 + 2} text-anchor=end>{escape(_short(name))}</text>")
         for j, split in enumerate(splits):
             count = classes[split].get(name, 0)
             length = width * count / largest
             colour = COLOURS[j % len(COLOURS)]
-            place = f"x={left} y={y + j * bar} width={max(length, 0.5):.1f} height={bar - 2}"
+            place = f"x={left} y={y + j * bar} width={max(length, 0.5):.1f} height={bar - 3}"
             parts.append(f"<rect {place} fill='{colour}'/>")
-            parts.append(f"<text x={left + length + 5:.1f} y={y + j * bar + bar - 2}>{count:,}</text>")
+            parts.append(f"<text class=count x={left + length + 5:.1f} y={y + j * bar + bar - 4}>{count:,}</text>")
     legend = " &nbsp; ".join(
         f"<b style='color:{COLOURS[j % len(COLOURS)]}'>&#9632; {escape(split)}</b>" for j, split in enumerate(splits)
     )
     note = f" (the {BARS // 2} largest and smallest of {hidden + BARS:,})" if hidden > 0 else ""
-    return f"<p>{legend}{note}</p>{_svg(left + width + 90, len(names) * row, parts)}"
+    return f"<p>{legend}{note}</p>{_svg(left + width + 90, len(names) * row + 6, parts)}"
 
 
 def _size_chart(sizes: Counter[tuple[int, int]]) -> str:
