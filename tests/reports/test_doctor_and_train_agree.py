@@ -175,6 +175,18 @@ def test_unsorted_pictures_are_no_data_set(tmp_path, litevit) -> None:
     assert litevit("doctor", tmp_path / "nowhere")[0] == 2
 
 
+def test_boxes_on_the_page_lie_in_the_upright_picture(tmp_path) -> None:
+    sets.official(tmp_path)
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    sets.picture(0).save(tmp_path / "train2017" / "0.png", exif=exif)
+    shown = {path.name: boxes for path, boxes in examine(tmp_path).shown}
+    (_, (x, y, w, h)) = sets.boxes(0)[0]
+    assert shown["0.png"] == [("ant", (sets.H - y - h, x, h, w))]
+    (_, box) = sets.boxes(2)[0]
+    assert shown["2.png"] == [("ant", box)]
+
+
 def test_findings_as_json(tmp_path, litevit) -> None:
     change_json(sets.official(tmp_path), first("annotations", iscrowd="maybe"))
     code, out, _ = litevit("doctor", tmp_path, "--json")

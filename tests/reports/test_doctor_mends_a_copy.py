@@ -58,6 +58,18 @@ def test_a_broken_coco_set(tmp_path, litevit) -> None:
     written = json.loads((tmp_path / "out" / "annotations" / "instances_train.json").read_text())
     ids = [annotation["id"] for annotation in written["annotations"]]
     assert len(set(ids)) == len(ids)
+    assert "mended: annotation ids renumbered" not in out, "50 is left once: the other box is empty"
+
+
+def test_repeated_annotation_ids_get_new_ones(tmp_path) -> None:
+    root = sets.official(tmp_path / "set")
+    file = root / "annotations" / "instances_train2017.json"
+    content = json.loads(file.read_text())
+    content["annotations"][1]["id"] = 1
+    file.write_text(json.dumps(content))
+    assert mend(root, tmp_path / "out").done == {"annotation ids renumbered": 1}
+    written = json.loads((tmp_path / "out" / "annotations" / "instances_train.json").read_text())
+    assert sorted(annotation["id"] for annotation in written["annotations"]) == [1, 3, 4, 5, 6, 7, 8, 9, 10]
 
 
 def test_turned_pictures_and_their_objects(tmp_path) -> None:

@@ -167,7 +167,7 @@ def fit(recipe: Recipe, task: Task, *, console: Console | None = None) -> FitRes
 
     def write(row: dict[str, Any]) -> None:
         if log is not None:
-            log.write(row)
+            log.write(without_nan(row))
             trackers.write(row)
 
     def evaluate() -> None:
@@ -261,9 +261,7 @@ def fit(recipe: Recipe, task: Task, *, console: Console | None = None) -> FitRes
                 if accelerator.device.type == "cpu" or logs or saves or stopped:
                     _check_finite(unchecked, state.step, run.accumulate, rates, folder)
                     if state.step == len(unchecked) // run.accumulate and not torch.stack(unchecked).any():
-                        display.line(
-                            "warning: the loss is 0 from the first step: there is nothing to learn in these data"
-                        )
+                        display.line("warning: the loss is 0 from the first step: these data teach nothing")
                     unchecked.clear()
                 if logs:
                     means = state.take_means(accelerator)

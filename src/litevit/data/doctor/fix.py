@@ -270,6 +270,7 @@ def _mend_objects(mended: Mended, file: Path, content: Content, id_of: dict[Any,
     images = {image["id"]: image for image in content["images"]}
     kept: list[Content] = []
     ids: set[Any] = set()
+    largest = max((i for a in content["annotations"] if isinstance(i := a.get("id"), int)), default=0)
     for annotation in content["annotations"]:
         where = f"{file}: annotation {annotation.get('id')}"
         if problem := field_problem(annotation, ANNOTATION):
@@ -290,7 +291,8 @@ def _mend_objects(mended: Mended, file: Path, content: Content, id_of: dict[Any,
             _turn(mended, where, annotation, turn, stored)
         if annotation.get("id") in ids or not isinstance(annotation.get("id"), int):
             mended.add("annotation ids renumbered", where)
-            annotation["id"] = max((i for i in ids if isinstance(i, int)), default=0) + 1
+            largest += 1
+            annotation["id"] = largest
         ids.add(annotation["id"])
         annotation.setdefault("iscrowd", 0)
         if annotation.get("area") is None:

@@ -4,6 +4,8 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from litevit.data import voc, yolo
 from litevit.data.coco import (
     ANNOTATION,
@@ -22,6 +24,7 @@ from litevit.data.coco import (
 from litevit.data.coco_masks import decode_masks, segmentation_to_rle
 from litevit.data.doctor.pictures import Album, note_repeated, note_turned
 from litevit.data.doctor.report import Notes
+from litevit.data.images import turn_boxes
 from litevit.data.layouts import ALL, Layout, Part, find_image
 
 DETECTIONS = 100  # that the published detectors give for an image, and that COCO's AP counts
@@ -107,6 +110,7 @@ def examine_images(notes: Notes, album: Album, split: str, part: Part, content: 
             continue
         usable.append(record)
         stated = (record["height"], record["width"])
+        record["turn"] = picture.header.orientation if picture.header and stated == picture.header.size else 1
         if note_turned(notes, picture, stated, "annotations"):
             assert picture.size is not None
             notes.error(
@@ -115,6 +119,16 @@ def examine_images(notes: Notes, album: Album, split: str, part: Part, content: 
                 picture.path,
             )
     content["images"] = usable
+
+
+def upright(image: Content, box: Any) -> Any:
+    """A box as it lies in the upright picture, for the page; None: it is none."""
+    if box_problem(box, 1, 1) in ("not four numbers", "not finite"):
+        return None
+    x, y, w, h = box
+    corners = torch.tensor([[x, y, x + w, y + h]], dtype=torch.float64)
+    x1, y1, x2, y2 = turn_boxes(corners, image["turn"], (image["height"], image["width"]))[0].tolist()
+    return (x1, y1, x2 - x1, y2 - y1)
 
 
 def examine_categories(notes: Notes, file: Path, content: Content, used: set[Any]) -> dict[Any, Content]:
@@ -161,7 +175,7 @@ def _examine_objects(notes: Notes, split: str, part: Part, content: Content) -> 
             notes.error("annotations of an image that is not listed", f"{where}: image {annotation['image_id']}")
             continue
         where += f" of {image['file_name']}"
-        path = image["path"]
+        path, seen_box = image["path"], upright(image, annotation["bbox"])
         flag = as_flag(annotation.get("iscrowd"))
         if flag is None:
             notes.error("iscrowd that is neither 0 nor 1", f"{where}: {annotation['iscrowd']!r}", path)
@@ -173,29 +187,29 @@ def _examine_objects(notes: Notes, split: str, part: Part, content: Content) -> 
         if problem in ("not four numbers", "not finite", "negative size"):
             notes.error(f"boxes: {problem}", f"{where}: {box}", path)
         elif problem:
-            notes.warning(f"boxes: {problem} (left out of training)", f"{where}: {box}", path, box)
+            notes.warning(f"boxes: {problem} (left out of training)", f"{where}: {box}", path, seen_box)
         elif box[0] < -1 or box[1] < -1 or box[0] + box[2] > width + 1 or box[1] + box[3] > height + 1:
             said = f"{where}: {box} in {width} x {height}"
-            notes.warning("boxes: partly outside the image (clipped)", said, path, box)
+            notes.warning("boxes: partly outside the image (clipped)", said, path, seen_box)
         if problem is None and not flag:
             area = object_area(annotation)
             notes.report.areas.append(area)
             if area <= 0:
-                notes.warning("annotations without area (left out of training)", where, path, box)
+                notes.warning("annotations without area (left out of training)", where, path, seen_box)
             key = (annotation["image_id"], annotation["category_id"], *box)
             if key in seen:
                 said = f"{where}: the same box as annotation {seen[key]}"
-                notes.warning("objects annotated twice", said, path, box)
+                notes.warning("objects annotated twice", said, path, seen_box)
             seen[key] = annotation.get("id")
             name = categories.get(annotation["category_id"], {}).get("name", "?")
-            lists.setdefault(annotation["image_id"], []).append((name, tuple(box)))
+            lists.setdefault(annotation["image_id"], []).append((name, seen_box))
         if annotation.get("segmentation"):
             _examine_mask(notes, where, annotation, height, width, path)
         if not flag:
             masked += has_mask(annotation)
             boxed += not has_mask(annotation)
             if not has_mask(annotation) and not annotation.get("segmentation"):
-                unmasked.append((where, path, box))
+                unmasked.append((where, path, seen_box))
     _note_masks(notes, file, masked, unmasked)
     for image_id, count in per_image.items():
         if count > DETECTIONS:
@@ -225,7 +239,7 @@ def _note_masks(notes: Notes, file: Path, masked: int, unmasked: list[tuple[str,
         notes.warning("boxes without any mask (no set for Mask R-CNN)", said)
         return
     for where, path, box in unmasked:
-        notes.error("annotations without a mask", where, path, box if isinstance(box, list) else None)
+        notes.error("annotations without a mask", where, path, box)
 
 
 def note_unused(notes: Notes, file: Path, categories: dict[Any, Content], used: Counter[Any]) -> None:

@@ -11,10 +11,11 @@ from typing import Any
 
 from PIL import ImageDraw
 
-from litevit.data.doctor.report import Box, Finding, Report
-from litevit.data.images import ImageError, read_header, read_image, turn_boxes
+from litevit.data.doctor.report import Finding, Report
+from litevit.data.images import ImageError, read_image
 from litevit.files import write_text
 
+DOT = 5  # around a box that is too small to be seen
 THUMB = 260  # longer side of a picture on the page
 BARS = 40  # classes shown; of more, the largest and the smallest
 COLOURS = ("#2563eb", "#ea580c", "#16a34a", "#9333ea", "#dc2626", "#0891b2")
@@ -95,7 +96,7 @@ def _is_box(box: Any) -> bool:
 def _figure(path: Path, boxes: Sequence[tuple[str, Any]]) -> str:
     """A small picture, upright, with its boxes; nothing where it cannot be read."""
     try:
-        image, header = read_image(path), read_header(path)
+        image = read_image(path)
     except (ImageError, OSError):
         return ""
     scale = min(1.0, THUMB / max(image.size))
@@ -103,10 +104,15 @@ def _figure(path: Path, boxes: Sequence[tuple[str, Any]]) -> str:
     draw = ImageDraw.Draw(small)
     names = list(dict.fromkeys(name for name, _ in boxes))
     for name, box in boxes:
-        x1, y1, x2, y2 = _upright(box, header.orientation, header.size)
+        x, y, w, h = box
         colour = "#dc2626" if not name else COLOURS[names.index(name) % len(COLOURS)]
-        corners = [max(0.0, min(v * scale, s - 1)) for v, s in zip((x1, y1, x2, y2), (*small.size, *small.size))]
-        if corners[0] <= corners[2] and corners[1] <= corners[3]:
+        corners = [max(0.0, min(v * scale, s - 1)) for v, s in zip((x, y, x + w, y + h), (*small.size, *small.size))]
+        if corners[0] > corners[2] or corners[1] > corners[3]:
+            continue
+        if min(corners[2] - corners[0], corners[3] - corners[1]) < 3:  # too small to be seen
+            corners = [v - DOT if k < 2 else v + DOT for k, v in enumerate(corners)]
+            draw.ellipse(corners, outline=colour, width=2)
+        else:
             draw.rectangle(corners, outline=colour, width=2)
     file = io.BytesIO()
     small.save(file, "JPEG", quality=82)
@@ -117,14 +123,6 @@ def _figure(path: Path, boxes: Sequence[tuple[str, Any]]) -> str:
     caption = escape(path.name) + (f": {legend}" if legend else "")
     image_tag = f"<img width={small.width} height={small.height} src='data:image/jpeg;base64,{data}' alt=''>"
     return f"<figure>{image_tag}<figcaption>{caption}</figcaption></figure>"
-
-
-def _upright(box: Box, orientation: int, size: tuple[int, int]) -> tuple[float, ...]:
-    import torch
-
-    x, y, w, h = box
-    corners = torch.tensor([[x, y, x + w, y + h]], dtype=torch.float64)
-    return tuple(turn_boxes(corners, orientation, size)[0].tolist())
 
 
 # -------------------------------------------------------------------- charts

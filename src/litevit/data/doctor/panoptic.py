@@ -19,6 +19,7 @@ from litevit.data.doctor.objects import (
     mend_all,
     note_splits,
     note_unused,
+    upright,
 )
 from litevit.data.doctor.pictures import Album, in_threads, note_repeated
 from litevit.data.doctor.report import Notes, Severity
@@ -97,12 +98,13 @@ def _examine_segments(notes: Notes, split: str, part: Part, content: Content) ->
     if split not in notes.report.classes:
         notes.report.classes[split] = {c["name"]: used[category_id] for category_id, c in categories.items()}
         for annotation in usable[:SHOWN]:
+            image = images[annotation["image_id"]]
             names = [
-                (categories.get(s["category_id"], {}).get("name", "?"), tuple(s["bbox"]))
+                (categories.get(s["category_id"], {}).get("name", "?"), box)
                 for s in segments_of[id(annotation)]
-                if box_problem(s.get("bbox"), 1, 1) not in ("not four numbers", "not finite")
+                if (box := upright(image, s.get("bbox"))) is not None
             ]
-            notes.report.shown.append((images[annotation["image_id"]]["path"], names))
+            notes.report.shown.append((image["path"], names))
 
 
 def _usable_segments(notes: Notes, file: Path, annotation: Content) -> list[Content]:

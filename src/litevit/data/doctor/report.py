@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 Severity = Literal["error", "warning"]
-Box = tuple[float, float, float, float]  # xywh, in the stored pixels
+Box = tuple[float, float, float, float]  # xywh, in the upright picture
 
 
 @dataclass
