@@ -272,3 +272,18 @@ def test_without_kernels_the_table_says_so(monkeypatch):
     monkeypatch.setattr(timing, "runs_here", lambda: True)
     monkeypatch.setattr(timing.kernels, "available", lambda: False)
     assert "C++ kernels did not run" in timing.environment(torch.device("cpu"))["warning"]
+
+
+def test_engines_beside_each_other(tmp_path: Path) -> None:
+    """Ours and a peer, through one exporter; what an engine cannot compute is noted and left out."""
+    pytest.importorskip("onnxruntime", reason="measures ONNX Runtime")
+    report = bench.main_models(
+        models=("lvt",), peers="none", engines=("torch", "onnxruntime"), dtype=("fp32", "bf16"), size=(64,), batch=1,
+        rounds=1, memory=False, out=tmp_path,
+    )  # fmt: skip
+    assert [(row["mode"], row["dtype"]) for row in report.rows] == [
+        ("eager", "fp32"), ("onnxruntime", "fp32"), ("eager", "bf16")
+    ]  # fmt: skip
+    assert any("ONNX Runtime computes in float32 here, not in bf16" in note for note in report.notes)
+    with pytest.raises(ValueError, match="measured in inference on the CPU"):
+        bench.main_models(models=("lvt",), engines=("openvino",), train=True)

@@ -13,6 +13,7 @@ from typing import Any, Literal
 from rich.console import Console
 
 from litevit.bench import timing as timing
+from litevit.bench.engines import Engine
 from litevit.bench.layers import measure_attention, measure_ops
 from litevit.bench.models import MODEL_COLUMNS, is_ours, measure_models, measure_scaling
 from litevit.bench.plots import plot_attention, plot_models, plot_ops, plot_scaling
@@ -43,6 +44,7 @@ def main_models(
     size: tuple[int, ...] = (224,),
     batch: int | None = None,
     dtype: tuple[Dtype, ...] = ("fp32",),
+    engines: tuple[Engine, ...] = (),
     compile: bool = True,
     eager: bool = True,
     train: bool = False,
@@ -60,10 +62,11 @@ def main_models(
 
     Args:
         models: ours, with spaces between; see `litevit list`. LITv2 also with _ws4: the 4 x 4 windows of the detectors.
-        peers: sets (core, published, today, none) or names of timm models, joined by commas, without spaces.
+        peers: sets (core, published, today, light, none) or names of timm models, joined by commas, without spaces.
         size: side, or H W, of the images.
         batch: images at a time; default: 8 on the CPU, 256 on a GPU.
         dtype: one or several of fp32, bf16, fp16.
+        engines: instead of --compile and --eager: several of torch, compiled, onnxruntime, openvino.
         compile: measure with torch.compile; --no-compile leaves that out.
         eager: measure without; --no-eager leaves that out.
         train: a training step (forward and backward) instead of inference.
@@ -79,6 +82,11 @@ def main_models(
     """
     _check(rounds=rounds, models=models, dtype=dtype, out=out)
     modes: list[Mode] = [*(["eager"] if eager else []), *(["compiled"] if compile else [])]  # type: ignore[list-item]
+    if engines:
+        modes = ["eager" if engine == "torch" else engine for engine in dict.fromkeys(engines)]
+        if (train or device not in ("auto", "cpu")) and {"onnxruntime", "openvino"} & set(engines):
+            raise ValueError("bench models: onnxruntime and openvino are measured in inference on the CPU")
+        device = "cpu" if {"onnxruntime", "openvino"} & set(engines) else device
     if not modes:
         raise ValueError("bench models: --no-eager and --no-compile leave nothing to measure")
     report = measure_models(

@@ -1,5 +1,6 @@
 """Whole models beside timm's, in one process and in turns: speed, latency, memory; over size, batch and threads."""
 
+import copy
 import difflib
 from collections.abc import Callable, Sequence
 from typing import Any, Literal
@@ -9,6 +10,7 @@ import torch
 from torch import nn
 
 from litevit.bench import timing as timing
+from litevit.bench.engines import FORMAT, engine_runner
 from litevit.bench.report import DTYPES, Case, Dtype, Mode, Report, inference, prepare, training_step
 from litevit.bench.timing import Clock, Timing
 from litevit.devices import find_device
@@ -39,6 +41,15 @@ PEERS: dict[str, tuple[str, ...]] = {
         "repvit_m2_3",
         "mobilenetv4_conv_large",
         "convnext_tiny",
+    ),
+    "light": (
+        "mobilenetv4_conv_medium",
+        "repvit_m1_5",
+        "fastvit_sa12",
+        "efficientvit_b2",
+        "hgnetv2_b3",
+        "tiny_vit_11m_224",
+        "efficientformerv2_s2",
     ),
     "none": (),
 }
@@ -117,7 +128,7 @@ def measure_models(
         size: (H, W) of the images.
         batch: images at a time.
         dtypes: each a pass of its own; weights and images in that dtype.
-        modes: eager, compiled.
+        modes: eager, compiled; onnxruntime, openvino: the plain model as a file of that engine, on the CPU.
         training: forward and backward in training mode, no optimizer step; otherwise inference.
         features: the four maps of the backbones instead of logits.
         fuse: our models through `litevit.optimize_for_inference` first (inference only). Peers run as timm makes them.
@@ -180,8 +191,11 @@ def _model_cases(
         return {}
     about: dict[str, Any] = {"model": name, "dtype": dtype, "params": sum(p.numel() for p in model.parameters())}
     about["macs"] = count_macs(model, size)
+    plain = model
     if fuse and not training and is_ours(name):
         model = optimize_for_inference(model)
+    elif any(mode in FORMAT for mode in modes):
+        plain = copy.deepcopy(model)
     model = model.to(where, DTYPES[dtype])
     if where.type == "cuda":
         model = model.to(memory_format=torch.channels_last)
@@ -189,6 +203,12 @@ def _model_cases(
     cases: dict[str, Case] = {}
     for mode in modes:
         say(f"{name} {dtype}: {mode}")
+        if mode in FORMAT:
+            case = _engine_case(plain, mode, dtype, size, batch, f"{name} {dtype} {mode}", notes)
+            if case is not None:
+                case.facts = {**about, "mode": mode, "batch": case.batch, "peak_mb": None}
+                cases[f"{name}/{mode}"] = case
+            continue
         network: Any = model
         if mode == "compiled":
             network = torch.compile(model, dynamic=False)
@@ -213,6 +233,16 @@ def _model_cases(
                 single.facts = {"latency_of": f"{name}/{mode}"}
                 cases[f"{name}/{mode}/1"] = single
     return cases
+
+
+def _engine_case(
+    model: nn.Module, mode: str, dtype: Dtype, size: tuple[int, int], batch: int, name: str, notes: list[str]
+) -> Case | None:
+    try:
+        return prepare(engine_runner(model.eval(), mode, dtype, size), batch, name, notes)
+    except (ImportError, ValueError) as error:
+        notes.append(f"{name}: {error}")
+        return None
 
 
 def _peak_mb(run: Callable[[], object], where: torch.device, name: str, notes: list[str]) -> float | None:

@@ -11,7 +11,7 @@ from torch import Tensor
 from litevit.bench import timing as timing
 
 Dtype = Literal["fp32", "bf16", "fp16"]
-Mode = Literal["eager", "compiled"]
+Mode = Literal["eager", "compiled", "onnxruntime", "openvino"]
 DTYPES: dict[str, torch.dtype] = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 

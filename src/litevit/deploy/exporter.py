@@ -1,8 +1,10 @@
 """`litevit.export`: a model becomes a file of another runtime, and the file is proven before it gets its name."""
 
 import json
+import os
 import platform
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -12,15 +14,17 @@ from pathlib import Path
 from typing import Any
 
 from PIL import Image
-from torch import nn
+from torch import Tensor, nn
 
 from litevit.checkpoints.published import Preprocessing
 from litevit.data.images import read_image
 from litevit.deploy.exported import as_exported
 from litevit.deploy.formats import Format, Job, find
-from litevit.deploy.graph import build_graph
+from litevit.deploy.graph import Graph, build_graph
 from litevit.deploy.metadata import Metadata
+from litevit.deploy.preprocess import PreprocessedGraph
 from litevit.deploy.program import trace
+from litevit.deploy.quantize import acceptable, calibration_images, compare
 from litevit.deploy.shapes import InputShape, smallest_side
 from litevit.deploy.source import Source, open_source, plain_config
 from litevit.deploy.staging import publish, says_when_full, staging
@@ -28,6 +32,7 @@ from litevit.deploy.verify import Check, judge
 from litevit.jobs.predict import find_images
 
 TRACING = threading.Lock()  # torch.export is not made for several threads
+LEAST_IMAGE = 16  # side of an image that a file resizes itself
 PHOTOS = 16  # of a folder, at most, that take part in the proof
 
 
@@ -55,6 +60,7 @@ class ExportReport:
     outputs: tuple[str, ...] = ()
     notes: list[str] = field(default_factory=list)
     agreement: dict[str, Any] = field(default_factory=dict)  # on a folder of images
+    int8: dict[str, Any] = field(default_factory=dict)  # against the float32 file
     environment: dict[str, str] = field(default_factory=dict)
 
     @property
@@ -133,7 +139,7 @@ def export(
     kind = find(format)
     if path.suffix.lower() != kind.suffix:
         raise ValueError(f"A file of {kind.runtime} ends in {kind.suffix}, got {path.name}")
-    if int8 is not None and not kind.int8:
+    if int8 is not None and kind.quantize is None:
         raise ValueError(f"{format} files are not written in int8; onnx and openvino are")
     photos = _photos(images)
     source = open_source(model, weights=weights, num_classes=num_classes, names=names)
@@ -153,6 +159,7 @@ def export(
     with staging(path) as staged:
         progress("writing")
         size = 2 * sum(p.numel() * p.element_size() for p in job.graph.parameters())
+        calibration = None if int8 is None else calibration_images(source, int8, job.shape)
         with TRACING, says_when_full(path, size):
             kind.write(job, staged)
         report.bytes = sum(file.stat().st_size for file in staged.parent.iterdir())
@@ -160,6 +167,11 @@ def export(
             report.checks, report.agreement = _prove(job, kind, staged, photos, progress)
             _raise_if_wrong(report)
             report.verified = True
+        if calibration is not None:
+            progress("calibrating")
+            report.int8 = _quantise(kind, staged, calibration)
+            _judge_int8(report)
+            report.bytes = sum(file.stat().st_size for file in staged.parent.iterdir())
         report.seconds = time.perf_counter() - started
         with says_when_full(path, 10_000):
             staged.with_name(f"{path.name}.report.json").write_text(report.to_json(), encoding="utf-8")
@@ -179,6 +191,8 @@ def _plan(
 ) -> tuple[Job, list[str]]:
     notes: list[str] = []
     graph = build_graph(source.model)
+    if preprocessing:
+        return _plan_with_preprocessing(graph, source, kind, image_size, batch_size, dynamic, opset, verify), notes
     smallest = smallest_side(source.model)
     own = _own_size(source, smallest)
     size: tuple[int, int] | None = (image_size, image_size) if isinstance(image_size, int) else image_size
@@ -193,7 +207,42 @@ def _plan(
     if batch is None and (not dynamic or not kind.free_batch):
         batch = 1
     _check_sizes(size, batch, source)
-    shape = InputShape(batch=batch, size=size, smallest=smallest, uint8=preprocessing)
+    shape = InputShape(batch=batch, size=size, smallest=smallest)
+    return _job(graph, shape, source, _preprocessing_at(source.preprocessing, size), opset, verify), notes
+
+
+def _plan_with_preprocessing(
+    graph: Graph,
+    source: Source,
+    kind: Format,
+    image_size: int | tuple[int, int] | None,
+    batch_size: int | None,
+    dynamic: bool,
+    opset: int | None,
+    verify: bool,
+) -> Job:
+    """`image_size` is what the images are resized to; the images given may have any size."""
+    how = source.preprocessing
+    if graph.task != "classification" or how is None:
+        raise ValueError(
+            f"preprocessing is put into files of classifiers; {source.name} does {graph.task}: leave it out, and "
+            "litevit.load_exported resizes and normalises a list of images as the model does"
+        )
+    if not (kind.free_size and dynamic):
+        raise ValueError(f"preprocessing takes images of any size, which fixed {kind.runtime} files do not")
+    size = (image_size, image_size) if isinstance(image_size, int) else image_size
+    _check_sizes(size, batch_size, source)
+    if size is not None and size[0] != size[1]:
+        raise ValueError(f"preprocessing resizes to squares, got image_size {size[0]} x {size[1]}")
+    how = _preprocessing_at(how, size)
+    assert how is not None
+    shape = InputShape(batch=batch_size, smallest=LEAST_IMAGE, uint8=True)
+    return _job(PreprocessedGraph(graph, how).eval(), shape, source, how, opset, verify)
+
+
+def _job(
+    graph: Graph, shape: InputShape, source: Source, how: Preprocessing | None, opset: int | None, verify: bool
+) -> Job:
     metadata = Metadata(
         model=source.name,
         task=graph.task,
@@ -201,12 +250,12 @@ def _plan(
         classes=source.classes.names if source.classes else (),
         class_ids=source.classes.ids if source.classes else (),
         num_things=source.classes.num_things if source.classes else None,
-        preprocessing=_preprocessing_at(source.preprocessing, size),
-        preprocessing_inside=preprocessing,
+        preprocessing=how,
+        preprocessing_inside=shape.uint8,
         config=plain_config(source.model),
-        batch=batch,
-        size=size,
-        smallest=smallest,
+        batch=shape.batch,
+        size=shape.size,
+        smallest=shape.smallest,
         verified=verify,
         licence=source.licence,
         source=source.source,
@@ -214,9 +263,7 @@ def _plan(
         recipe=source.recipe,
         litevit=_version(),
     )
-    return Job(
-        graph=graph, program=cache(lambda: trace(graph, shape)), shape=shape, metadata=metadata, opset=opset
-    ), notes
+    return Job(graph=graph, program=cache(lambda: trace(graph, shape)), shape=shape, metadata=metadata, opset=opset)
 
 
 def _preprocessing_at(how: Preprocessing | None, size: tuple[int, int] | None) -> Preprocessing | None:
@@ -268,6 +315,36 @@ def _prove(
     file = as_exported(staged, kind.name, opened)
     checks = tuple(judge(job.graph, file.named, job.shape, photos=photos, progress=progress))
     return checks, {}
+
+
+def _quantise(kind: Format, staged: Path, images: Sequence[Tensor]) -> dict[str, Any]:
+    """Replaces the float32 file by its int8 file. Returns: how the two compare."""
+    assert kind.quantize is not None
+    assert kind.load is not None
+    with tempfile.TemporaryDirectory(dir=staged.parent.parent, prefix=".") as folder:
+        before = sum(file.stat().st_size for file in staged.parent.iterdir())
+        for file in staged.parent.iterdir():
+            os.replace(file, Path(folder) / file.name)
+        kind.quantize(Path(folder) / staged.name, staged, images)
+        # One thread each: their speeds are compared.
+        exact = as_exported(Path(folder) / staged.name, kind.name, kind.load(Path(folder) / staged.name, 1))
+        quantised = as_exported(staged, kind.name, kind.load(staged, 1))
+        found = compare(quantised, exact, images)
+        after = sum(file.stat().st_size for file in staged.parent.iterdir())
+        return found | {"bytes_float32": before, "bytes_int8": after}
+
+
+def _judge_int8(report: ExportReport) -> None:
+    """Says how int8 compares, first of all where it does not pay; raises where it is of no use."""
+    found = report.int8
+    word = "slower" if found["speed"] < 1 else "faster"
+    size = found["bytes_int8"] / found["bytes_float32"]
+    told = f"int8 is {word} on this processor: {found['speed']:.2f} times the speed of float32, {size:.2f} of its size"
+    if "agreement" in found:
+        told += f", the same answer on {100 * found['agreement']:.1f} % of {found['images']} images"
+    report.notes.insert(0, f"{told}; error {100 * found['error']:.1f} % of the output's spread")
+    if not acceptable(found):
+        raise ExportError(f"int8 loses too much: {report.notes[0]}. No file was kept.", report)
 
 
 def _raise_if_wrong(report: ExportReport) -> None:

@@ -4,10 +4,10 @@ One module per format; this is their contract and the table. A format that canno
 """
 
 import importlib.util
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import NamedTuple, Protocol
 
 from torch import Tensor
 from torch.export import ExportedProgram
@@ -38,7 +38,6 @@ class Job:
     shape: InputShape
     metadata: Metadata
     opset: int | None = None  # of ONNX
-    calibration: Any = None  # images for int8: a list of batches of one
 
 
 class Format(NamedTuple):
@@ -51,7 +50,7 @@ class Format(NamedTuple):
     install: str  # what brings them
     free_batch: bool  # may the batch be free
     free_size: bool  # may the sides be free
-    int8: bool
+    quantize: Callable[[Path, Path, Sequence[Tensor]], None] | None  # float32 file, int8 file, images to calibrate
     refuses: Callable[[Job], str | None]  # what it cannot hold and what to do, before anything is traced
     write: Callable[[Job, Path], None]
     load: Callable[[Path, int | None], Opened] | None  # path, threads; None: it does not run on this kind of machine

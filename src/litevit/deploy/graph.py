@@ -101,7 +101,7 @@ def build_graph(model: nn.Module) -> Graph:
         graph = detection.MaskRCNNGraph(model)
     elif isinstance(model, PanopticFPN):
         graph = panoptic.PanopticGraph(model)
-    elif len(getattr(model, "features", ())) == 4:
+    elif isinstance(features := getattr(model, "features", None), tuple) and len(features) == 4:
         graph = Graph(model, FEATURES, ("C2", "C3", "C4", "C5"))
     else:
         graph = Graph(model, MODULE, ("output",))

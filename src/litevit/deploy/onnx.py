@@ -2,7 +2,7 @@
 
 import logging
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -75,10 +75,58 @@ def _translations() -> dict[Callable, Callable]:
     return {batched_nms._opoverload: suppressed}
 
 
+def quantize(exact: Path, path: Path, images: Sequence[Tensor]) -> None:
+    """Products with weights, in QDQ form; per output channel, because a Transformer's channels differ."""
+    import onnx
+    from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
+
+    class Reader(CalibrationDataReader):
+        def __init__(self) -> None:
+            self.rest = iter(images)
+
+        def get_next(self) -> dict[str, Any] | None:
+            image = next(self.rest, None)
+            return None if image is None else {"images": image.numpy()}
+
+    with _quiet():
+        quantize_static(
+            exact,
+            path,
+            Reader(),
+            quant_format=QuantFormat.QDQ,
+            op_types_to_quantize=["MatMul", "Gemm"],
+            nodes_to_exclude=_last_products(onnx.load(exact, load_external_data=False).graph),
+            per_channel=True,
+            activation_type=QuantType.QUInt8,
+            weight_type=QuantType.QInt8,
+            extra_options={"MatMulConstBOnly": True},
+        )
+        model = onnx.load(path)
+        onnx.helper.set_model_props(model, {p.key: p.value for p in onnx.load(exact).metadata_props} | {"int8": "true"})
+        onnx.save(model, path)
+
+
+def _last_products(graph: Any) -> list[str]:
+    """Names of the products that nothing but elementwise operators lie between and an output."""
+    products = ("MatMul", "Gemm", "Conv")
+    makers = {output: node for node in graph.node for output in node.output}
+    found, todo, seen = [], [output.name for output in graph.output], set()
+    while todo:
+        node = makers.get(todo.pop())
+        if node is None or id(node) in seen:
+            continue
+        seen.add(id(node))
+        if node.op_type in products:
+            found.append(node.name)
+        else:
+            todo += list(node.input)
+    return found
+
+
 @contextmanager
 def _quiet() -> Iterator[None]:
     """The exporter's advice is for its developers."""
-    loggers = [logging.getLogger(name) for name in ("torch.onnx", "onnxscript", "onnx_ir")]
+    loggers = [logging.getLogger(name) for name in ("torch.onnx", "onnxscript", "onnx_ir", None)]
     levels = [logger.level for logger in loggers]
     for logger in loggers:
         logger.setLevel(logging.ERROR)
@@ -112,7 +160,7 @@ FORMAT = Format(
     install="pip install 'litevit[onnx]'",
     free_batch=True,
     free_size=True,
-    int8=True,
+    quantize=quantize,
     refuses=refuses,
     write=write,
     load=load,

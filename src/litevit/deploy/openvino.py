@@ -1,6 +1,10 @@
 """OpenVINO (.xml with its weights in .bin beside it), float32 inside."""
 
+import contextlib
+import io
+import logging
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +44,50 @@ def convert(job: Job) -> Any:
     for key, value in job.metadata.write().items():
         model.set_rt_info(value, [KEY, key])
     return model
+
+
+def quantize(exact: Path, path: Path, images: Sequence[Tensor]) -> None:
+    """Through NNCF in its mode for Transformers; scores, heads and depthwise convolutions stay float."""
+    try:
+        import nncf
+    except ImportError as error:
+        raise ImportError("int8 files of OpenVINO are made by NNCF: pip install 'litevit[int8]'") from error
+    import openvino
+
+    nncf.set_log_level(logging.ERROR)
+    model = openvino.Core().read_model(exact)
+    told = model.get_rt_info(KEY).value
+    with contextlib.redirect_stdout(io.StringIO()):  # its progress bars
+        quantised = nncf.quantize(
+            model,
+            nncf.Dataset([image.numpy() for image in images]),
+            model_type=nncf.ModelType.TRANSFORMER,
+            preset=nncf.QuantizationPreset.MIXED,
+            subset_size=len(images),
+            ignored_scope=nncf.IgnoredScope(
+                names=_last_products(model), types=["GroupConvolution", "GridSample"], validate=False
+            ),
+        )
+    for key, value in told.items():
+        quantised.set_rt_info(str(getattr(value, "value", value)), [KEY, key])
+    quantised.set_rt_info("true", [KEY, "int8"])
+    openvino.save_model(quantised, path, compress_to_fp16=False)
+
+
+def _last_products(model: Any) -> list[str]:
+    """Names of the products that nothing but elementwise operators lie between and an output."""
+    found, todo, seen = [], [result.input_value(0).get_node() for result in model.get_results()], set()
+    while todo:
+        node = todo.pop()
+        name = node.get_friendly_name()
+        if name in seen:
+            continue
+        seen.add(name)
+        if node.get_type_name() in ("MatMul", "Convolution"):
+            found.append(name)
+        else:
+            todo += [node.input_value(i).get_node() for i in range(node.get_input_size())]
+    return found
 
 
 def _suppression() -> Any:
@@ -94,7 +142,7 @@ FORMAT = Format(
     install="pip install 'litevit[openvino]'",
     free_batch=True,
     free_size=True,
-    int8=True,
+    quantize=quantize,
     refuses=holds_anything,
     write=write,
     load=load,

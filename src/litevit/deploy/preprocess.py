@@ -8,10 +8,13 @@ result is rounded to whole levels after the columns and again after the rows.
 
 import torch
 from torch import Tensor, nn
+from torchvision.transforms.v2.functional import to_pil_image
 
 from litevit.checkpoints.published import Preprocessing
+from litevit.deploy.graph import Graph
+from litevit.jobs.predict import Prepare
 
-SUPPORT = {"bilinear": 1.0, "bicubic": 2.0}  # of the filters, in pixels of the coarser image
+FLIPPED = 0.002  # share of pixels that rounding moves by a level
 
 
 def bicubic(x: Tensor) -> Tensor:
@@ -71,6 +74,37 @@ class ClassifierPreprocessing(nn.Module):
         reduced = (side.to(dtype) / new.to(dtype)).clamp(min=1)
         weight = FILTERS[self.how.interpolation]((distance / reduced).abs())
         return weight / weight.sum(1, keepdim=True)
+
+
+class PreprocessedGraph(Graph):
+    """A classifier with its preprocessing in front: (B, 3, H, W) uint8 RGB, any H x W."""
+
+    def __init__(self, inner: Graph, how: Preprocessing):
+        super().__init__(inner.model, inner.task, inner.names)
+        self.prepare = ClassifierPreprocessing(how)
+
+    def forward(self, images: Tensor) -> tuple[Tensor, ...]:
+        return super().forward(self.prepare(images))
+
+    @torch.no_grad()
+    def reference(self, images: Tensor) -> dict[str, Tensor]:
+        """In float64, from which the tolerance comes, with a few pixels one level off: an engine's sum may fall on the
+        other side of a half, and so may Pillow's."""
+        x = self.prepare(images)
+        if x.dtype == torch.float64:
+            random = torch.Generator().manual_seed(0)
+            moved = torch.rand(x.shape, generator=random) < FLIPPED
+            level = torch.randint(0, 2, x.shape, generator=random) * 2 - 1
+            x = x + moved * level / (255 * self.prepare.std)
+        return dict(zip(self.names, super().forward(x), strict=True))
+
+    @torch.no_grad()
+    def levels_from_pillow(self, images: Tensor) -> float:
+        """Largest distance from what Pillow makes of these images, in levels of 255. Args: images: uint8."""
+        pillow = Prepare(self.prepare.how)
+        ours = self.prepare(images)
+        theirs = torch.stack([pillow(to_pil_image(image)) for image in images])
+        return float(((ours - theirs).abs() * self.prepare.std * 255).max())
 
 
 def _length(x: Tensor, axis: int) -> Tensor:

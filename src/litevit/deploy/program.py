@@ -19,11 +19,12 @@ def trace(graph: Graph, shape: InputShape) -> ExportedProgram:
     try:
         with warnings.catch_warnings(), torch.no_grad():
             warnings.simplefilter("ignore")
-            return torch.export.export(
+            program = torch.export.export(
                 graph,
                 (shape.example(),),
                 dynamic_shapes=None if axes is None else (axes,),
-                # What the exporter cannot prove about sizes (that 1 % (16 * width) != 0) the program checks as it runs.
+                # What the exporter cannot prove about sizes it would refuse. They are questions of memory layouts
+                # ("1 % (16 * width) != 0"), which change no result; the file is judged at other sizes.
                 prefer_deferred_runtime_asserts_over_guards=True,
             )
     except Exception as error:  # the exporter raises what its parts raise
@@ -32,6 +33,12 @@ def trace(graph: Graph, shape: InputShape) -> ExportedProgram:
             f"{type(graph.model).__name__} could not be traced for {shape.describe()}: {reason}. "
             + ("Fix the size (--image-size H W)." if axes else "")
         ) from error
+    for node in list(program.graph.nodes):
+        if node.target is torch.ops.aten._assert_scalar.default:
+            program.graph.erase_node(node)
+    program.graph.eliminate_dead_code()
+    program.graph_module.recompile()
+    return program
 
 
 def with_free_layouts(program: ExportedProgram) -> ExportedProgram:

@@ -16,9 +16,13 @@ from PIL import Image
 from torch import Tensor
 
 from litevit.deploy.graph import Difference, Graph
+from litevit.deploy.preprocess import PreprocessedGraph
 from litevit.deploy.shapes import InputShape
 
 BATCHES = (1, 2, 3)
+# Of 255, from Pillow's result: its weights are integers of 22 bits, so that in each of its two passes a half may be
+# rounded the other way.
+LEVELS = 2.001
 KINDS = ("noise", "images", "extreme")
 
 
@@ -46,6 +50,8 @@ def sizes(shape: InputShape, multiple: int = 1) -> list[tuple[int, int]]:
     """Heights and widths to judge at."""
     if shape.size is not None:
         return [shape.size]
+    if shape.uint8:  # smaller and larger than what they are resized to, flat and tall
+        return [(61, 175), (301, 227), (160, 640)]
     s = shape.smallest
     return [(s, s + 32), (s + 61, s + 35), (2 * s, s + 96)]
 
@@ -111,6 +117,11 @@ def judge(
         run: the file: images to named outputs.
         photos: images for the kind "images".
     """
+    if isinstance(graph, PreprocessedGraph):
+        for size in sizes(shape):
+            pictures = [images_of(kind, 2, size, uint8=True, photos=photos) for kind in ("images", "noise")]
+            levels = graph.levels_from_pillow(torch.cat(pictures))
+            yield Check(4, size, "Pillow", "pixels", levels, LEVELS, levels <= LEVELS)
     exact = copy.deepcopy(graph).double()
     batches = batches if shape.batch is None else (shape.batch,)
     for size in sizes(shape):

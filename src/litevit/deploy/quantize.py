@@ -1,0 +1,125 @@
+"""Products in 8 bits: what is calibrated on, and how an int8 file is compared with the float32 file it was made from.
+
+Quantised are products with weights alone: norms, softmax, attention's scores, offsets, sampling, depthwise
+convolutions and the last products before an output stay float.
+"""
+
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from litevit.data.images import read_image
+from litevit.deploy.exported import Exported
+from litevit.deploy.shapes import InputShape
+from litevit.deploy.source import Source
+from litevit.jobs.predict import Prepare, find_images
+from litevit.tasks.detection import prepare_images
+from litevit.tasks.segmentation import normalise
+
+MOST = 128  # images to calibrate with
+ROUNDS = 7  # of the speed's comparison
+TOP1 = 0.9  # share of calibration images on which int8 must say what float32 says
+SIGNAL = 0.35  # largest root mean square of int8's error, as a share of the output's spread
+
+
+def calibration_images(source: Source, folder: str | Path, shape: InputShape) -> list[Tensor]:
+    """Batches of one, (1, 3, H, W), as the model sees them.
+
+    Raises:
+        FileNotFoundError: no images there.
+        ValueError: a file sees its images itself.
+    """
+    if shape.uint8:
+        raise ValueError("int8 files take normalised images: leave --preprocessing out")
+    files = find_images([folder])
+    step = max(1, len(files) // MOST)
+    return [_prepared(read_image(file), source, shape) for file in files[::step][:MOST]]
+
+
+def _prepared(image: Any, source: Source, shape: InputShape) -> Tensor:
+    how = source.preprocessing
+    if how is not None and how.crop_pct is not None:
+        prepared = Prepare(how)(image)[None]
+    else:
+        from torchvision.transforms.v2.functional import pil_to_tensor
+
+        pixels = pil_to_tensor(image).float() / 255
+        config: Any = getattr(source.model, "config", None)
+        if hasattr(config, "min_size"):
+            low, high = config.min_size, config.max_size
+            batch = prepare_images([pixels], resize=config.resize, min_size=low, max_size=high)
+            prepared = batch.images[..., : batch.sizes[0][0], : batch.sizes[0][1]]
+        else:
+            prepared = normalise(pixels)[None]
+    size = shape.size
+    if size is None and min(prepared.shape[2:]) < shape.smallest:
+        size = (max(prepared.shape[2], shape.smallest), max(prepared.shape[3], shape.smallest))
+    if size is not None and tuple(prepared.shape[2:]) != size:
+        prepared = nn.functional.interpolate(prepared, size=size, mode="bilinear", align_corners=False)
+    return prepared.expand(shape.batch or 1, -1, -1, -1).contiguous()
+
+
+@torch.no_grad()
+def compare(
+    quantised: Exported, exact: Exported, images: Sequence[Tensor], labels: Sequence[int] = ()
+) -> dict[str, Any]:
+    """Agreement, error and speed of an int8 file against the float32 file.
+
+    Args:
+        labels: of the images, where they are known.
+    """
+    right = right_exact = 0
+    agree = error = power = 0.0
+    name = quantised.metadata.outputs[0]
+    for i, image in enumerate(images):
+        ours, theirs = exact.named(image), quantised.named(image)
+        if quantised.task == "classification":
+            a, b = int(ours[name][0].argmax()), int(theirs[name][0].argmax())
+            agree += a == b
+            if labels:
+                right_exact += a == labels[i]
+                right += b == labels[i]
+        elif quantised.task == "semantic segmentation":
+            agree += float((ours[name].argmax(1) == theirs[name].argmax(1)).double().mean())
+        for output in quantised.metadata.outputs:
+            if quantised.task in DENSE_FLOATS and output != name:
+                continue
+            x, y = ours[output], theirs[output]
+            if x.is_floating_point() and x.shape == y.shape:
+                error += float((x - y).square().mean())
+                power += float((x - x.mean()).square().mean())
+    found: dict[str, Any] = {"images": len(images), "error": (error / max(power, 1e-30)) ** 0.5}
+    if quantised.task in ("classification", "semantic segmentation"):
+        found["agreement"] = agree / len(images)
+    if labels:
+        found |= {"top1": 100 * right / len(images), "top1_float32": 100 * right_exact / len(images)}
+    found["speed"] = _speed(lambda: exact.named(images[0]), lambda: quantised.named(images[0]))
+    return found
+
+
+DENSE_FLOATS = ("detection", "instance segmentation", "panoptic segmentation")
+
+
+def _speed(exact: Callable[[], Any], quantised: Callable[[], Any]) -> float:
+    """How many times as fast the second is, in turns."""
+    ratios = []
+    exact(), quantised()
+    for _ in range(ROUNDS):
+        start = time.perf_counter()
+        exact()
+        middle = time.perf_counter()
+        quantised()
+        ratios.append((middle - start) / (time.perf_counter() - middle))
+    return statistics.median(ratios)
+
+
+def acceptable(found: dict[str, Any]) -> bool:
+    """Whether an int8 file is of use: it mostly says what the float32 file says."""
+    if "agreement" in found:
+        return found["agreement"] >= TOP1
+    return found["error"] <= SIGNAL

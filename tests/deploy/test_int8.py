@@ -1,0 +1,73 @@
+"""int8 files: what they lose, and what is said about them."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from families import classifier
+
+import litevit
+from litevit.cli import main
+from litevit.data.embedded import Digits
+from litevit.deploy.exporter import ExportError
+
+FORMATS = {"onnx": ".onnx", "openvino": ".xml"}
+
+
+def digits_folder(folder: Path, count: int) -> Path:
+    folder.mkdir()
+    data = Digits("train", size=32)
+    for i in range(count):
+        data.images[i].save(folder / f"{i:04}.png")
+    return folder
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+def test_a_trained_classifier_loses_at_most_one_point(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    assert main(["train", "quickstart", "--run.root", str(tmp_path)]) == 0
+    calibration = digits_folder(tmp_path / "calibration", 100)
+    top1 = {}
+    for name, suffix in FORMATS.items():
+        for int8 in ([], ["--int8", str(calibration)]):
+            out = tmp_path / f"{name}{len(int8)}{suffix}"
+            assert main(["export", str(tmp_path / "quickstart"), "--format", name, "--out", str(out), *int8]) == 0
+            capsys.readouterr()
+            assert main(["eval", "--weights", str(out), "--data", "embedded:digits", "--json"]) == 0
+            result = json.loads(capsys.readouterr().out)
+            assert result["images"] == 360
+            top1[name, bool(int8)] = result["top1"]
+        told = json.loads((tmp_path / f"{name}2{suffix}.report.json").read_text())
+        assert told["notes"][0].startswith("int8 is ")
+        assert told["int8"]["bytes_int8"] < 0.5 * told["int8"]["bytes_float32"]
+        assert litevit.load_exported(tmp_path / f"{name}2{suffix}").metadata.int8
+    assert top1["onnx", False] == top1["openvino", False] > 95
+    assert all(value >= top1["onnx", False] - 1 for value in top1.values()), top1
+
+
+def test_what_int8_cannot_be_made_of(tmp_path: Path) -> None:
+    model = classifier("litv2").eval()
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    with pytest.raises(FileNotFoundError, match="No images in the folder"):
+        litevit.export(model, tmp_path / "x.onnx", format="onnx", int8=empty, image_size=64, verify=False)
+    with pytest.raises(ValueError, match="pt2 files are not written in int8"):
+        litevit.export(model, tmp_path / "x.pt2", format="pt2", int8=empty)
+    with pytest.raises(ValueError, match="int8 files take normalised images"):
+        litevit.export(model, tmp_path / "x.onnx", format="onnx", int8=empty, preprocessing=True)
+    assert [f.name for f in tmp_path.iterdir()] == ["empty"]
+
+
+def test_int8_that_loses_too_much_is_not_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.manual_seed(0)
+    monkeypatch.setattr("litevit.deploy.exporter.compare", lambda *_: {
+        "images": 4, "error": 0.9, "agreement": 0.25, "speed": 0.5
+    })  # fmt: skip
+    folder = digits_folder(tmp_path / "images", 4)
+    with pytest.raises(ExportError, match=r"int8 loses too much: int8 is slower .*: 0.50 times") as caught:
+        litevit.export(
+            classifier("litv2").eval(), tmp_path / "x.onnx", format="onnx", int8=folder, image_size=64, verify=False
+        )
+    assert "the same answer on 25.0 % of 4 images" in caught.value.report.notes[0]
+    assert [f.name for f in tmp_path.iterdir()] == ["images"]
