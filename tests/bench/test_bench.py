@@ -10,6 +10,7 @@ from litevit.bench import layers as bench_layers
 from litevit.bench import models as bench_models
 from litevit.bench import report as bench_report
 from litevit.bench import timing as timing
+from litevit.bench.commands import main_models
 from litevit.bench.plots import plot_ops
 from litevit.bench.timing import Timing
 from litevit.cli import main
@@ -274,10 +275,10 @@ def test_without_kernels_the_table_says_so(monkeypatch):
     assert "C++ kernels did not run" in timing.environment(torch.device("cpu"))["warning"]
 
 
-def test_engines_beside_each_other(tmp_path: Path) -> None:
+def test_engines_beside_each_other(tmp_path):
     """Ours and a peer, through one exporter; what an engine cannot compute is noted and left out."""
     pytest.importorskip("onnxruntime", reason="measures ONNX Runtime")
-    report = bench.main_models(
+    report = main_models(
         models=("lvt",), peers="none", engines=("torch", "onnxruntime"), dtype=("fp32", "bf16"), size=(64,), batch=1,
         rounds=1, memory=False, out=tmp_path,
     )  # fmt: skip
@@ -286,4 +287,4 @@ def test_engines_beside_each_other(tmp_path: Path) -> None:
     ]  # fmt: skip
     assert any("ONNX Runtime computes in float32 here, not in bf16" in note for note in report.notes)
     with pytest.raises(ValueError, match="measured in inference on the CPU"):
-        bench.main_models(models=("lvt",), engines=("openvino",), train=True)
+        main_models(models=("lvt",), engines=("openvino",), train=True)
