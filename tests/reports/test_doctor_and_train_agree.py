@@ -207,3 +207,27 @@ def test_a_page_with_pictures(tmp_path, litevit) -> None:
         assert word in page
     assert "http" not in page.replace("http://www.w3.org/2000/svg", ""), "nothing is fetched"
     assert litevit("doctor", tmp_path / "set", "--report", tmp_path)[0] == 2
+
+
+def test_nothing_that_can_be_read_is_one_line_from_both(tmp_path, litevit) -> None:
+    """No class in YOLO's file, no name in VOC's, half a JSON."""
+    yolo, voc, half = tmp_path / "yolo", tmp_path / "voc", tmp_path / "half"
+    sets.write_pictures(yolo / "images" / "train", range(2))
+    (yolo / "data.yaml").write_text("train: images/train\nval: images/val\nnames: []\n")
+    sets.write_pictures(voc / "JPEGImages", range(1))
+    (voc / "Annotations").mkdir()
+    (voc / "Annotations" / "0.xml").write_text("<annotation></annotation>")
+    (half / "annotations").mkdir(parents=True)
+    (half / "annotations" / "instances_train.json").write_text('{"images": [')
+    for root, words in (
+        (yolo, "names no classes"),
+        (voc, "no object in its XML files has a name"),
+        (half, "is not JSON"),
+    ):
+        code, out, said = litevit("doctor", root)
+        assert code == 1, said
+        assert words in out
+        code, _, said = litevit("train", "quickstart-detection", "--data", root)
+        assert code == 2
+        assert words in said
+        assert "Traceback" not in said

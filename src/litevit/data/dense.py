@@ -12,7 +12,7 @@ from torch.utils.data import Dataset
 from litevit.data import voc, yolo
 from litevit.data.ade20k import SegmentationFolder
 from litevit.data.class_folders import Part as ReadPart
-from litevit.data.coco import CocoInstances
+from litevit.data.coco import CocoInstances, read_json
 from litevit.data.coco_panoptic import CocoPanoptic
 from litevit.data.dense_transforms import ToFloat, detection_train, segmentation_train
 from litevit.data.layouts import Layout, Part, find_layout
@@ -140,8 +140,10 @@ def open_objects(
     elif layout.kind == "voc":
         options["content"] = voc.read(layout, part, voc.class_names(layout), from_zero=voc.counts_from_zero(layout))
     if shared:
-        content = options.get("content") or json.loads(part.annotations.read_bytes())
-        names = [image["file_name"] for image in content.get("images", []) if "file_name" in image]
+        if "content" not in options and not panoptic:
+            options["content"] = read_json(part.annotations, needs=("images", "annotations", "categories"))
+        content = options.get("content") or read_json(part.annotations, needs=("images",))
+        names = [image["file_name"] for image in content["images"] if isinstance(image.get("file_name"), str)]
         held = divide(part, names, hold_out)
         options["only"] = held if split == "val" else lambda name: not held(name)
     kind: type[CocoInstances] | type[CocoPanoptic] = CocoPanoptic if panoptic else CocoInstances

@@ -291,6 +291,8 @@ def note_missing_splits(notes: Notes, layout: Layout) -> None:
 
 def compare_splits(notes: Notes, layout: Layout, contents: dict[str, Content], *, strict: bool) -> None:
     """Args: strict: panoptic labels follow the order of all categories."""
+    if len(contents) < 2:
+        return
     first, *others = contents
     for other in others:
         names = {split: [c["name"] for c in contents[split]["categories"]] for split in (first, other)}
