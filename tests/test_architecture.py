@@ -129,6 +129,7 @@ EXTRAS = (
     "accelerate",
     "sklearn",
     "matplotlib",
+    "pytorch_grad_cam",
     "tensorboard",
     "faster_coco_eval",
     "pycocotools",

@@ -20,6 +20,7 @@ from litevit.cli.bench import bench
 from litevit.cli.convert import convert
 from litevit.cli.doctor import doctor
 from litevit.cli.evaluate import eval_
+from litevit.cli.explain import explain
 from litevit.cli.export import export
 from litevit.cli.models import info, list_
 from litevit.cli.predict import predict
@@ -44,6 +45,7 @@ VERBS: dict[str, Verb] = {
     "convert": Verb(convert, "litevit.checkpoints.convert"),
     "export": Verb(export, "litevit.deploy.exporter"),
     "bench": Verb(bench, "litevit.bench.commands", raw=True),
+    "explain": Verb(explain, "litevit.explain.figures"),
     "token-labels": Verb(token_labels, "litevit.jobs.token_labels"),
     "doctor": Verb(doctor, "litevit.data.doctor"),
 }

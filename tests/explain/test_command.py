@@ -1,0 +1,124 @@
+"""`litevit explain`: its files, and one line for what a user can mend."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import litevit
+from litevit.cli import main
+from litevit.explain.cam import box_score, class_activation, class_score, region_score
+from litevit.explain.errors import sheet
+
+pytest.importorskip("matplotlib")
+
+
+@pytest.fixture
+def picture(tmp_path: Path) -> Path:
+    path = tmp_path / "a.png"
+    Image.fromarray(np.random.default_rng(0).integers(0, 255, (80, 100, 3), dtype=np.uint8)).save(path)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("arguments", "files"),
+    [
+        (["offsets"], ["a-offsets", "a-offsets-overview"]),
+        (["attention", "--stage", "3", "--block", "1"], ["a-attention-stage-3-block-1-pixel-32-32"]),
+        (["frequency", "--stage", "3", "--block", "0"], ["a-frequency", "a-amplitude"]),
+        (["features", "--pixel", "3", "4"], ["a-features"]),
+    ],
+)
+def test_pictures_and_arrays(picture: Path, tmp_path: Path, arguments: list[str], files: list[str]) -> None:
+    what, *rest = arguments
+    out = tmp_path / "out"
+    options = ["--weights", "none", "--size", "64", "--paper", "single", "--out", str(out)]
+    assert main(["explain", what, str(picture), *rest, *options]) == 0
+    wanted = {f"{name}.{kind}" for name in files for kind in ("png", "svg", "pdf", "npz")}
+    assert {path.name for path in out.iterdir()} == wanted
+    assert b"<text" in (out / f"{files[0]}.svg").read_bytes()  # text, not outlines
+
+
+def test_the_mean_has_the_published_layout(picture: Path, tmp_path: Path) -> None:
+    Image.open(picture).rotate(90).save(tmp_path / "b.png")
+    out = tmp_path / "out"
+    options = ["--model", "pvt_s_msa", "--weights", "none", "--size", "64", "--out", str(out)]
+    assert main(["explain", "attention", str(tmp_path), *options]) == 0
+    assert len(list(out.glob("attention_map/stage-*/block*/pixel-*-block-*-head-*.png"))) == 65
+    stages = np.load(out / "full_msa_eval_maps.npy", allow_pickle=True)
+    assert stages.shape == (4,)
+    assert [len(stage) for stage in stages] == [3, 4, 6, 3]
+    assert stages[0][0].shape == (1, 256, 256)
+    assert stages[3][0].shape == (8, 5, 5)  # with the class token
+    np.testing.assert_allclose(stages[2][0].sum(-1), 1, rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["offsets", "--model", "lvt"], "no deformable token merging"),
+        (["attention", "--stage", "9"], "stage must be 1 to 4, got 9"),
+        (["attention", "--stage", "1"], "Block 0 of stage 1 has no attention; stages 3, 4 have"),
+        (["attention", "--stage", "3", "--block", "6"], "block must be 0 to 5 in stage 3, got 6"),
+        (["attention", "--head", "24"], "--head must be 0 to 23 here, got 24"),
+        (["attention", "--pixel", "64", "0"], "--pixel must be in the picture that the model sees, 64 x 64"),
+        (["attention", "--model", "pvt_s_msa_remove_1234"], "no attention"),
+        (["offsets", "--cells", "2", "2"], "--cells must be in the last map, 2 x 2"),
+        (["features", "--pixel", "0", "99"], "--pixel must be"),
+        (["errors"], "errors takes one folder"),
+    ],
+)
+def test_wrong_input(
+    picture: Path, tmp_path: Path, capsys: pytest.CaptureFixture, arguments: list[str], message: str
+) -> None:
+    what, *rest = arguments
+    out = tmp_path / "out"
+    code = main(["explain", what, str(picture), "--weights", "none", "--size", "64", "--out", str(out), *rest])
+    error = [line for line in capsys.readouterr().err.splitlines() if not line.startswith("Random")]
+    assert code == 2
+    assert len(error) == 1
+    assert message in error[0]
+    assert not out.exists()
+
+
+def test_class_activation_leaves_everything_as_it_was() -> None:
+    pytest.importorskip("pytorch_grad_cam")
+    torch.manual_seed(0)
+    for name in ("lit_ti", "litv2_s", "lvt"):
+        model = litevit.create_model(name, num_classes=4)
+        parameter = next(model.parameters())
+        parameter.grad = kept = torch.ones_like(parameter)
+        heat = class_activation(model, torch.randn(3, 64, 96), class_score(2), method="layercam")
+        assert heat.shape == (64, 96)
+        assert 0 <= heat.min() <= heat.max() <= 1
+        assert parameter.grad is kept
+        assert torch.equal(kept, torch.ones_like(kept))
+        assert model.training
+        assert all(p.requires_grad for p in model.parameters())
+        assert not any(m._forward_hooks for m in model.modules())
+        with pytest.raises(ValueError, match="class must be 0 to 3, got 4"):
+            class_activation(model, torch.randn(3, 64, 64), class_score(4))
+
+
+@pytest.mark.parametrize("name", ["retinanet_litv2_s", "mask_rcnn_litv2_s", "semantic_fpn_litv2_s"])
+def test_class_activation_of_dense_models(name: str) -> None:
+    pytest.importorskip("pytorch_grad_cam")
+    torch.manual_seed(0)
+    model = litevit.create_model(name, num_classes=3).eval()
+    box = torch.tensor([10.0, 20.0, 50.0, 60.0])
+    score = region_score(1) if "semantic" in name else box_score(box, 1)
+    heat = class_activation(model, torch.randn(3, 64, 96), score, method="layercam", stage=3)
+    assert heat.shape == (64, 96)
+    assert heat.max() > 0.9
+
+
+def test_the_sheet_of_errors() -> None:
+    p = torch.tensor([[0.9, 0.1], [0.2, 0.8], [0.6, 0.4], [0.55, 0.45]])
+    rows, arrays = sheet(p, torch.tensor([1, 1, 1, 0]), ["cat", "dog"])
+    assert [i for i, _ in rows[0][1]] == [0, 2]  # the surest mistake first
+    assert rows[0][1][0][1] == "cat 90 %\nis dog"
+    assert [i for i, _ in rows[1][1]] == [3, 1]
+    assert rows[2][0] == "dog\n2 of 3 wrong"
+    assert arrays["predicted"].tolist() == [0, 1, 0, 0]
