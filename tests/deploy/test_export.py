@@ -150,6 +150,7 @@ def test_options_that_cannot_be(tmp_path: Path) -> None:
     model = classifier("litv2")
     for options, message in [
         ({"format": "tflite"}, r"Unknown format 'tflite'. Known: pt2, onnx, openvino"),
+        ({"format": "tensorrt"}, r"tensorrt files are not written: .* Export onnx, which trtexec reads"),
         ({"format": "onnx", "path": "x.pt2"}, r"A file of ONNX Runtime ends in .onnx, got x.pt2"),
         ({"format": "onnx", "opset": 13}, r"onnx cannot hold .*: opset must be 18 to 24, got 13"),
         ({"format": "onnx", "image_size": 16}, r"image_size must be at least 32 on both sides for .*, got 16 x 16"),

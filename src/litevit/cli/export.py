@@ -12,7 +12,7 @@ from litevit.cli.terminal import show
 def export(
     model: Positional[str],
     *,
-    format: Literal["pt2", "onnx", "openvino"],
+    format: Literal["pt2", "onnx", "openvino", "executorch", "coreml", "litert", "tensorrt"],
     out: Path | None = None,
     weights: str = "official",
     num_classes: int | None = None,
@@ -31,7 +31,7 @@ def export(
 
     Args:
         model: name, see `litevit list`, or the folder of a training run.
-        format: of the file.
+        format: of the file: pt2 (PyTorch), onnx, openvino; the others are named with why they are not written.
         out: the file; default: the model's name with the format's ending, here.
         weights: 'official' (downloaded once), a checkpoint file, or 'none' (random).
         num_classes: of the checkpoint, where it is not the published one's.
@@ -48,14 +48,15 @@ def export(
     """
     from litevit.deploy.exporter import ExportError
     from litevit.deploy.exporter import export as write
-    from litevit.deploy.formats import formats
+    from litevit.deploy.formats import find
 
     if len(image_size) > 2:
         raise ValueError(f"--image-size takes one side, or height and width, got {' '.join(map(str, image_size))}")
+    suffix = find(format).suffix
     stem = Path(model).resolve().name if Path(model).exists() else model
-    path = out or Path(f"{stem}{formats()[format].suffix}")
+    path = out or Path(f"{stem}{suffix}")
     if path.is_dir():
-        path = path / f"{stem}{formats()[format].suffix}"
+        path = path / f"{stem}{suffix}"
     if weights == "none":
         print("Random weights: the file will mean nothing.", file=sys.stderr)
     try:

@@ -111,7 +111,7 @@ def export(
     Args:
         model: a name of `litevit.list_models()`, a model, or the folder of a training run.
         path: of the file.
-        format: "pt2", "onnx", "openvino", "executorch", "coreml", "tensorrt" or "litert".
+        format: "pt2", "onnx" or "openvino"; "executorch", "coreml", "tensorrt", "litert" say why they are not written.
         image_size: side, or height and width, of the images the file takes; None: any, where the format can.
         batch_size: images at a time; None: any, where the format can.
         dynamic: False fixes what is not given: the size to the model's own, the batch to 1.

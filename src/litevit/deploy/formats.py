@@ -61,6 +61,21 @@ class Format(NamedTuple):
         return f"{self.runtime} needs {' and '.join(gone)}: {self.install}" if gone else None
 
 
+# What was tried of the others, and where to go instead.
+NOT_WRITTEN = {
+    "executorch": (
+        "ExecuTorch 1.5 lowers litv2 with XNNPACK, but its runtime refuses the program (XNNCompiler: unsupported "
+        "parameter). Export pt2 with --image-size and --batch-size, which to_edge_transform_and_lower takes"
+    ),
+    "coreml": "Core ML was not tried (it runs on Apple's systems alone). Export pt2 with --image-size, for coremltools",
+    "litert": (
+        "litert-torch wants other versions of packages than litevit's environment has. Export pt2 with --image-size, "
+        "and convert it in an environment of its own"
+    ),
+    "tensorrt": "TensorRT needs an NVIDIA GPU and was not tried. Export onnx, which trtexec reads",
+}
+
+
 def formats() -> dict[str, Format]:
     """All of them by name."""
     from litevit.deploy import onnx, openvino, pt2
@@ -77,6 +92,8 @@ def find(name: str) -> Format:
         ImportError: what it needs is not installed; the message says what to do.
     """
     table = formats()
+    if name in NOT_WRITTEN:
+        raise ValueError(f"{name} files are not written: {NOT_WRITTEN[name]}")
     if name not in table:
         raise ValueError(f"Unknown format {name!r}. Known: {', '.join(table)}.")
     if missing := table[name].missing():
