@@ -11,214 +11,34 @@ Every tensor is a plain or tv_tensor, so torchvision's v2 transforms move boxes 
 upright (EXIF), and annotations of the stored pixels are turned with them: see `litevit.data.images`.
 """
 
-import json
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch.utils.data import Dataset
 from torchvision import tv_tensors
 
 from litevit.data.class_folders import Part
+from litevit.data.coco_entries import (
+    ANNOTATION,
+    CATEGORY,
+    as_flag,
+    box_problem,
+    check_entries,
+    check_flags,
+    group_headers,
+    has_mask,
+    image_order,
+    object_area,
+    prepare,
+    read_json,
+)
 from litevit.data.coco_masks import decode_masks, segmentation_to_rle
-from litevit.data.images import read_annotated, read_header, turn_target
+from litevit.data.images import read_annotated, turn_target
 from litevit.data.layouts import find_image
 
 MIN_TRAIN_SIDE = 32  # images with a shorter side are left out of training (mmdet 2.x and 3.x)
-
-Fields = Mapping[str, type | tuple[type, ...]]
-IMAGE: Fields = {"id": (int, str), "file_name": str, "height": int, "width": int}
-NAMED: Fields = {"id": (int, str), "file_name": str}
-CATEGORY: Fields = {"id": int, "name": str}
-ANNOTATION: Fields = {"image_id": (int, str), "category_id": (int, str), "bbox": object}
-
-
-def field_problem(entry: Any, fields: Fields) -> str | None:
-    """What is wrong with an entry of an annotation file: a field that it lacks or that has another type; or None."""
-    if not isinstance(entry, dict):
-        return f"{entry!r} in place of an object"
-    for name, kind in fields.items():
-        if name not in entry:
-            return f"no {name!r}"
-        if not isinstance(entry[name], kind):
-            return f"{entry[name]!r} for {name!r}"
-    if not isinstance(entry.get("area"), int | float | None):
-        return f"{entry['area']!r} for 'area'"
-    return None
-
-
-def check_entries(file: Path, entries: Sequence[Any], fields: Fields) -> None:
-    for entry in entries:
-        if problem := field_problem(entry, fields):
-            raise ValueError(f"{file} is not in COCO's format: an entry has {problem}")
-
-
-FLAGS = {0: False, 1: True, None: False, "": False, "0": False, "1": True, "false": False, "true": True}
-
-
-def as_flag(value: Any) -> bool | None:
-    """`iscrowd`, `isthing`: numbers, booleans, or either as text; None: something else."""
-    try:
-        return FLAGS.get(value.strip().lower() if isinstance(value, str) else value)
-    except TypeError:  # a list
-        return None
-
-
-def as_number(value: Any) -> Any:
-    """Text that is a number, as a number; a whole number without a point; everything else as it is."""
-    if isinstance(value, str):
-        try:
-            value = float(value)
-        except ValueError:
-            return value
-    return int(value) if isinstance(value, float) and value.is_integer() else value
-
-
-def mend_types(entry: Any) -> Iterable[tuple[str, Any, Any]]:
-    """Gives an entry of a JSON the types it should have, and yields what it changed: field, before, after.
-
-    Ids of categories, sizes, boxes, areas that are text or have a point (5.0); `iscrowd` and `isthing` that are text.
-    Ids of images stay text where they are text: results are given under them.
-    """
-    if not isinstance(entry, dict):
-        return
-    for name in ("height", "width", "area", "category_id"):
-        before = entry.get(name)
-        if isinstance(before, str) or (isinstance(before, float) and name != "area"):
-            after = as_number(before)
-            if type(after) is not type(before):
-                entry[name] = after
-                yield name, before, after
-    for name in ("id", "image_id"):
-        before = entry.get(name)
-        text = name == "id" and "file_name" not in entry and isinstance(before, str) and before.isdecimal()
-        if text or (isinstance(before, float) and before.is_integer()):
-            entry[name] = as_number(before)
-            yield name, before, entry[name]
-    for name in ("iscrowd", "isthing"):
-        if name in entry and not isinstance(entry[name], bool) and entry[name] not in (0, 1):
-            before, flag = entry[name], as_flag(entry[name])
-            if flag is not None:
-                entry[name] = int(flag)
-                yield name, before, int(flag)
-    box = entry.get("bbox")
-    if isinstance(box, list) and any(isinstance(v, str) for v in box):
-        entry["bbox"] = [as_number(v) for v in box]
-        yield "bbox", box, entry["bbox"]
-
-
-def check_flags(file: Path, entries: Iterable[Mapping[str, Any]], name: str) -> None:
-    for entry in entries:
-        if as_flag(entry.get(name)) is None:
-            raise ValueError(f"{file}: {name} must be 0 or 1, got {entry[name]!r} in entry {entry.get('id')!r}")
-
-
-def link_images(annotations: Iterable[dict[str, Any]], ids: Collection[Any]) -> None:
-    """`image_id` "5" of an image 5, and the other way round, become the image's own id."""
-    for entry in annotations:
-        given = entry.get("image_id")
-        if isinstance(given, int | str) and given not in ids:
-            other = int(given) if isinstance(given, str) and given.isdecimal() else str(given)
-            if other in ids:
-                entry["image_id"] = other
-
-
-def unique_images(file: Path, images: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The images without exact repetitions. One id for two files: nothing says whose the annotations are."""
-    seen: dict[Any, dict[str, Any]] = {}
-    for image in images:
-        before = seen.setdefault(image["id"], image)
-        if before["file_name"] != image["file_name"]:
-            raise ValueError(
-                f"{file}: the image id {image['id']!r} is used by {before['file_name']} and {image['file_name']}, so "
-                "nothing says whose its annotations are. Export again with an id of its own for every image "
-                "(`litevit doctor --fix OUT` leaves these images out)."
-            )
-    return list(seen.values())
-
-
-def group_headers(categories: Sequence[Mapping[str, Any]], used: Collection[Any]) -> set[Any]:
-    """Ids of categories that only name a group of others: Roboflow writes one, with id 0 and without objects."""
-    groups = {c.get("supercategory") for c in categories} - {None}
-    return {
-        c["id"]
-        for c in categories
-        if c["name"] in groups and c.get("supercategory") in (None, "", "none") and c["id"] not in used
-    }
-
-
-def has_mask(annotation: Mapping[str, Any]) -> bool:
-    segmentation = annotation.get("segmentation")
-    if isinstance(segmentation, list):
-        return any(not isinstance(polygon, list) or len(polygon) >= 6 for polygon in segmentation)
-    return bool(segmentation)
-
-
-def object_area(entry: Mapping[str, Any]) -> float:
-    """The entry's own area, else its box's."""
-    area = entry.get("area")
-    return entry["bbox"][2] * entry["bbox"][3] if area is None else area
-
-
-def read_json(path: str | Path, *, needs: Sequence[str]) -> dict[str, Any]:
-    """The annotation file as a dict that has the lists named in `needs`."""
-    path = Path(path)
-    if not path.is_file():
-        raise FileNotFoundError(f"annotation file {path} does not exist")
-    try:
-        content = json.loads(path.read_bytes())
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path} is not JSON: {error}") from None
-    if not isinstance(content, dict) or any(not isinstance(content.get(key), list) for key in needs):
-        found = sorted(content) if isinstance(content, dict) else f"a {type(content).__name__}"
-        raise ValueError(f"{path} is not in COCO's format: the lists {', '.join(needs)} are needed, found {found}")
-    for key in needs:
-        if not all(isinstance(entry, dict) for entry in content[key]):
-            raise ValueError(f"{path} is not in COCO's format: every entry of {key!r} must be an object")
-    return content
-
-
-def box_problem(box: Any, height: int, width: int) -> str | None:
-    """Why an xywh box cannot be learned from, or None. The published training skips the same boxes."""
-    if not isinstance(box, list | tuple) or len(box) != 4 or not all(isinstance(v, int | float) for v in box):
-        return "not four numbers"
-    x, y, w, h = box
-    if not np.isfinite(box).all():
-        return "not finite"
-    if w < 0 or h < 0:
-        return "negative size"
-    if w < 1 or h < 1:
-        return "narrower than one pixel"
-    if min(x + w, width) - max(x, 0) <= 0 or min(y + h, height) - max(y, 0) <= 0:
-        return "outside the image"
-    return None
-
-
-def image_order(image: dict[str, Any]) -> tuple[bool, Any]:
-    """Images by ascending id, numbers before names."""
-    return isinstance(image["id"], str), image["id"]
-
-
-def prepare(file: Path, folder: Path, content: dict[str, Any], annotation: Fields) -> None:
-    """Gives all entries their types and images that state none their size, links annotations to images, checks fields.
-
-    `all_images` keeps the images that were listed, however few are read.
-    """
-    for key in ("images", "categories", "annotations"):
-        for entry in content[key]:
-            for _ in mend_types(entry):
-                pass
-    check_entries(file, content["images"], NAMED)
-    for image in content["images"]:
-        path = find_image(folder, image["file_name"])
-        if not (image.get("height") and image.get("width")) and path.is_file():
-            image["height"], image["width"] = read_header(path).upright_size
-    check_entries(file, content["images"], IMAGE)
-    content["images"] = content["all_images"] = unique_images(file, content["images"])
-    link_images(content["annotations"], {image["id"] for image in content["images"]})
-    check_entries(file, content["annotations"], annotation)
 
 
 class CocoInstances(Dataset):

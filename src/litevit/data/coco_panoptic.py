@@ -22,9 +22,9 @@ from torchvision import tv_tensors
 
 from litevit.data.class_folders import Part
 from litevit.data.class_names import COCO_STUFF, COCO_THINGS
-from litevit.data.coco import (
+from litevit.data.coco import MIN_TRAIN_SIDE
+from litevit.data.coco_entries import (
     CATEGORY,
-    MIN_TRAIN_SIDE,
     Fields,
     as_flag,
     box_problem,

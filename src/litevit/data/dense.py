@@ -12,7 +12,8 @@ from torch.utils.data import Dataset
 from litevit.data import voc, yolo
 from litevit.data.ade20k import SegmentationFolder
 from litevit.data.class_folders import Part as ReadPart
-from litevit.data.coco import CocoInstances, read_json
+from litevit.data.coco import CocoInstances
+from litevit.data.coco_entries import read_json
 from litevit.data.coco_panoptic import CocoPanoptic
 from litevit.data.dense_transforms import ToFloat, detection_train, segmentation_train
 from litevit.data.layouts import Layout, Part, find_layout

@@ -18,7 +18,8 @@ from torch.utils.data import DataLoader
 from litevit.checkpoints.files import Pathlike
 from litevit.data.ade20k import SegmentationFolder
 from litevit.data.class_names import ADE20K
-from litevit.data.coco import CocoInstances, as_flag
+from litevit.data.coco import CocoInstances
+from litevit.data.coco_entries import as_flag
 from litevit.data.coco_panoptic import CocoPanoptic
 from litevit.data.dense import (
     EMBEDDED,

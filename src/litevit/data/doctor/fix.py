@@ -28,7 +28,7 @@ from PIL import Image as PILImage
 
 from litevit.data.ade20k import SegmentationFolder, count_values
 from litevit.data.class_folders import ClassFolders
-from litevit.data.coco import (
+from litevit.data.coco_entries import (
     ANNOTATION,
     as_flag,
     box_problem,

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 
 from litevit.data import voc, yolo
-from litevit.data.coco import (
+from litevit.data.coco_entries import (
     ANNOTATION,
     CATEGORY,
     IMAGE,

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from litevit.data.coco import as_flag, box_problem, field_problem, mend_types, read_json
+from litevit.data.coco_entries import as_flag, box_problem, field_problem, mend_types, read_json
 from litevit.data.coco_masks import read_panoptic_png
 from litevit.data.coco_panoptic import PANOPTIC_ANNOTATION, SEGMENT, fill_isthing
 from litevit.data.doctor.objects import (
