@@ -110,3 +110,19 @@ def test_evaluation_masks_without_a_label_stop_before_training(tmp_path) -> None
     with pytest.raises(ValueError, match="have no labelled pixel"):
         create_task(small("quickstart-segmentation", tmp_path / "set", tmp_path / "run"))
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "write"), [("quickstart-segmentation", sets.masks), ("quickstart-detection", sets.cvat)]
+)
+def test_a_broken_evaluation_picture_stops_before_training(name, write, tmp_path) -> None:
+    """It cost an epoch: the first evaluation fell over it."""
+    write(tmp_path / "set")
+    picture = tmp_path / "set" / "images" / "val" / "7.png"
+    picture.write_bytes(picture.read_bytes()[:200])
+    with pytest.raises(ValueError, match=r"7\.png"):
+        create_task(small(name, tmp_path / "set", tmp_path / "run"))
+    assert not (tmp_path / "run").exists()
+    sets.write_pictures(picture.parent, sets.VAL)
+    task = create_task(small(name, tmp_path / "set", tmp_path / "run"))
+    assert "all 2 evaluation images can be read" in task.parts[-1].note

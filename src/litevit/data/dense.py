@@ -89,6 +89,10 @@ class Selected(Dataset):
     def __getitem__(self, index: int) -> Any:
         return self.dataset[self.indices[index]]
 
+    def check(self, index: int) -> None:
+        """Raises what reading the image and its truth would raise."""
+        self[index]
+
     @property
     def aspect_ratios(self) -> list[float]:
         ratios = self.dataset.aspect_ratios

@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 from torch.utils.data import Dataset
 
+from litevit.data.dense import Selected
 from litevit.data.labelled_images import ClassificationImages
 from litevit.data.streaming import Sample, StreamedImages
 
@@ -33,7 +34,7 @@ def check_readable(dataset: Dataset, *, rank: int = 0, world: int = 1, whole_s: 
     """
     if isinstance(dataset, StreamedImages):
         return _check_stream(dataset)
-    if not isinstance(dataset, ClassificationImages):
+    if not isinstance(dataset, ClassificationImages | Selected):
         return ""  # embedded: arrays, not files
     images = dataset
     mine = range(rank, len(images), world)

@@ -1,5 +1,6 @@
 """Detection, segmentation and panoptic tasks: what the training loop has to know of batches, losses and evaluation."""
 
+import os
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -12,8 +13,9 @@ from torch.utils.data import Dataset
 
 from litevit.checkpoints.published import fetch
 from litevit.data.coco_panoptic import CocoPanoptic
-from litevit.data.dense import DetectionData, DetectionSets, SegmentationData, SegmentationSets, Selected
+from litevit.data.dense import EMBEDDED, DetectionData, DetectionSets, SegmentationData, SegmentationSets, Selected
 from litevit.data.grouping import GroupedBatchStream
+from litevit.data.readability import check_readable
 from litevit.engine.config import ModelConfig, OptimConfig, Recipe
 from litevit.files import cache_dir, write_json
 from litevit.jobs.classification import for_training
@@ -101,6 +103,9 @@ class _DenseTask:
         self.sets, self.class_names, self.class_ids = sets, sets.classes, sets.category_ids
         self.eval_dataset = sets.eval()
         self.parts, self.notes = sets.parts, list(sets.notes)
+        if self.recipe.data.path != EMBEDDED and self.recipe.data.eval_split != "train":
+            rank, world = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
+            self.parts[-1].note = check_readable(self.eval_dataset, rank=rank, world=world)
 
     def _note_many_objects(self, model: nn.Module) -> None:
         most, limit = self.sets.most_objects, model.config.max_detections  # type: ignore[union-attr]
