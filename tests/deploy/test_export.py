@@ -276,6 +276,7 @@ def test_command_line(tmp_path: Path, capsys: pytest.CaptureFixture, monkeypatch
     printed = capsys.readouterr()
     assert code == 0, printed.err
     assert json.loads(printed.out)["verified"] is True
+    assert json.loads(printed.out)["agreement"] == {"images": 1, "top1": 1.0}
     assert main(["export", "lvt", "--weights", "none", "--format", "onnx", "--opset", "11"]) == 2
     assert "opset must be 18 to 24" in capsys.readouterr().err
     assert main(["export", "lvtt", "--weights", "none", "--format", "onnx"]) == 2

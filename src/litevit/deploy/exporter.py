@@ -24,11 +24,11 @@ from litevit.deploy.graph import Graph, build_graph
 from litevit.deploy.metadata import Metadata
 from litevit.deploy.preprocess import PreprocessedGraph
 from litevit.deploy.program import trace
-from litevit.deploy.quantize import acceptable, calibration_images, compare
+from litevit.deploy.quantize import acceptable, calibration_images, compare, prepared
 from litevit.deploy.shapes import InputShape, smallest_side
 from litevit.deploy.source import Source, open_source, plain_config
 from litevit.deploy.staging import publish, says_when_full, staging
-from litevit.deploy.verify import Check, judge
+from litevit.deploy.verify import Check, agreement, judge
 from litevit.jobs.predict import find_images
 
 TRACING = threading.Lock()  # torch.export is not made for several threads
@@ -76,6 +76,9 @@ class ExportReport:
         lines = [f"{self.path}: {self.format}, {self.bytes / 1e6:.1f} MB, takes {self.input}"]
         worst = self.worst
         if self.verified and worst is not None:
+            for key, value in self.agreement.items():
+                if key != "images":
+                    lines.append(f"  {key}: equal on {100 * value:.1f} % ({self.agreement['images']} images)")
             lines.append(f"  the same function in {len(self.checks)} checks; worst: {worst}")
         else:
             lines.append("  NOT verified")
@@ -164,7 +167,7 @@ def export(
             kind.write(job, staged)
         report.bytes = sum(file.stat().st_size for file in staged.parent.iterdir())
         if verify:
-            report.checks, report.agreement = _prove(job, kind, staged, photos, progress)
+            report.checks, report.agreement = _prove(job, source, kind, staged, photos, progress)
             _raise_if_wrong(report)
             report.verified = True
         if calibration is not None:
@@ -308,13 +311,13 @@ def _photos(folder: str | Path | None) -> list[Image.Image]:
 
 
 def _prove(
-    job: Job, kind: Format, staged: Path, photos: Sequence[Image.Image], progress: Callable[[str], None]
+    job: Job, source: Source, kind: Format, staged: Path, photos: Sequence[Image.Image], progress: Callable[[str], None]
 ) -> tuple[tuple[Check, ...], dict[str, Any]]:
     assert kind.load is not None
     opened = kind.load(staged, None)
     file = as_exported(staged, kind.name, opened)
     checks = tuple(judge(job.graph, file.named, job.shape, photos=photos, progress=progress))
-    return checks, {}
+    return checks, agreement(job.graph, file.named, [prepared(photo, source, job.shape) for photo in photos])
 
 
 def _quantise(kind: Format, staged: Path, images: Sequence[Tensor]) -> dict[str, Any]:

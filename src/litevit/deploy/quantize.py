@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torchvision.transforms.v2.functional import pil_to_tensor
 
 from litevit.data.images import read_image
 from litevit.deploy.exported import Exported
@@ -38,30 +39,31 @@ def calibration_images(source: Source, folder: str | Path, shape: InputShape) ->
         raise ValueError("int8 files take normalised images: leave --preprocessing out")
     files = find_images([folder])
     step = max(1, len(files) // MOST)
-    return [_prepared(read_image(file), source, shape) for file in files[::step][:MOST]]
+    return [prepared(read_image(file), source, shape) for file in files[::step][:MOST]]
 
 
-def _prepared(image: Any, source: Source, shape: InputShape) -> Tensor:
+def prepared(image: Any, source: Source, shape: InputShape) -> Tensor:
+    """One image as the model sees it, (B, 3, H, W), in the shape of the file; as it is for one that prepares it."""
     how = source.preprocessing
+    if shape.uint8:
+        return pil_to_tensor(image)[None].expand(shape.batch or 1, -1, -1, -1).contiguous()
     if how is not None and how.crop_pct is not None:
-        prepared = Prepare(how)(image)[None]
+        seen = Prepare(how)(image)[None]
     else:
-        from torchvision.transforms.v2.functional import pil_to_tensor
-
         pixels = pil_to_tensor(image).float() / 255
         config: Any = getattr(source.model, "config", None)
         if hasattr(config, "min_size"):
             low, high = config.min_size, config.max_size
             batch = prepare_images([pixels], resize=config.resize, min_size=low, max_size=high)
-            prepared = batch.images[..., : batch.sizes[0][0], : batch.sizes[0][1]]
+            seen = batch.images[..., : batch.sizes[0][0], : batch.sizes[0][1]]
         else:
-            prepared = normalise(pixels)[None]
+            seen = normalise(pixels)[None]
     size = shape.size
-    if size is None and min(prepared.shape[2:]) < shape.smallest:
-        size = (max(prepared.shape[2], shape.smallest), max(prepared.shape[3], shape.smallest))
-    if size is not None and tuple(prepared.shape[2:]) != size:
-        prepared = nn.functional.interpolate(prepared, size=size, mode="bilinear", align_corners=False)
-    return prepared.expand(shape.batch or 1, -1, -1, -1).contiguous()
+    if size is None and min(seen.shape[2:]) < shape.smallest:
+        size = (max(seen.shape[2], shape.smallest), max(seen.shape[3], shape.smallest))
+    if size is not None and tuple(seen.shape[2:]) != size:
+        seen = nn.functional.interpolate(seen, size=size, mode="bilinear", align_corners=False)
+    return seen.expand(shape.batch or 1, -1, -1, -1).contiguous()
 
 
 @torch.no_grad()

@@ -172,3 +172,41 @@ def _depends_on_input(
 
 def _largest(x: Tensor) -> float:
     return float(x.abs().nan_to_num(0.0).max()) if x.numel() else 0.0
+
+
+@torch.no_grad()
+def agreement(graph: Graph, run: Run, images: Sequence[Tensor]) -> dict[str, float]:
+    """What a user's own images say: the share of equal answers of the file and the model.
+
+    Args:
+        images: batches as the file takes them; only the first image of each is looked at.
+
+    Returns:
+        `images`, and `top1` (classes), `pixels` and `miou` (segmenters: of the file's map against the model's) or
+        `detections` (detectors: share that both find); nothing without images or for other tasks.
+    """
+    equal = pixels = 0.0
+    both = either = torch.zeros(1)
+    for batch in images:
+        ours, found = graph.reference(batch), run(batch)
+        if graph.task == "classification":
+            equal += float(ours["logits"][0].argmax() == found["logits"][0].argmax())
+        elif graph.task == "semantic segmentation":
+            x, y = ours["logits"][0].argmax(0).flatten(), found["logits"][0].argmax(0).flatten()
+            K = ours["logits"].shape[1]
+            hits = torch.bincount(x[x == y], minlength=K)
+            both = both + hits
+            either = either + torch.bincount(x, minlength=K) + torch.bincount(y, minlength=K) - hits
+            pixels += float((x == y).double().mean())
+        elif "count" in ours:
+            lost = next(d for d in graph.compare(found, ours, ours) if d.output == "detections")
+            equal += 1 - lost.worst
+    n = len(images)
+    if n == 0:
+        return {}
+    if graph.task == "classification":
+        return {"images": n, "top1": equal / n}
+    if graph.task == "semantic segmentation":
+        seen = either > 0
+        return {"images": n, "pixels": pixels / n, "miou": float((both[seen] / either[seen]).mean())}
+    return {"images": n, "detections": equal / n} if graph.names[:1] == ("boxes",) or "count" in graph.names else {}
