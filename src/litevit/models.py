@@ -10,6 +10,7 @@ from torch import nn
 
 from litevit.checkpoints import published
 from litevit.checkpoints.load import load_weights
+from litevit.checkpoints.recorded import recorded_options, weights_file
 from litevit.layers.out_norms import OutNorms
 from litevit.zoo import MODELS, build_backbone, build_model, unknown
 
@@ -68,13 +69,19 @@ def create_model(
     Args:
         name: one of `list_models()`, or a task that takes any backbone (`"mask_rcnn"`, `"retinanet"`,
             `"semantic_fpn"`, `"segformer"`, `"panoptic_fpn"`) together with `backbone`.
-        weights: None (random), `"official"` (the published file, downloaded once) or a path.
+        weights: None (random), `"official"` (the published file, downloaded once), a checkpoint file, or the folder of
+            a training run, whose classes and options the model then has.
         backbone: for the generic names: a backbone's name (ours or timm's) or a module with `features`.
         overrides: fields of the backbone's or the task's config, such as `num_classes=10, drop_path_rate=0.1`.
     """
+    file = None if weights is None else published.fetch(name) if weights == "official" else weights_file(weights)
+    if file is not None and weights != "official" and file.is_file():
+        recorded = recorded_options(file, name)
+        backbone = backbone or recorded.pop("backbone", None)
+        overrides = {**recorded, **overrides}
     model = build_model(name, backbone=backbone, **overrides)
-    if weights is not None:
-        load_weights(model, published.fetch(name) if weights == "official" else weights)
+    if file is not None:
+        load_weights(model, file)
     return model
 
 

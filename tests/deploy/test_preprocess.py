@@ -15,7 +15,7 @@ from litevit.checkpoints.published import IMAGENET_224, IMAGENET_384, IMAGENET_L
 from litevit.cli import main
 from litevit.deploy.preprocess import ClassifierPreprocessing
 from litevit.deploy.verify import LEVELS
-from litevit.jobs.predict import Prepare
+from litevit.jobs.preprocessing import of_classifier
 
 
 def photo(width: int, height: int) -> Image.Image:
@@ -34,7 +34,7 @@ def photo(width: int, height: int) -> Image.Image:
 def test_within_one_level_of_pillow(how, size: tuple[int, int]) -> None:
     image = photo(*size)
     ours = ClassifierPreprocessing(how)(pil_to_tensor(image)[None])[0]
-    theirs = Prepare(how)(image)
+    theirs = of_classifier(how)(image)
     std = torch.tensor(how.std).view(3, 1, 1)
     levels = ((ours - theirs) * std * 255).abs()
     assert ours.shape == theirs.shape
@@ -57,7 +57,7 @@ def test_a_file_takes_pictures_as_they_are(format: str, tmp_path: Path, capsys: 
     run = litevit.load_exported(path)
     image = photo(150, 220)
     image.save(tmp_path / "photo.png")
-    expected = model(Prepare(replace(IMAGENET_224, size=64))(image)[None])
+    expected = model(of_classifier(replace(IMAGENET_224, size=64))(image)[None])
     torch.testing.assert_close(run(pil_to_tensor(image)[None]), expected, atol=2e-2, rtol=0)
     with pytest.raises(ValueError, match="takes uint8 RGB images"):
         run(torch.rand(1, 3, 64, 64))

@@ -137,7 +137,7 @@ def test_a_run_is_evaluated_with_its_own_settings(tmp_path):
 def test_wrong_input(tmp_path, greys):
     with pytest.raises(ValueError, match="without weights"):
         evaluate("litv2_s", str(greys), num_classes=4)
-    with pytest.raises(FileNotFoundError, match=r"needs recipe\.json"):
+    with pytest.raises(FileNotFoundError, match=r"no best\.safetensors"):
         evaluate_run(tmp_path)
     with pytest.raises(ValueError, match="4 classes but the head has 1000"):
         evaluate(Brightness(1000), str(greys), image_size=32)

@@ -11,7 +11,6 @@ import litevit
 from litevit.checkpoints.published import Preprocessing, preprocessing
 from litevit.jobs.predict import (
     Prediction,
-    Prepare,
     class_names,
     draw,
     draw_all,
@@ -20,6 +19,7 @@ from litevit.jobs.predict import (
     predict,
     to_json,
 )
+from litevit.jobs.preprocessing import of_classifier
 
 
 class Brightness(nn.Module):
@@ -54,8 +54,8 @@ def test_published_preprocessing():
         wanted = F.resize(F.pil_to_tensor(F.resize(image, [resized], interpolation=3)), [resized])  # PIL's bicubic
         wanted = F.center_crop(wanted, [224, 224]) / 255
         wanted = (wanted - torch.tensor(how.mean)[:, None, None]) / torch.tensor(how.std)[:, None, None]
-        torch.testing.assert_close(Prepare(how)(image), wanted)
-    squashed = Prepare(preprocessing("litv2_b_384"))(image)
+        torch.testing.assert_close(of_classifier(how)(image), wanted)
+    squashed = of_classifier(preprocessing("litv2_b_384"))(image)
     assert squashed.shape == (3, 384, 384)
     whole = image.resize((384, 384), Image.Resampling.BICUBIC)
     pixels = squashed * torch.tensor((0.229, 0.224, 0.225))[:, None, None]

@@ -314,7 +314,11 @@ def training_run(tmp_path):
         options = {"backbone": "litv2_s", **TINY, **HEADS[name]}
         model = litevit.create_model(name, **options)
         overrides = {k: v for k, v in options.items() if k not in ("num_classes", "num_things", "num_stuff")}
-        recipe = {"model": {"name": name, "overrides": overrides}, "data": {"path": str(tmp_path / "gone")}}
+        recipe = {
+            "task": "detection",
+            "model": {"name": name, "overrides": overrides},
+            "data": {"path": str(tmp_path / "gone")},
+        }
         write_state_dict(model.state_dict(), tmp_path / "best.safetensors", metadata={"recipe": json.dumps(recipe)})
         (tmp_path / "per_class.json").write_text('{"cat": {}, "dog": {}, "sky": {}}')
         return model

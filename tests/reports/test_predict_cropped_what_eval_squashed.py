@@ -7,7 +7,8 @@ from PIL import Image
 
 from litevit.data.classification import create_dataset
 from litevit.data.images import read_image
-from litevit.jobs.predict import Prepare, load_classifier
+from litevit.jobs.predict import load_classifier
+from litevit.jobs.preprocessing import of_classifier
 from litevit.jobs.train import train
 
 
@@ -22,4 +23,4 @@ def test_a_run_predicts_on_what_it_was_evaluated_on(photos, recipe, tmp_path, cr
     _, how = load_classifier(None, tmp_path / "run")
     dataset = create_dataset(made.data, "eval")
     (index,) = (i for i in range(len(dataset)) if dataset.name(i) == str(path))
-    assert torch.equal(Prepare(how)(read_image(path)), dataset[index][0])
+    assert torch.equal(of_classifier(how)(read_image(path)), dataset[index][0])

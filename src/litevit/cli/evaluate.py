@@ -190,13 +190,14 @@ def _several_processes(device: Device) -> Any:
 def _evaluate_classifier(model: Any, data: str | None, source: str, *, quiet: bool, **options: Any) -> Any:
     """Args: model: a name, or an opened exported file with `source` ""."""
     from litevit.jobs import evaluate as tool
+    from litevit.jobs.runs import Run
 
     with progress_bar("images", quiet=quiet) as advance:
         if source == "":
             return tool.evaluate(model, _needed(data), on_progress=advance, **options)
         if Path(source).is_dir():  # a run knows its model and protocol
             refuse({"num_classes": options.get("num_classes")}, f"for a checkpoint file; {source} knows its classes")
-            if model is not None and model != (theirs := tool.model_of_run(source)):
+            if model is not None and model != (theirs := Run.open(source).model_name):
                 raise ValueError(f"{source} is a run of {theirs}, not of {model}: leave the name out")
             return tool.evaluate_run(source, data=data, on_progress=advance, **options)
         if model is None or data is None:

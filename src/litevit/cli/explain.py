@@ -115,7 +115,8 @@ def _open(
     from litevit.data.images import read_image
     from litevit.devices import find_device
     from litevit.jobs import dense_models
-    from litevit.jobs.predict import Prepare, load_classifier
+    from litevit.jobs.predict import load_classifier
+    from litevit.jobs.preprocessing import of_classifier
     from litevit.tasks.detection import prepare_images
 
     if size is not None and size < 32:
@@ -132,7 +133,7 @@ def _open(
         network, preprocessing = load_classifier(name, given, num_classes=num_classes)
         if size is not None:
             preprocessing = replace(preprocessing, size=size)
-        prepare = Prepare(preprocessing)
+        prepare = of_classifier(preprocessing)
         mean, std = (torch.tensor(v)[:, None, None] for v in (preprocessing.mean, preprocessing.std))
 
         def see(path: Path) -> Seen:

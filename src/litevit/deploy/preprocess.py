@@ -12,7 +12,7 @@ from torchvision.transforms.v2.functional import to_pil_image
 
 from litevit.checkpoints.published import Preprocessing
 from litevit.deploy.graph import Graph
-from litevit.jobs.predict import Prepare
+from litevit.jobs.preprocessing import of_classifier
 
 FLIPPED = 0.002  # share of pixels that rounding moves by a level
 
@@ -101,7 +101,7 @@ class PreprocessedGraph(Graph):
     @torch.no_grad()
     def levels_from_pillow(self, images: Tensor) -> float:
         """Largest distance from what Pillow makes of these images, in levels of 255. Args: images: uint8."""
-        pillow = Prepare(self.prepare.how)
+        pillow = of_classifier(self.prepare.how)
         ours = self.prepare(images)
         theirs = torch.stack([pillow(to_pil_image(image)) for image in images])
         return float(((ours - theirs).abs() * self.prepare.std * 255).max())

@@ -18,7 +18,8 @@ from litevit.data.images import read_image
 from litevit.deploy.exported import Exported
 from litevit.deploy.shapes import InputShape
 from litevit.deploy.source import Source
-from litevit.jobs.predict import Prepare, find_images
+from litevit.jobs.predict import find_images
+from litevit.jobs.preprocessing import of_classifier
 from litevit.tasks.detection import prepare_images
 from litevit.tasks.segmentation import normalise
 
@@ -48,7 +49,7 @@ def prepared(image: Any, source: Source, shape: InputShape) -> Tensor:
     if shape.uint8:
         return pil_to_tensor(image)[None].expand(shape.batch or 1, -1, -1, -1).contiguous()
     if how is not None and how.crop_pct is not None:
-        seen = Prepare(how)(image)[None]
+        seen = of_classifier(how)(image)[None]
     else:
         pixels = pil_to_tensor(image).float() / 255
         config: Any = getattr(source.model, "config", None)

@@ -15,6 +15,7 @@ from litevit.data.classification import ClassificationData, create_dataset, part
 from litevit.data.readability import check_readable
 from litevit.engine.config import ModelConfig, Recipe, RunConfig
 from litevit.jobs.evaluation_loop import evaluate_classifier, evaluation_loader
+from litevit.jobs.runs import Run
 from litevit.metrics.classification import ClassificationMetric
 from litevit.optimize import optimize_for_training
 
@@ -145,8 +146,8 @@ def build_classifier(config: ModelConfig, num_classes: int) -> nn.Module:
         name: tuple(value) if isinstance(value, list) else value for name, value in config.overrides.items()
     }
     weights = config.weights
-    if weights is not None and (Path(weights) / "best.safetensors").is_file():
-        weights = str(Path(weights) / "best.safetensors")
+    if weights is not None and Path(weights).is_dir():
+        weights = str(Run.open(weights).weights)
     if config.name.startswith("timm/"):
         import timm
 
@@ -164,3 +165,13 @@ def build_classifier(config: ModelConfig, num_classes: int) -> nn.Module:
     if weights is not None:
         load_weights(model, fetch(config.name) if weights == "official" else weights, drop_head=True)
     return model
+
+
+def load_run(run: Run) -> nn.Module:
+    """A classifier with the best weights of a run, in evaluation mode."""
+    from safetensors.torch import load_file
+
+    made = ModelConfig(name=run.model_name, overrides=run.saved["model"]["overrides"])
+    model = build_classifier(made, run.saved["data"]["num_classes"])
+    model.load_state_dict(load_file(run.weights))
+    return model.eval()

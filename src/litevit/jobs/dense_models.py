@@ -1,16 +1,15 @@
 """Detectors, segmenters and panoptic models with their weights, and what their classes are called."""
 
-import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from torch import nn
 
-from litevit.checkpoints import layouts
 from litevit.checkpoints import published as published
-from litevit.checkpoints.files import Pathlike, read_metadata, read_state_dict
+from litevit.checkpoints.files import Pathlike
 from litevit.checkpoints.load import load_weights
+from litevit.checkpoints.recorded import class_counts
 from litevit.data.class_names import (
     ClassList,
     detection_classes,
@@ -20,8 +19,8 @@ from litevit.data.class_names import (
 )
 from litevit.data.dense import EMBEDDED
 from litevit.data.scenes import ScenesConfig, scene_categories
+from litevit.jobs.runs import Run, find_run
 from litevit.models import create_model
-from litevit.tasks.segmentation import read_overrides
 from litevit.zoo import GENERIC, MODELS
 
 DETECTION, INSTANCES = "detection", "instance segmentation"
@@ -37,28 +36,10 @@ class DenseModel(NamedTuple):
     classes: ClassList
 
 
-def read_run(weights: Pathlike | None) -> tuple[Path | None, dict[str, Any]]:
-    """The weights file, and the recipe that made it where it is from a training run.
-
-    Args:
-        weights: a checkpoint, or the folder of a training run.
-    """
-    if weights is None or str(weights) == "official":
-        return None, {}
-    path = Path(weights)
-    if path.is_dir():
-        path = path / "best.safetensors"
-        if not path.is_file():
-            raise FileNotFoundError(f"{path.parent} is not the folder of a finished training run: no {path.name}")
-    elif not path.is_file():
-        raise FileNotFoundError(f"Checkpoint {path} does not exist.")
-    return path, json.loads(read_metadata(path).get("recipe", "{}"))
-
-
 def task_of(name: str | None, weights: Pathlike | None = None) -> str:
     """The task of a model, by its name or else by what the checkpoint of a training run says."""
-    if name is None:
-        name = read_run(weights)[1].get("model", {}).get("name")
+    if name is None and (run := find_run(weights)) is not None:
+        name = run.model_name
     if name in MODELS:
         return MODELS[name].task.name
     return GENERIC[name].name if name in GENERIC else "classification"
@@ -83,12 +64,12 @@ def load_dense(
         score_threshold: least score of objects; None keeps the model's.
         size: short side the image is resized to; None keeps the model's.
     """
-    path, recipe = read_run(weights)
+    run = find_run(weights)
+    path = run.weights if run is not None else None if weights in (None, "official") else Path(weights)  # type: ignore[arg-type]
     overrides: dict[str, Any] = {}
-    trained = recipe if recipe and name in (None, recipe["model"]["name"]) else {}
-    if trained:
-        name = trained["model"]["name"]
-        overrides = read_overrides(trained["model"]["overrides"])
+    trained = run if run is not None and name in (None, run.model_name) else None
+    if trained is not None:
+        name, overrides = trained.model_name, trained.overrides
     if name is None:
         raise ValueError(f"{weights} does not say which model it is of: give its name (--model)")
     task = task_of(name)
@@ -105,7 +86,7 @@ def load_dense(
             raise ValueError(f"{name}: things and stuff are counted apart; they come from the checkpoint")
         overrides["num_classes"] = num_classes
     elif path is not None:
-        overrides |= _class_counts(path, task)
+        overrides |= class_counts(path)
     model = create_model(name, **overrides)
     if weights is not None:
         report = load_weights(model, path if path is not None else published.fetch(name))
@@ -116,29 +97,9 @@ def load_dense(
             )
     _resize_to(model, task, size)
     classes = read_class_list(Path(names), first_id=int(task == SEMANTIC)) if names is not None else None
-    if classes is None and trained:
-        classes = _classes_of_run(path.parent if path else Path(), trained, task)
+    if classes is None and trained is not None:
+        classes = _classes_of_run(trained, task)
     return DenseModel(model.eval(), name, task, _checked(classes, _own_classes(model, task), str(names or weights)))
-
-
-def _class_counts(path: Path, task: str) -> dict[str, int]:
-    """Options that give the model the classes of a checkpoint."""
-    state = layouts.to_ours(read_state_dict(path).tensors).state
-
-    def rows(key: str) -> int | None:
-        return len(state[key]) if key in state else None
-
-    if task == DETECTION:  # A * K scores and A * 4 deltas at every position
-        scores, deltas = rows("head.cls_logits.bias"), rows("head.deltas.bias")
-        return {"num_classes": scores * 4 // deltas} if scores and deltas else {}
-    things = rows("roi_heads.box_head.cls_logits.bias")
-    stuff = rows("semantic_head.classifier.bias")
-    if task == PANOPTIC:
-        return {"num_things": things - 1, "num_stuff": stuff - 1} if things and stuff else {}
-    if task == INSTANCES:
-        return {"num_classes": things - 1} if things else {}
-    classes = rows("head.classifier.bias")
-    return {"num_classes": classes} if classes else {}
 
 
 def _resize_to(model: nn.Module, task: str, size: int | None) -> None:
@@ -177,13 +138,11 @@ def look_of_scenes(data: dict[str, Any]) -> ScenesConfig:
     return ScenesConfig(**look)
 
 
-def _classes_of_run(folder: Path, recipe: dict[str, Any], task: str) -> ClassList | None:
+def _classes_of_run(run: Run, task: str) -> ClassList | None:
     """From the run's data where it still is, else the names that the run has written; None: unknown."""
-    data = recipe["data"]
-    metadata = read_metadata(folder / "best.safetensors") if (folder / "best.safetensors").is_file() else {}
-    if "class_ids" in metadata:
-        names, ids = json.loads(metadata["classes"]), json.loads(metadata["class_ids"])
-        return ClassList(tuple(names), tuple(ids))
+    if run.class_ids:
+        return ClassList(run.names, run.class_ids)
+    data = run.saved["data"]
     first_id = int(task == SEMANTIC)
     if data["path"] == EMBEDDED:
         categories = scene_categories(look_of_scenes(data))
@@ -200,8 +159,5 @@ def _classes_of_run(folder: Path, recipe: dict[str, Any], task: str) -> ClassLis
     for file in files:
         if file.is_file():
             return read_class_list(file, first_id=first_id)
-    table = folder / "per_class.json"
-    if not table.is_file():
-        return None
-    names = tuple(json.loads(table.read_text()))
-    return ClassList(names, tuple(range(first_id, first_id + len(names))))
+    names = run.classes
+    return ClassList(names, tuple(range(first_id, first_id + len(names)))) if names else None

@@ -8,11 +8,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
-from litevit.checkpoints.files import read_metadata
 from litevit.checkpoints.published import WEIGHTS
 from litevit.data.class_folders import split_names
 from litevit.data.classification import (
@@ -26,9 +24,9 @@ from litevit.data.classification import (
     same_for_both,
 )
 from litevit.data.labelled_images import ClassificationImages
-from litevit.engine.config import ModelConfig, from_dict
-from litevit.jobs.classification import build_classifier
+from litevit.engine.config import from_dict
 from litevit.jobs.evaluation_loop import evaluate_classifier, evaluation_loader
+from litevit.jobs.runs import CLASSIFICATION, Run
 from litevit.metrics.classification import ClassificationMetric, ClassRow
 from litevit.models import create_model
 from litevit.optimize import optimize_for_inference
@@ -180,37 +178,17 @@ def evaluate_run(
         reader: of other data than the run's.
         options: of `evaluate`, such as workers, precision and on_progress.
     """
-    folder = Path(folder)
-    file, weights = folder / "recipe.json", folder / "best.safetensors"
-    if not file.exists() or not weights.exists():
-        raise FileNotFoundError(f"{folder} is not a training run: it needs recipe.json and best.safetensors.")
-    recipe = json.loads(file.read_text())
-    if recipe["task"] not in ("classification", "token_labeling"):
-        raise ValueError(f"{folder} is a run of the task '{recipe['task']}', not of classification.")
-    settings = from_dict(ClassificationData, recipe["data"], "recipe.data")
+    run = Run.open(folder)
+    if run.task not in CLASSIFICATION:
+        raise ValueError(f"{folder} is a run of the task '{run.task}', not of classification.")
+    settings = from_dict(ClassificationData, run.saved["data"], "recipe.data")
     settings = replace(settings, image_size=image_size or settings.image_size, crop_pct=crop_pct or settings.crop_pct)
-    settings, part = _data_of(settings, folder, data, split, reader)
+    settings, part = _data_of(settings, run.folder, data, split, reader)
     opened = replace(settings, num_classes=ANY) if labels == "v2" else settings
-    dataset = create_dataset(opened, part, classes=() if labels == "v2" else trained_classes(folder), augment=False)
-    config = recipe["model"]
-    model = build_classifier(ModelConfig(name=config["name"], overrides=config["overrides"]), settings.num_classes)
-    model.load_state_dict(load_file(weights))
+    dataset = create_dataset(opened, part, classes=() if labels == "v2" else run.classes, augment=False)
     share = _share(settings, part)
-    name = f"{config['name']} of {folder}"
-    return _measure(model, dataset, settings, name=name, labels=labels, share=share, **options)
-
-
-def model_of_run(folder: str | Path) -> str:
-    return json.loads((Path(folder) / "recipe.json").read_text())["model"]["name"]
-
-
-def trained_classes(folder: Path) -> tuple[str, ...]:
-    """The names of a run's classes, as its data called them; (): they had none."""
-    names = json.loads(read_metadata(folder / "best.safetensors").get("classes", "[]"))
-    if not names and (folder / "data.json").exists():  # WordNet ids, which are no names for a person
-        names = list(json.loads((folder / "data.json").read_text())["training"]["classes"])
-        names = [] if names == [str(label) for label in range(len(names))] else names  # of shards: numbers alone
-    return tuple(names)
+    name = f"{run.model_name} of {folder}"
+    return _measure(run.model(), dataset, settings, name=name, labels=labels, share=share, **options)
 
 
 def _data_of(

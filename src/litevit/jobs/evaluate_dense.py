@@ -36,7 +36,8 @@ from litevit.data.layouts import Layout, find_layout
 from litevit.data.mask_labels import IGNORE, VOID, ZERO, MaskLabels, labels_of
 from litevit.data.sampling import shard
 from litevit.files import cache_dir
-from litevit.jobs.dense_models import INSTANCES, PANOPTIC, SEMANTIC, DenseModel, look_of_scenes, read_run
+from litevit.jobs.dense_models import INSTANCES, PANOPTIC, SEMANTIC, DenseModel, look_of_scenes
+from litevit.jobs.runs import find_run
 from litevit.metrics.coco import COCOAveragePrecision
 from litevit.metrics.panoptic import TP, PanopticQuality, PanopticWriter
 from litevit.metrics.segmentation import MeanIoU, write_index_png
@@ -108,7 +109,8 @@ def rule_of_run(weights: Pathlike | None, data: Pathlike | None, *, given: Masks
     Args:
         data: other data than the run's: no part of them was held out.
     """
-    settings = read_run(weights)[1].get("data", {}) if weights is not None else {}
+    trained = find_run(weights)
+    settings = {} if trained is None else trained.saved["data"]
     own = data is None or str(data) == settings.get("path")
     run = Masks(
         reduce_zero_label=settings.get("reduce_zero_label"),
@@ -190,9 +192,10 @@ def evaluate(
 
 def data_of_run(weights: Pathlike, task: str) -> str:
     """The folder of the data a training run held out; embedded scenes are drawn where they are not there yet."""
-    data = read_run(weights)[1].get("data")
-    if data is None:
+    run = find_run(weights)
+    if run is None:
         raise ValueError(f"{weights} does not say which data it was trained on: give --data")
+    data = run.saved["data"]
     if data["path"] != EMBEDDED:
         return str(data["path"])
     scenes = data["scenes"]

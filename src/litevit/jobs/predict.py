@@ -11,14 +11,15 @@ from PIL import Image, ImageDraw
 from timm.data import ImageNetInfo
 from torch import Tensor, nn
 
-from litevit.checkpoints.files import Pathlike, read_metadata
+from litevit.checkpoints.files import Pathlike
 from litevit.checkpoints.published import Preprocessing, preprocessing
 from litevit.data.class_folders import hidden_path
-from litevit.data.classification import centre_transform, crop_mode
 from litevit.data.images import READABLE, is_image, read_image
 from litevit.files import whole_file
 from litevit.jobs.draw import text_font
 from litevit.jobs.fonts import drawable
+from litevit.jobs.preprocessing import of_classifier
+from litevit.jobs.runs import CLASSIFICATION, find_run
 from litevit.models import create_model
 from litevit.zoo import MODELS
 
@@ -39,25 +40,6 @@ class Prediction:
     path: str
     guesses: tuple[Guess, ...] = ()
     error: str | None = None
-
-
-class Prepare:
-    """PIL image, as it was opened -> normalised (3, S, S) tensor, as the preprocessing says."""
-
-    def __init__(self, how: Preprocessing):
-        if not isinstance(how.size, int) or how.crop_pct is None:
-            raise ValueError(f"Preprocessing of a classifier needs one size and a crop, got {how}")
-        self.transform = centre_transform(
-            how.size,
-            crop_pct=how.crop_pct,
-            crop_mode=how.crop_mode,
-            interpolation=how.interpolation,
-            mean=how.mean,
-            std=how.std,
-        )
-
-    def __call__(self, image: Image.Image) -> Tensor:
-        return self.transform(read_image(image))
 
 
 def class_names(num_classes: int) -> list[str]:
@@ -120,7 +102,7 @@ def predict(
     model.eval()
     device = next(model.parameters()).device
     # An exported file may take the image as it is, and may take one number of images.
-    prepare = getattr(model, "prepare", None) or Prepare(how)
+    prepare = getattr(model, "prepare", None) or of_classifier(how)
     fixed = getattr(getattr(model, "shape", None), "batch", None)
     pending: list[tuple[str, Tensor | str]] = []
     paths = list(paths)
@@ -156,23 +138,15 @@ def load_classifier(
         weights: None (random), `"official"`, a checkpoint file, or the folder of a training run.
         num_classes: where it is not the model's own.
     """
-    if weights is not None:
-        weights = _weights_file(weights)
-    recipe = {} if weights is None else json.loads(read_metadata(weights).get("recipe", "{}"))
+    run = find_run(weights)
     overrides: dict[str, Any] = {}
     how = None
-    if recipe and name in (None, recipe["model"]["name"]):
-        name, data = recipe["model"]["name"], recipe["data"]
-        overrides = {k: tuple(v) if isinstance(v, list) else v for k, v in recipe["model"]["overrides"].items()}
-        overrides["num_classes"] = data["num_classes"]
-        how = Preprocessing(
-            size=data["image_size"],
-            crop_pct=data["crop_pct"],
-            crop_mode=crop_mode(data["crop_pct"]),
-            interpolation=data["eval_interpolation"],
-            mean=tuple(data["mean"]),
-            std=tuple(data["std"]),
-        )
+    if run is not None:
+        weights = run.weights
+        if name in (None, run.model_name) and run.task in CLASSIFICATION:
+            name, overrides, how = run.model_name, run.overrides, run.preprocessing
+        elif name is None:
+            name = run.model_name
     if name is None:
         raise ValueError(f"{weights} does not say which model it is of: give its name (--model)")
     if name in MODELS and MODELS[name].task.name != "classification":
@@ -200,16 +174,8 @@ def _timm_model(name: str, weights: str, overrides: dict[str, Any]) -> nn.Module
 
 def recorded_classes(weights: Pathlike) -> list[str] | None:
     """Class names that a training run has kept with its best weights (file or folder); None: there are none."""
-    return json.loads(read_metadata(_weights_file(weights)).get("classes", "null"))
-
-
-def _weights_file(weights: Pathlike) -> Pathlike:
-    if not Path(weights).is_dir():
-        return weights
-    file = Path(weights) / "best.safetensors"
-    if not file.is_file():
-        raise FileNotFoundError(f"{weights} is not the folder of a finished training run: no {file.name}")
-    return file
+    run = find_run(weights)
+    return list(run.names) if run is not None and run.names else None
 
 
 def to_json(predictions: Iterable[Prediction]) -> str:

@@ -1,0 +1,79 @@
+"""`litevit.preprocessing`: how an image becomes the input of a model, callable on an image."""
+
+import dataclasses
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+from litevit.checkpoints import published
+from litevit.data.classification import centre_transform
+from litevit.data.images import read_image
+from litevit.jobs.runs import Run
+from litevit.zoo import MODELS, unknown
+
+
+@dataclass(frozen=True, kw_only=True)
+class Preprocessing(published.Preprocessing):
+    """The published facts, and what they do to an image."""
+
+    @cached_property
+    def _transform(self) -> Any:
+        assert isinstance(self.size, int)
+        assert self.crop_pct is not None
+        return centre_transform(
+            self.size,
+            crop_pct=self.crop_pct,
+            crop_mode=self.crop_mode,
+            interpolation=self.interpolation,
+            mean=self.mean,
+            std=self.std,
+        )
+
+    def __call__(self, image: Image.Image | str | Path) -> Tensor:
+        """
+        Args:
+            image: PIL image as it was opened, of any mode and size, or a file.
+
+        Returns:
+            Classifiers: (3, S, S), resized, cropped and normalised. Detectors, segmenters and panoptic models, which
+            resize and normalise themselves: (3, H, W) RGB in [0, 1].
+        """
+        image = read_image(image)
+        if isinstance(self.size, int):
+            return self._transform(image)
+        from torchvision.transforms.v2.functional import pil_to_tensor
+
+        return pil_to_tensor(image).to(torch.float32) / 255
+
+
+def of_classifier(how: published.Preprocessing) -> Preprocessing:
+    """The same, callable. Raises ValueError for that of a dense model."""
+    if not isinstance(how.size, int) or how.crop_pct is None:
+        raise ValueError(f"Preprocessing of a classifier needs one size and a crop, got {how}")
+    return Preprocessing(**dataclasses.asdict(how))
+
+
+def preprocessing(model: str | Path | Run) -> Preprocessing:
+    """How images are prepared for a model.
+
+    Args:
+        model: a name of `litevit.list_models()`, or a training run: its folder, weights file, or `litevit.run(...)`.
+
+    Raises:
+        ValueError: no such model, or a file that no run has written.
+        FileNotFoundError: no such folder.
+    """
+    if isinstance(model, str) and model in MODELS:
+        facts = published.preprocessing(model)
+    elif isinstance(model, Run):
+        facts = model.preprocessing
+    elif Path(model).exists():
+        facts = Run.open(model).preprocessing
+    else:
+        raise unknown(str(model), sorted(MODELS), "model or run")
+    return Preprocessing(**dataclasses.asdict(facts))

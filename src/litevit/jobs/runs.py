@@ -1,0 +1,148 @@
+"""A training run's folder, opened once: recipe, weights, classes, metrics, model."""
+
+import json
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from litevit.checkpoints.files import Pathlike, read_metadata
+from litevit.checkpoints.published import Preprocessing, preprocessing
+from litevit.checkpoints.recorded import BEST
+from litevit.data.classification import crop_mode
+from litevit.engine.config import Recipe
+from litevit.tasks.segmentation import read_overrides
+
+CLASSIFICATION = ("classification", "token_labeling")
+
+
+@dataclass(frozen=True)
+class Run:
+    """What a training run has left: in its folder, or in its weights alone.
+
+    Attributes:
+        folder: of the run, or where the weights lie.
+        weights: `best.safetensors`.
+        saved: the resolved recipe as JSON has it; `recipe` is the same, typed.
+        names: the run's classes as its data called them; (): they had no names.
+        class_ids: the numbers that the data of a dense task give its classes.
+    """
+
+    folder: Path
+    weights: Path
+    saved: dict[str, Any]
+    names: tuple[str, ...] = ()
+    class_ids: tuple[int, ...] = ()
+
+    @classmethod
+    def open(cls, path: Pathlike) -> "Run":
+        """Opens a run.
+
+        Args:
+            path: its folder, or the weights file it has written.
+
+        Raises:
+            FileNotFoundError: there is nothing, or the run has written no weights yet.
+            ValueError: a file that says nothing of a run.
+        """
+        run = cls.find(path)
+        if run is None:
+            raise ValueError(f"{path} was not written by a training run: it has no recipe. Give the run's folder.")
+        return run
+
+    @classmethod
+    def find(cls, path: Pathlike) -> "Run | None":
+        """As `open`; None for a checkpoint that no run of litevit has written."""
+        path = Path(path).expanduser()
+        weights = path / BEST if path.is_dir() else path
+        if not weights.is_file():
+            if path.is_dir():
+                raise FileNotFoundError(
+                    f"{path} is not the folder of a finished training run: no {BEST}"
+                    + (" yet; it is written by the first evaluation" if (path / "recipe.json").is_file() else "")
+                )
+            raise FileNotFoundError(f"Checkpoint {path} does not exist.")
+        header = read_metadata(weights)
+        saved = json.loads(header.get("recipe", "{}"))
+        if not saved and path.is_dir() and (path / "recipe.json").is_file():
+            saved = json.loads((path / "recipe.json").read_text(encoding="utf-8"))
+        if not saved:
+            return None
+        names, ids = (tuple(json.loads(header.get(key, "[]"))) for key in ("classes", "class_ids"))
+        return cls(weights.parent, weights, saved, names, ids)
+
+    @property
+    def model_name(self) -> str:
+        return self.saved["model"]["name"]
+
+    @property
+    def task(self) -> str:
+        """As recipes say it: classification, token_labeling, detection, panoptic, segmentation."""
+        return self.saved.get("task", "classification")
+
+    @cached_property
+    def recipe(self) -> Recipe:
+        """The resolved recipe."""
+        from litevit.jobs.train import recipe_from_dict  # which stands above this file
+
+        return recipe_from_dict(self.saved)
+
+    @property
+    def overrides(self) -> dict[str, Any]:
+        """What the model was made with, beside its name."""
+        made = read_overrides(self.saved["model"]["overrides"])
+        return {**made, "num_classes": self.saved["data"]["num_classes"]} if self.task in CLASSIFICATION else made
+
+    @cached_property
+    def classes(self) -> tuple[str, ...]:
+        """Names of the classes, in the model's order; of WordNet ids too. (): unknown."""
+        data = self.folder / "data.json"
+        if self.names or self.task not in CLASSIFICATION or not data.is_file():
+            return self.names or self._written("per_class.json")
+        names = tuple(json.loads(data.read_text(encoding="utf-8"))["training"]["classes"])
+        return () if names == tuple(str(label) for label in range(len(names))) else names  # of shards: numbers alone
+
+    def _written(self, name: str) -> tuple[str, ...]:
+        file = self.folder / name
+        return tuple(json.loads(file.read_text(encoding="utf-8"))) if file.is_file() else ()
+
+    @cached_property
+    def metrics(self) -> dict[str, float]:
+        """Of the best weights, and `step`, the one that made them."""
+        result = self.folder / "result.json"
+        if result.is_file():
+            return json.loads(result.read_text(encoding="utf-8"))
+        header = read_metadata(self.weights)
+        return {"step": int(header.get("step", 0)), **json.loads(header.get("metrics", "{}"))}
+
+    @property
+    def preprocessing(self) -> Preprocessing:
+        """How images become the model's input."""
+        if self.task not in CLASSIFICATION:
+            return preprocessing(self.model_name)
+        data = self.saved["data"]
+        return Preprocessing(
+            size=data["image_size"],
+            crop_pct=data["crop_pct"],
+            crop_mode=crop_mode(data["crop_pct"]),
+            interpolation=data["eval_interpolation"],
+            mean=tuple(data["mean"]),
+            std=tuple(data["std"]),
+        )
+
+    def model(self) -> nn.Module:
+        """The model with its best weights, in evaluation mode."""
+        if self.task in CLASSIFICATION:
+            from litevit.jobs.classification import load_run
+
+            return load_run(self)
+        from litevit.jobs.dense_models import load_dense
+
+        return load_dense(None, self.weights).model
+
+
+def find_run(weights: Pathlike | None) -> Run | None:
+    """The run that weights are of. Args: weights: None, "official", a file or a folder."""
+    return None if weights in (None, "official") else Run.find(weights)  # type: ignore[arg-type]
