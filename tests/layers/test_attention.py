@@ -5,6 +5,7 @@ import torch
 import torch.nn.functional as F
 
 from litevit.layers.attention import Attention, RelativeAttention
+from litevit.ops.position import relative_position_bias
 
 
 def heads(t: torch.Tensor, num_heads: int) -> torch.Tensor:
@@ -106,3 +107,19 @@ def test_gradient_reaches_every_parameter(grid: tuple[int, int]) -> None:
 def test_wrong_heads() -> None:
     with pytest.raises(ValueError, match="multiple of num_heads"):
         Attention(10, num_heads=3)
+
+
+@pytest.mark.parametrize("keys_first", [False, True])
+@pytest.mark.parametrize("grid", [(3, 5), (4, 4), (1, 6), (6, 1)])
+def test_relative_bias_and_its_gradient_are_those_of_one_look_up_per_value(grid: tuple[int, int], keys_first) -> None:
+    H, W = grid
+    table = torch.randn((2 * H - 1) * (2 * W - 1), 3, dtype=torch.float64, requires_grad=True)
+    i = torch.arange(H * W)
+    dy, dx = i[:, None] // W - i // W, i[:, None] % W - i % W
+    expected = table[(dy + H - 1) * (2 * W - 1) + dx + W - 1].permute(2, 0, 1)
+    bias = relative_position_bias(table, grid, H, W, keys_first=keys_first)
+    assert torch.equal(bias, expected)
+    assert bias.stride(1 if keys_first else 2) == 1
+    assert bias.is_contiguous() or keys_first
+    grad = torch.randn_like(expected)
+    torch.testing.assert_close(*(torch.autograd.grad(b, table, grad)[0] for b in (bias, expected)))

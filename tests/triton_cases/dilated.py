@@ -88,6 +88,25 @@ def test_empty_batch():
     assert (torch.autograd.grad(dilated_sum(x, weight, [1]).sum(), weight)[0] == 0).all()
 
 
+def test_inputs_that_do_not_match():
+    """Without a word the kernels would read outside of the weight or of the gradient."""
+    x, weight = torch.zeros(2, 4, 4, 6, device=DEVICE), torch.zeros(6, 1, 3, 3, device=DEVICE)
+    wrong = [(x[0], weight, [1]), (x, weight[:5], [1]), (x, weight[..., :2], [1]), (x, weight.long(), [1])]
+    for a, b, rates in wrong:
+        with pytest.raises(ValueError, match="x (must be|and weight must be)"):
+            dilated_sum(a, b, rates)
+        with pytest.raises(ValueError, match="x (must be|and weight must be)"):
+            dilated_sum_backward(a, a, b, rates)
+    for rates in ([], [1, 0]):
+        with pytest.raises(ValueError, match="dilations >= 1"):
+            dilated_sum(x, weight, rates)
+    with pytest.raises(ValueError, match=r"grad must be \(2, 4, 4, 6\)"):
+        dilated_sum_backward(x[:1], x, weight, [1])
+    if DEVICE == "cuda":
+        with pytest.raises(ValueError, match="on one device"):
+            dilated_sum(x, weight.cpu(), [1])
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", range(12))
 def test_random_shapes(seed):

@@ -116,6 +116,23 @@ def test_in_the_place_of_the_layers_own():
     torch.testing.assert_close(out, exact, atol=1e-5, rtol=1e-4)
 
 
+def test_inputs_that_do_not_match():
+    """Without a word the kernels would read outside of the map or of the gradient."""
+    x, offset = torch.zeros(2, 5, 4, 3, device=DEVICE), torch.zeros(2, 2, 2, 8, device=DEVICE)
+    grad = torch.zeros(2, 2, 2, 12, device=DEVICE)
+    wrong = [(x[0], offset), (x[:1], offset), (x, offset[:, :1]), (x, offset[..., :6]), (x, offset.long())]
+    for a, b in wrong:
+        with pytest.raises(ValueError, match="x (must be|and offset must be)"):
+            deformable_sample(a, b)
+        with pytest.raises(ValueError, match="x (must be|and offset must be)"):
+            deformable_sample_backward(grad, a, b)
+    with pytest.raises(ValueError, match=r"grad must be \(2, 2, 2, 12\)"):
+        deformable_sample_backward(grad[..., :8], x, offset)
+    if DEVICE == "cuda":
+        with pytest.raises(ValueError, match="on one device"):
+            deformable_sample(x, offset.cpu())
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", range(24))
 def test_random_shapes(seed):

@@ -153,6 +153,22 @@ def _by_tap(weight: Tensor) -> Tensor:
     return weight.reshape(-1, 9).t().contiguous()
 
 
+def _check(x: Tensor, weight: Tensor, rates: Sequence[int]) -> None:
+    """Raises ValueError unless the kernels would read and write these maps and nothing else."""
+    if x.ndim != 4 or weight.shape != (x.shape[3], 1, 3, 3):
+        raise ValueError(
+            "dilated_sum: x must be (B, H, W, C) and weight (C, 1, 3, 3), "
+            f"got {tuple(x.shape)} and {tuple(weight.shape)}"
+        )
+    if x.device != weight.device or not (x.is_floating_point() and weight.is_floating_point()):
+        raise ValueError(
+            "dilated_sum: x and weight must be floating and on one device, "
+            f"got {x.dtype} on {x.device} and {weight.dtype} on {weight.device}"
+        )
+    if not rates or min(rates) < 1:
+        raise ValueError(f"dilated_sum: rates must be dilations >= 1, got {list(rates)}")
+
+
 @torch.library.custom_op("litevit::dilated_silu_sum", mutates_args=())
 def dilated_sum(x: Tensor, weight: Tensor, rates: Sequence[int]) -> Tensor:
     """sum over r of SiLU(DWConv3x3(x; weight, dilation r)).
@@ -165,6 +181,7 @@ def dilated_sum(x: Tensor, weight: Tensor, rates: Sequence[int]) -> Tensor:
     Returns:
         (B, H, W, C), dtype of x.
     """
+    _check(x, weight, rates)
     B, H, W, C = x.shape
     out = torch.empty(x.shape, dtype=x.dtype, device=x.device)
     if out.numel():
@@ -182,6 +199,12 @@ def _(x: Tensor, weight: Tensor, rates: Sequence[int]) -> Tensor:
 @torch.library.custom_op("litevit::dilated_silu_sum_backward", mutates_args=())
 def dilated_sum_backward(grad: Tensor, x: Tensor, weight: Tensor, rates: Sequence[int]) -> tuple[Tensor, Tensor]:
     """Gradients of x and weight. Args: grad: (B, H, W, C); the others as `dilated_sum`."""
+    _check(x, weight, rates)
+    if grad.shape != x.shape or grad.device != x.device:
+        raise ValueError(
+            f"dilated_sum_backward: grad must be {tuple(x.shape)} on {x.device} like x, "
+            f"got {tuple(grad.shape)} on {grad.device}"
+        )
     B, H, W, C = x.shape
     grad_x = torch.empty(x.shape, dtype=x.dtype, device=x.device)
     if x.numel() == 0:

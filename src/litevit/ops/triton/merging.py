@@ -138,6 +138,20 @@ def _types(x: Tensor, offset: Tensor) -> dict[str, tl.dtype]:
     }
 
 
+def _check(x: Tensor, offset: Tensor) -> None:
+    """Raises ValueError unless the kernels would read and write these maps and nothing else."""
+    if x.ndim != 4 or offset.shape != (x.shape[0], x.shape[1] // 2, x.shape[2] // 2, 8):
+        raise ValueError(
+            "deformable_sample: x must be (B, H, W, C) and offset (B, H//2, W//2, 8), "
+            f"got {tuple(x.shape)} and {tuple(offset.shape)}"
+        )
+    if x.device != offset.device or not (x.is_floating_point() and offset.is_floating_point()):
+        raise ValueError(
+            "deformable_sample: x and offset must be floating and on one device, "
+            f"got {x.dtype} on {x.device} and {offset.dtype} on {offset.device}"
+        )
+
+
 @torch.library.custom_op("litevit::deformable_sample", mutates_args=())
 def deformable_sample(x: Tensor, offset: Tensor) -> Tensor:
     """Samples the four taps of every merged token bilinearly, zero outside the map.
@@ -149,6 +163,7 @@ def deformable_sample(x: Tensor, offset: Tensor) -> Tensor:
     Returns:
         (B, h, w, 4 * C), dtype of x.
     """
+    _check(x, offset)
     B, H, W, C = x.shape
     _, h, w, _ = offset.shape
     out = torch.empty((B, h, w, 4 * C), dtype=x.dtype, device=x.device)
@@ -171,6 +186,12 @@ def _(x: Tensor, offset: Tensor) -> Tensor:
 @torch.library.custom_op("litevit::deformable_sample_backward", mutates_args=())
 def deformable_sample_backward(grad: Tensor, x: Tensor, offset: Tensor) -> tuple[Tensor, Tensor]:
     """Gradients of x and offset. Args: grad: (B, h, w, 4 * C); x, offset: as `deformable_sample`."""
+    _check(x, offset)
+    if grad.shape != (*offset.shape[:3], 4 * x.shape[3]) or grad.device != x.device:
+        raise ValueError(
+            f"deformable_sample_backward: grad must be {(*offset.shape[:3], 4 * x.shape[3])} on {x.device}, "
+            f"got {tuple(grad.shape)} on {grad.device}"
+        )
     B, H, W, C = x.shape
     _, h, w, _ = offset.shape
     wide = torch.float64 if x.dtype == torch.float64 else torch.float32
