@@ -93,9 +93,9 @@ def test_inputs_that_do_not_match():
     x, weight = torch.zeros(2, 4, 4, 6, device=DEVICE), torch.zeros(6, 1, 3, 3, device=DEVICE)
     wrong = [(x[0], weight, [1]), (x, weight[:5], [1]), (x, weight[..., :2], [1]), (x, weight.long(), [1])]
     for a, b, rates in wrong:
-        with pytest.raises(ValueError, match="x (must be|and weight must be)"):
+        with pytest.raises(ValueError, match=r"x (must be|and weight must be)"):
             dilated_sum(a, b, rates)
-        with pytest.raises(ValueError, match="x (must be|and weight must be)"):
+        with pytest.raises(ValueError, match=r"x (must be|and weight must be)"):
             dilated_sum_backward(a, a, b, rates)
     for rates in ([], [1, 0]):
         with pytest.raises(ValueError, match="dilations >= 1"):

@@ -122,9 +122,9 @@ def test_inputs_that_do_not_match():
     grad = torch.zeros(2, 2, 2, 12, device=DEVICE)
     wrong = [(x[0], offset), (x[:1], offset), (x, offset[:, :1]), (x, offset[..., :6]), (x, offset.long())]
     for a, b in wrong:
-        with pytest.raises(ValueError, match="x (must be|and offset must be)"):
+        with pytest.raises(ValueError, match=r"x (must be|and offset must be)"):
             deformable_sample(a, b)
-        with pytest.raises(ValueError, match="x (must be|and offset must be)"):
+        with pytest.raises(ValueError, match=r"x (must be|and offset must be)"):
             deformable_sample_backward(grad, a, b)
     with pytest.raises(ValueError, match=r"grad must be \(2, 2, 2, 12\)"):
         deformable_sample_backward(grad[..., :8], x, offset)
