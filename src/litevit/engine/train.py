@@ -73,7 +73,7 @@ class Task(Protocol):
 class FitResult:
     folder: Path
     step: int
-    best: dict[str, float] = field(default_factory=dict)  # metrics of the best checkpoint, evaluated from disk
+    best: dict[str, float] = field(default_factory=dict)  # metrics of the best weights
     stopped: bool = False  # by SIGTERM or Ctrl-C, with a checkpoint written
 
     @property
@@ -178,6 +178,7 @@ def fit(recipe: Recipe, task: Task, *, console: Console | None = None) -> FitRes
         with torch.no_grad(), accelerator.autocast():
             metrics = task.evaluate(judged, accelerator)
         model.train()
+        state.judged_step = state.step
         state.owes_evaluation = False
         write({"kind": "eval", "epoch": state.step // per_epoch, "step": state.step, **metrics})
         shown = "  ".join(f"{name} {value:.4g}" for name, value in metrics.items())
@@ -306,27 +307,39 @@ def fit(recipe: Recipe, task: Task, *, console: Console | None = None) -> FitRes
         console.print(f"Stopped after step {state.step}; a checkpoint is written.", soft_wrap=True)
         console.print(f"Continue with the same command and --run.dir {folder}", soft_wrap=True)
         return FitResult(folder=folder, step=state.step, best=state.best, stopped=True)
-    return _finish(recipe, task, folder, state, accelerator, console)
+    return _finish(recipe, task, folder, state, ema.module if ema is not None else model, accelerator, console)
 
 
 def _finish(
-    recipe: Recipe, task: Task, folder: Path, state: "_Progress", accelerator: Any, console: Console
+    recipe: Recipe,
+    task: Task,
+    folder: Path,
+    state: "_Progress",
+    model: nn.Module,
+    accelerator: Any,
+    console: Console,
 ) -> FitResult:
-    """Evaluates the best weights as anyone would: read from disk into a new model."""
+    """Writes what the best weights reach: as the last step's evaluation found, where they are its, else evaluated."""
     from safetensors.torch import load_file
 
-    model = task.build_model()
-    model.load_state_dict(load_file(folder / "best.safetensors"))
-    model.to(accelerator.device).eval()
-    with torch.no_grad(), accelerator.autocast():
-        metrics = task.evaluate(model, accelerator)
+    judged: nn.Module = model
+    if state.judged_step == state.best_step and not recipe.run.fsdp:  # just now, by this process
+        metrics = state.best
+    else:
+        if recipe.run.fsdp:
+            judged = task.build_model().to(accelerator.device)
+        judged.load_state_dict(load_file(folder / "best.safetensors"))
+        judged.eval()
+        with torch.no_grad(), accelerator.autocast():
+            metrics = task.evaluate(judged, accelerator)
+    judged.eval()
     if accelerator.is_main_process:
         write_json(folder / "result.json", {"step": state.best_step, **without_nan(metrics)}, indent=2)
         draw_curves(folder)
         with torch.no_grad(), accelerator.autocast():
-            getattr(task, "report", lambda *_: None)(model, folder)
+            getattr(task, "report", lambda *_: None)(judged, folder)
     shown = "  ".join(f"{name} {value:.4g}" for name, value in metrics.items())
-    console.print(f"best weights (step {state.best_step}), read from disk: {shown}", soft_wrap=True)
+    console.print(f"best weights (step {state.best_step}): {shown}", soft_wrap=True)
     accelerator.wait_for_everyone()
     return FitResult(folder=folder, step=state.step, best=metrics)
 
@@ -341,6 +354,7 @@ class _Progress:
     skipped: list[str] = field(default_factory=list)  # names of unreadable images, each once
     sums: dict[str, Tensor] = field(default_factory=dict)  # of the losses since the last log line
     added: int = 0
+    judged_step: int = -1  # whose weights this process has evaluated last; not kept
     owes_evaluation: bool = False  # it was due after this step, and the checkpoint was written before it
 
     def add(self, losses: dict[str, Tensor], total: Tensor) -> None:
