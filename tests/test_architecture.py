@@ -1,6 +1,7 @@
 """Arrows point down: which part may import which, and what may be imported at all without the extras."""
 
 import ast
+import importlib
 import subprocess
 import sys
 from pathlib import Path
@@ -8,6 +9,7 @@ from pathlib import Path
 import pytest
 
 import litevit
+from litevit.cli import VERBS
 
 ROOT = Path(litevit.__file__).parent
 
@@ -90,21 +92,49 @@ def test_no_utils() -> None:
     assert not [p for p in modules() if p.stem in ("utils", "helpers", "misc", "common")]
 
 
-def test_the_command_line_imports_lazily() -> None:
-    """`litevit --help` does not wait for torch."""
-    heavy = {
-        "torch",
-        "torchvision",
-        "timm",
-        "litevit.zoo",
-        "litevit.models",
-        "litevit.engine",
-        "litevit.recipes",
-        "litevit.jobs",
-    }
-    found = set().union(*(imports(file, top_level_only=True) for file in (ROOT / "cli").glob("*.py")))
-    assert found
-    assert not [name for name in found if any(name == h or name.startswith(h + ".") for h in heavy)]
+SECONDS = {"torch", "torchvision", "timm", "litevit.zoo", "litevit.models", "litevit.jobs", "litevit.recipes"}
+TENTHS = {"tyro", "rich", "numpy", "PIL"}
+LISTS = ("train", "bench")  # their help lists what is in the library
+HELP = "from litevit.cli import main\ntry: main([{!r}, '--help'])\nexcept SystemExit as end: assert not end.code"
+MAIN = "from litevit.cli import main; assert main({}) == 0"
+
+
+@pytest.mark.parametrize(
+    ("code", "without"),
+    [
+        ("import litevit; assert dir(litevit)", SECONDS | TENTHS),
+        (MAIN.format(["--version"]), SECONDS | TENTHS),
+        (MAIN.format(["--help"]), SECONDS | TENTHS),
+        (MAIN.format(["list"]), SECONDS),
+        (MAIN.format(["list", "litv2*", "--names"]), SECONDS),
+        (MAIN.format(["info", "mask_rcnn_lit_s"]), SECONDS),
+        *((HELP.format(verb), SECONDS) for verb in VERBS if verb not in LISTS),
+    ],
+)
+def test_what_takes_seconds_to_import_is_not_imported_to_answer_at_once(code: str, without: set[str]) -> None:
+    code += f"\nimport sys; assert not (found := {without!r} & set(sys.modules)), found"
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert run.returncode == 0, run.stderr[-2000:]
+
+
+def test_every_public_name_has_its_home() -> None:
+    assert {*litevit._PUBLIC, "run"} == set(litevit.__all__)
+    for name, home in litevit._PUBLIC.items():
+        assert getattr(litevit, name) is getattr(importlib.import_module(home), name)
+    for name in litevit._SUBMODULES:
+        assert getattr(litevit, name).__name__ == f"litevit.{name}"
+    folders = {part_of(path) for path in modules()} - {"__init__", "cli", "files", "devices"}
+    assert folders == set(litevit._SUBMODULES)
+    assert {*litevit.__all__, *litevit._SUBMODULES} <= set(dir(litevit))
+    with pytest.raises(AttributeError, match="no attribute 'create_modle'"):
+        litevit.create_modle  # noqa: B018
+
+
+def test_a_type_checker_sees_every_public_name() -> None:
+    tree = ast.parse((ROOT / "__init__.py").read_text())
+    (block,) = (node for node in tree.body if isinstance(node, ast.If))
+    seen = {alias.name: node.module for node in block.body if isinstance(node, ast.ImportFrom) for alias in node.names}
+    assert seen == litevit._PUBLIC
 
 
 IMPORT_EVERYTHING = """

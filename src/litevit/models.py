@@ -6,24 +6,26 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from litevit.checkpoints import published
 from litevit.checkpoints.load import load_weights
 from litevit.checkpoints.recorded import recorded_options, weights_file
 from litevit.layers.out_norms import OutNorms
+from litevit.tasks.two_stage import TwoStage
 from litevit.zoo import MODELS, build_backbone, build_model, unknown
 
 
 @dataclass(frozen=True, kw_only=True)
 class ModelInfo:
-    """What is known about a model. `macs` are multiply-adds of one image of `image_size`."""
+    """What is known about a model. `macs` are multiply-adds of one image of `image_size`, of the whole system."""
 
     name: str
     task: str
     params: int
     macs: int
     image_size: tuple[int, int]
+    regions: tuple[int, int] | None = None  # boxes and masks that the heads of a two-stage detector are counted on
     published: dict[str, Any] = field(default_factory=dict)
     weights: str | None = None
     licence: str | None = None
@@ -86,26 +88,40 @@ def create_model(
 
 
 def count_macs(model: nn.Module, image_size: tuple[int, int]) -> int:
-    """Multiply-adds of one forward pass on one image: matrix products, convolutions and attention.
+    """Multiply-adds of one image in evaluation: matrix products, convolutions and attention. The model stays as it is.
 
     Args:
-        model: classifier, backbone, segmenter or detector (its `forward_raw`).
+        model: classifier, backbone, segmenter or detector. Of a two-stage detector the heads of the regions are counted
+            on as many as an image may have (`max_proposals` boxes, `max_detections` masks), as mmdetection counts them.
         image_size: (H, W).
     """
     from torch.utils.flop_counter import FlopCounterMode
 
     images = torch.zeros(1, 3, *image_size, device=next(model.parameters()).device)
-    forward = getattr(model, "forward_raw", model)
-    training = model.training
     counter = FlopCounterMode(display=False)
+    training = {module: module.training for module in model.modules()}
     learned = [p for p in model.parameters() if p.requires_grad]
-    model.requires_grad_(False)  # the counter's hooks trip on views of parameters that learn
-    with counter, torch.no_grad():
-        forward(images) if not training else model.eval()(images)
-    for parameter in learned:
-        parameter.requires_grad_(True)
-    model.train(training)
+    try:
+        model.eval().requires_grad_(False)  # the counter's hooks trip on views of parameters that learn
+        with counter, torch.no_grad():
+            getattr(model, "forward_raw", model)(images)
+            if isinstance(model, TwoStage):
+                _run_heads(model, images)
+    finally:
+        for parameter in learned:
+            parameter.requires_grad_(True)
+        for module, mode in training.items():
+            module.training = mode
     return counter.get_total_flops() // 2
+
+
+def _run_heads(model: TwoStage, images: Tensor) -> None:
+    """The heads on the most regions that one image may have; which pixels they hold costs nothing to count."""
+    heads, config = model.roi_heads, model.config
+    heads.box_head(images.new_zeros(config.max_proposals, config.channels, heads.box_size, heads.box_size))
+    if heads.mask_head is not None:
+        size = heads.mask_size
+        heads.mask_head(images.new_zeros(config.max_detections, config.channels, size, size))
 
 
 def info(name: str, image_size: int | tuple[int, int] | None = None) -> ModelInfo:
@@ -129,6 +145,7 @@ def info(name: str, image_size: int | tuple[int, int] | None = None) -> ModelInf
         params=sum(p.numel() for p in model.parameters()),
         macs=count_macs(model, size),
         image_size=size,
+        regions=(model.config.max_proposals, model.config.max_detections) if isinstance(model, TwoStage) else None,
         published=dict(known.published if known is not None else published.ABLATIONS.get(name, {})),
         weights=(known.url or known.page) if known is not None else None,
         licence=known.licence if known is not None else None,

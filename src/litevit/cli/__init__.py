@@ -5,7 +5,7 @@ verb runs.
 """
 
 import difflib
-import importlib.util
+import importlib
 import os
 import re
 import sys
@@ -13,53 +13,76 @@ import warnings
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
-import tyro
-from tyro.conf import FlagCreatePairsOff
-
-from litevit.cli.bench import bench
-from litevit.cli.convert import convert
-from litevit.cli.doctor import doctor
-from litevit.cli.evaluate import eval_
-from litevit.cli.explain import explain
-from litevit.cli.export import export
-from litevit.cli.models import info, list_
-from litevit.cli.predict import predict
-from litevit.cli.token_labels import token_labels
-from litevit.cli.train import train
-
 
 class Verb(NamedTuple):
-    """A command: its function, and the module without which it is not offered."""
+    """A command, imported when it runs, so that `litevit --help` waits for nothing."""
 
-    run: Callable[..., int | None]  # None: 0
-    needs: str
+    module: str  # of this folder
+    function: str
+    what: str  # the first line of the function's docstring
     raw: bool = False  # takes the list of arguments and parses it itself
+
+    def load(self) -> Callable[..., int | None]:
+        """Its function. Returns None or 0 where all went well."""
+        return getattr(importlib.import_module(f"litevit.cli.{self.module}"), self.function)
 
 
 VERBS: dict[str, Verb] = {
-    "list": Verb(list_, "litevit.models"),
-    "info": Verb(info, "litevit.models"),
-    "predict": Verb(predict, "litevit.jobs.predict"),
-    "eval": Verb(eval_, "litevit.jobs.evaluate_dense"),
-    "train": Verb(train, "litevit.recipes", raw=True),
-    "convert": Verb(convert, "litevit.checkpoints.convert"),
-    "export": Verb(export, "litevit.deploy.exporter"),
-    "bench": Verb(bench, "litevit.bench.commands", raw=True),
-    "explain": Verb(explain, "litevit.explain.figures"),
-    "token-labels": Verb(token_labels, "litevit.jobs.token_labels"),
-    "doctor": Verb(doctor, "litevit.data.doctor"),
+    "list": Verb(
+        "models", "list_", "Shows the models: parameters, multiply-adds, published figures, licence and source."
+    ),
+    "info": Verb("models", "info", "Shows everything known about one model."),
+    "predict": Verb(
+        "predict",
+        "predict",
+        "Predicts on images, folders and videos: what the model's task is, with the preprocessing of its weights.",
+    ),
+    "eval": Verb(
+        "evaluate",
+        "eval_",
+        "Measures a model on a data set, as its task is measured: top-1, COCO's AP, mIoU or panoptic quality.",
+    ),
+    "train": Verb(
+        "train", "train", "Runs a recipe: litevit train RECIPE --data PATH [--field.name value ...].", raw=True
+    ),
+    "convert": Verb(
+        "convert",
+        "convert",
+        "Converts an official checkpoint to litevit's layout, or a litevit checkpoint back, bit for bit.",
+    ),
+    "export": Verb(
+        "export",
+        "export",
+        "Writes a model as a file of another runtime, proven to be the same function; the proof lies beside it.",
+    ),
+    "bench": Verb(
+        "bench",
+        "bench",
+        "Measures speed beside today's models: litevit bench {models,attention,ops,scaling} [OPTIONS].",
+        raw=True,
+    ),
+    "explain": Verb(
+        "explain",
+        "explain",
+        "Draws what a model looks at: offsets, attention, frequencies, features, class activation, its errors.",
+    ),
+    "token-labels": Verb(
+        "token_labels",
+        "token_labels",
+        "Writes label maps for token labelling, made by any classifier; an interrupted run is continued.",
+    ),
+    "doctor": Verb(
+        "doctor",
+        "doctor",
+        "Checks a data set before hours are spent on it. "
+        "Exit code 0: clean; 1: training would go wrong; 2: no data set.",
+    ),
 }
-
-
-def verbs() -> dict[str, Verb]:
-    """The verbs whose library is here."""
-    return {name: verb for name, verb in VERBS.items() if importlib.util.find_spec(verb.needs) is not None}
 
 
 def _usage() -> str:
     lines = ["usage: litevit VERB [OPTIONS]", "", "LIT, LITv2 and LVT: vision Transformers on today's PyTorch.", ""]
-    for name, verb in verbs().items():
-        lines.append(f"  {name:13} {(verb.run.__doc__ or '').splitlines()[0]}")
+    lines += [f"  {name:13} {verb.what}" for name, verb in VERBS.items()]
     return "\n".join([*lines, "", "`litevit VERB --help` says more. `litevit --version` prints the version."])
 
 
@@ -75,18 +98,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
         print(litevit.__version__)
         return 0
-    known = verbs()
-    if name not in known:
-        near = difflib.get_close_matches(name, known, n=2)
-        hint = f"Did you mean {' or '.join(map(repr, near))}?" if near else f"Known: {', '.join(known)}."
+    if name not in VERBS:
+        near = difflib.get_close_matches(name, VERBS, n=2)
+        hint = f"Did you mean {' or '.join(map(repr, near))}?" if near else f"Known: {', '.join(VERBS)}."
         return _fail(f"Unknown command '{name}'. {hint}")
-    verb = known[name]
+    verb = VERBS[name]
     warnings.showwarning = _show_warning
     try:
+        run = verb.load()
         if verb.raw:
-            return verb.run(rest) or 0
-        code = tyro.cli(verb.run, args=rest, prog=f"litevit {name}", config=(FlagCreatePairsOff,))
-        return code or 0
+            return run(rest) or 0
+        import tyro
+
+        return tyro.cli(run, args=rest, prog=f"litevit {name}", config=(tyro.conf.FlagCreatePairsOff,)) or 0
     except BrokenPipeError:  # `litevit list | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0

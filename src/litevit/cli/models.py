@@ -2,7 +2,11 @@
 
 import sys
 from contextlib import nullcontext
+from fnmatch import fnmatch
+from functools import cache
+from json import dumps, loads
 from pathlib import Path
+from typing import Any
 
 from tyro.conf import Positional
 
@@ -30,9 +34,7 @@ def list_(
             difference.
         out: with --compare: write the table to this file.
     """
-    from litevit.models import list_models
-
-    found = list_models(pattern, task=task)
+    found = _names(pattern, task)
     if not found:
         raise ValueError(f"No model matches '{pattern}'. `litevit list --names` shows all.")
     if names:
@@ -44,6 +46,7 @@ def list_(
         from litevit.bench.figures import figures, markdown
         from litevit.checkpoints.published import ABLATIONS, WEIGHTS
         from litevit.files import write_text
+        from litevit.models import list_models
 
         classifiers = set(list_models(pattern, task="classification"))
         text = markdown(figures([name for name in (*WEIGHTS, *ABLATIONS) if name in classifiers]))
@@ -66,12 +69,55 @@ does not round to the published figure, and the last column says why.
 """
 
 
+# Every model's `litevit.info`, why it differs from what was published, and the preprocessing of its weights. Counting
+# takes half a minute and torch seconds to import; a test holds the file to the models.
+FACTS = Path(__file__).with_name("models.json")
+
+
+@cache
+def _committed() -> dict[str, dict[str, Any]]:
+    return loads(FACTS.read_text())
+
+
+def count(name: str, size: tuple[int, int] | None = None) -> dict[str, Any]:
+    """A row of `FACTS`, counted on the model."""
+    from dataclasses import asdict
+
+    from litevit.bench.figures import DENSE_REASONS, REASONS
+    from litevit.checkpoints.published import WEIGHTS
+    from litevit.models import info
+
+    found = asdict(info(name, size))
+    differs = {**REASONS, **DENSE_REASONS}.get(name, "")
+    return {**found, "differs": differs, "preprocessing": str(WEIGHTS[name].preprocessing) if name in WEIGHTS else ""}
+
+
+def _facts(name: str, size: tuple[int, int] | None) -> dict[str, Any]:
+    return _committed()[name] if size is None and name in _committed() else count(name, size)
+
+
+def _names(pattern: str, task: str | None) -> list[str]:
+    rows = _committed()
+    if task is not None and task not in {row["task"] for row in rows.values()}:
+        from litevit.models import list_models
+
+        return list_models(pattern, task=task)  # which says what there is
+    return [name for name, row in rows.items() if fnmatch(name, pattern) and task in (None, row["task"])]
+
+
+def write_facts() -> None:
+    """Counts every model anew and writes `FACTS`: `python -m litevit.cli.models`."""
+    from litevit.files import write_text
+    from litevit.models import list_models
+
+    rows = (f"{dumps(name)}: {dumps(count(name))}" for name in list_models())
+    write_text(FACTS, "{\n" + ",\n".join(rows) + "\n}\n")
+
+
 def _table(names: list[str], size: tuple[int, int] | None) -> None:
     from rich.console import Console
     from rich.live import Live
     from rich.table import Table
-
-    from litevit.models import info
 
     console = Console() if sys.stdout.isatty() else Console(width=160)
     table = Table(box=None, header_style="bold")
@@ -82,17 +128,19 @@ def _table(names: list[str], size: tuple[int, int] | None) -> None:
     shown = Live(table, console=console, vertical_overflow="visible") if console.is_terminal else nullcontext()
     with shown:  # row by row, as they are counted
         for name in names:
-            facts = info(name, size)
-            published = [f"{short} {facts.published[key]}" for key, short in METRICS.items() if key in facts.published]
-            source = (facts.source or "").partition(" ")[0]
+            facts = _facts(name, size)
+            published = [
+                f"{short} {facts['published'][key]}" for key, short in METRICS.items() if key in facts["published"]
+            ]
+            source = (facts["source"] or "").partition(" ")[0]
             table.add_row(
                 name,
-                f"{facts.params / 1e6:.2f} M",
-                f"{facts.macs / 1e9:.2f} G",
-                "x".join(map(str, facts.image_size)),
-                facts.task,
+                f"{facts['params'] / 1e6:.2f} M",
+                f"{facts['macs'] / 1e9:.2f} G",
+                "x".join(map(str, facts["image_size"])),
+                facts["task"],
                 ", ".join(published),
-                f"{source}, {(facts.licence or '').partition(':')[0]}" if source else "",
+                f"{source}, {(facts['licence'] or '').partition(':')[0]}" if source else "",
             )
     if not console.is_terminal:
         console.print(table)
@@ -109,30 +157,29 @@ def info(model: Positional[str], *, size: tuple[int, ...] = (), json: bool = Fal
         size: side, or H W, to count multiply-adds at; default: the size of the published figure.
         json: print JSON.
     """
-    from dataclasses import asdict
-
-    from litevit import models
-    from litevit.bench.figures import REASONS
-    from litevit.checkpoints.published import WEIGHTS
-
-    facts = models.info(model, parse_size(size))
+    facts = dict(_facts(model, parse_size(size)))
+    differs, preprocessing = facts.pop("differs"), facts.pop("preprocessing")
     if json:
-        from json import dumps
-
-        print(dumps(asdict(facts), indent=1))
+        print(dumps(facts, indent=1))
         return
+    H, W = facts["image_size"]
+    with_regions = ", with {} boxes and {} masks".format(*facts["regions"]) if facts["regions"] else ""
     rows = {
-        "task": facts.task,
-        "parameters": f"{facts.params:,}",
-        "multiply-adds": f"{facts.macs:,} at {facts.image_size[0]} x {facts.image_size[1]}",
-        "published": ", ".join(f"{key} {value}" for key, value in facts.published.items()) or "nothing",
-        "differs": REASONS.get(model, ""),
-        "weights": facts.weights or "none published",
-        "preprocessing": str(WEIGHTS[model].preprocessing) if model in WEIGHTS else "",
-        "licence": facts.licence or "",
-        "source": facts.source or "",
+        "task": facts["task"],
+        "parameters": f"{facts['params']:,}",
+        "multiply-adds": f"{facts['macs']:,} at {H} x {W}{with_regions}",
+        "published": ", ".join(f"{key} {value}" for key, value in facts["published"].items()) or "nothing",
+        "differs": differs,
+        "weights": facts["weights"] or "none published",
+        "preprocessing": preprocessing,
+        "licence": facts["licence"] or "",
+        "source": facts["source"] or "",
     }
     show(f"[bold]{model}[/bold]")
     for key, value in rows.items():
         if value:
             show(f"  {key:14} {value}", highlight=False, markup=False)
+
+
+if __name__ == "__main__":
+    write_facts()
