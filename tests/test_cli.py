@@ -239,3 +239,18 @@ def test_a_recipe_field_that_does_not_exist(capsys, tmp_path):
     assert "Did you mean --optim.lr?" in fails(capsys, "train", "quickstart", "--optim.lrr", 1)
     (tmp_path / "recipe.json").write_text('{"name": "x", "task": "classification", "optim": {"lrr": 1}}')
     assert "Did you mean 'lr'" in fails(capsys, "train", tmp_path / "recipe.json")
+
+
+@pytest.mark.parametrize("model", ["litv2_s", "semantic_fpn_litv2_s"])
+def test_predict_says_that_it_optimises(capsys, tmp_path, monkeypatch, model):
+    from litevit.jobs import inference
+
+    made = []
+    monkeypatch.setattr(inference, "optimize_for_inference", lambda given: made.append(given) or given)
+    Image.new("RGB", (50, 40), "red").save(tmp_path / "a.png")
+    code, _, err = run(
+        capsys, "predict", tmp_path / "a.png", "--model", model, "--weights", "none", "--size", 64, "--device", "cpu"
+    )
+    assert code == 0
+    assert len(made) == 1
+    assert err.count("Optimised for this processor") == 1

@@ -110,6 +110,8 @@ def eval_(
         }  # fmt: skip
         if file is not None:
             refuse({"precision": precision}, f"for models; {source} computes in its own")
+        if file is None and where.type == "cpu" and not quiet:
+            print(OPTIMIZED, file=sys.stderr)
         result = _evaluate_classifier(
             model if file is None else file,
             data,
@@ -128,6 +130,7 @@ def eval_(
         )  # fmt: skip
         from litevit.jobs import evaluate_dense as tool
         from litevit.jobs.dense_models import load_dense
+        from litevit.jobs.inference import for_inference
 
         looks = tool.Looks(window=_pair(window), stride=_pair(stride), ratios=tuple(ratios) or None, flip=flip)
         if task != "semantic segmentation":
@@ -139,7 +142,7 @@ def eval_(
             dense = file.as_dense(names, getattr(getattr(file, "config", None), "score_threshold", None))
         else:
             dense = load_dense(model, source, num_classes=num_classes, names=names, size=size)
-        dense.model.to(where)
+        dense = dense._replace(model=for_inference(dense.model, where, quiet=quiet))
         with progress_bar("images", quiet=quiet) as advance:
             result = tool.evaluate(
                 dense,
@@ -207,6 +210,7 @@ def _evaluate_classifier(model: Any, data: str | None, source: str, *, quiet: bo
         return tool.evaluate(model, data, weights=source, on_progress=advance, **options)
 
 
+OPTIMIZED = "Optimised for this processor (litevit.optimize_for_inference)."
 LABELS = {"own": "the data's own", "imagenet": "ImageNet-1K", "real": "ImageNet-ReaL", "v2": "ImageNet-V2"}
 
 
