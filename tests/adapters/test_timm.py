@@ -1,15 +1,26 @@
 """timm's ways of making, changing, splitting and training a model, on ours."""
 
+import copy
+import functools
+import http.server
+import json
 import runpy
 import sys
+import threading
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import timm
 import torch
+from huggingface_hub.errors import EntryNotFoundError
+from safetensors.torch import load_file
 from timm.data import create_transform, resolve_data_config
+from timm.models import FeatureDictNet, FeatureListNet, get_notrace_functions, get_notrace_modules
+from timm.models._hub import save_for_hf
 from timm.optim import create_optimizer_v2
 from timm.optim._param_groups import param_groups_layer_decay
+from torchvision.models.feature_extraction import create_feature_extractor
 
 import litevit
 import litevit.adapters.timm
@@ -80,6 +91,106 @@ def test_features_only(name: str) -> None:
     assert [tuple(m.shape) for m in maps] == [(1, channels[0], 8, 12), (1, channels[1], 2, 3)]
     assert len(create(name, features_only=True)(torch.randn(1, 3, 64, 64))) == 4
     assert not any(key.startswith("model.head.") for key in model.state_dict())
+
+
+@models
+@pytest.mark.parametrize("out_indices", [(0,), (0, 1), (1, 3), (-1,)])
+def test_features_only_keeps_what_it_uses(name: str, out_indices: tuple[int, ...]) -> None:
+    """Every parameter that is left has a gradient: DistributedDataParallel stops at the second step otherwise."""
+    whole = create(name, features_only=True).train()
+    model = create(name, features_only=True, out_indices=out_indices).train()
+    last = max(i % 4 for i in out_indices)
+    assert (sum(p.numel() for p in model.parameters()) < sum(p.numel() for p in whole.parameters())) == (last < 3)
+    maps = model(torch.randn(2, 3, 64, 96))
+    assert [m.shape[1] for m in maps] == model.feature_info.channels()
+    sum(m.sum() for m in maps).backward()
+    assert [key for key, p in model.named_parameters() if p.grad is None] == []
+
+
+@pytest.mark.parametrize(("name", "out_indices", "millions"), [("lvt", (0, 1, 2, 3), 3.43), ("litv2_s", (0, 1), 0.85)])
+def test_size_of_feature_extractors(name: str, out_indices: tuple[int, ...], millions: float) -> None:
+    """Of 5.01 M, the class-attention layers are not kept; of 27.1 M, not the last two stages."""
+    with torch.device("meta"):
+        model = timm.create_model(name, features_only=True, out_indices=out_indices)
+    assert round(sum(p.numel() for p in model.parameters()) / 1e6, 2) == millions
+
+
+@models
+@torch.no_grad()
+def test_pruned_models_give_the_same_maps(name: str) -> None:
+    model = create(name, num_classes=5)
+    x = torch.randn(2, 3, 64, 96)
+    maps = model.forward_intermediates(x, intermediates_only=True)
+    for last in range(4):
+        pruned = copy.deepcopy(model)
+        take = pruned.prune_intermediate_layers([last], prune_norm=True)
+        (only,) = pruned.forward_intermediates(x, indices=take, intermediates_only=True)
+        torch.testing.assert_close(only, maps[last])
+        assert len(pruned.forward_intermediates(x, norm=True, intermediates_only=True)) == last + 1
+        if last < 3:
+            torch.testing.assert_close(pruned.forward_features(x), maps[last])
+    kept = copy.deepcopy(model)
+    kept.prune_intermediate_layers([3], prune_head=False)
+    torch.testing.assert_close(kept(x), model(x))
+
+
+@models
+@torch.no_grad()
+def test_every_feature_class_of_timm_gives_the_same_maps(name: str) -> None:
+    model = create(name, features_only=True, out_indices=(1, 3))
+    x = torch.randn(1, 3, 64, 96)
+    expected = model(x)
+    for feature_cls in ("hook", "list", "dict", "fx", FeatureListNet, FeatureDictNet):
+        other = create(name, features_only=True, out_indices=(1, 3), feature_cls=feature_cls)
+        parts = other.body if feature_cls == "hook" else getattr(other, "model", None)
+        if parts is None:  # the graph has the model's tensors under the model's names
+            other.graph_module.load_state_dict(model.model.state_dict(), strict=False)
+        else:
+            parts.load_state_dict(model.model.state_dict(), strict=False)
+        maps = other(x)
+        if feature_cls in ("dict", FeatureDictNet):
+            assert list(maps) == ["1", "3"]
+            maps = list(maps.values())
+        assert isinstance(maps, list)
+        assert other.feature_info.channels() == model.feature_info.channels()
+        torch.testing.assert_close(maps, expected)
+
+
+@models
+def test_fx_graphs(name: str) -> None:
+    """torchvision's extractor, with our layers as leaves, in training and evaluation."""
+    model = create(name, num_classes=5).train()
+    tracer = {"leaf_modules": get_notrace_modules(), "autowrap_functions": get_notrace_functions()}
+    nodes = {"backbone.stages.1": "stage", "maps.2": "map", "head": "logits"}
+    graph = create_feature_extractor(model, return_nodes=nodes, tracer_kwargs=tracer)
+    x = torch.randn(2, 3, 64, 96)
+    sum(out.sum() for out in graph(x).values()).backward()
+    used = [key for key, p in graph.named_parameters() if p.grad is None]
+    assert all(key.startswith("aux_head") for key in used)  # LVT's second head is behind no node that is asked for
+    model.eval()
+    graph.eval()
+    with torch.no_grad():
+        out = graph(x)
+        (expected,) = model.forward_intermediates(x, indices=[2], intermediates_only=True)
+        torch.testing.assert_close(out["map"], expected)
+        if name != "lvt":
+            torch.testing.assert_close(out["logits"], model(x))
+
+
+@models
+def test_attributes_that_timm_reads(name: str) -> None:
+    with torch.device("meta"):
+        model = create(name, num_classes=5)
+    assert model.in_chans == model.default_cfg["input_size"][0] == 3
+    features = model.forward_features(torch.zeros(1, 3, 224, 224, device="meta"))
+    if features.ndim == 4:
+        assert tuple(features.shape[2:]) == model.default_cfg["pool_size"]
+    else:
+        assert model.default_cfg["pool_size"] is None
+    model.to(torch.float64).reset_classifier(7)
+    head = model.get_classifier()
+    assert (head.weight.device.type, head.weight.dtype, head.training) == ("meta", torch.float64, False)
+    assert timm.get_pretrained_cfg("litv2_b_384").pool_size == (12, 12)
 
 
 @models
@@ -159,6 +270,132 @@ def test_pretrained_takes_the_published_file(monkeypatch: pytest.MonkeyPatch, tm
     assert len(fetched) == 4
 
 
+class Sources:
+    """One model of three classes wherever timm may look for weights; the published file is out of reach."""
+
+    def __init__(self, folder: Path, url: str):
+        self.folder, self.url = folder, url
+        self.model = create("litv2_s", num_classes=3)
+        save_for_hf(self.model, folder, safe_serialization=True)
+        self.file = folder / "model.safetensors"
+        self.small = {**SMALL["litv2_s"], "num_classes": 3}
+
+    def check(self, loaded: torch.nn.Module) -> None:
+        for key, value in self.model.state_dict().items():
+            assert torch.equal(loaded.state_dict()[key], value), key
+
+
+class Handler(http.server.SimpleHTTPRequestHandler):
+    def log_message(self, *_) -> None:
+        pass
+
+
+@pytest.fixture
+def sources(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Sources]:
+    folder = tmp_path / "repository"
+
+    def download(repo_id: str, filename: str, **_) -> str:
+        assert repo_id == "me/my-litv2_s"
+        if not (folder / filename).exists():
+            raise EntryNotFoundError(filename)
+        return str(folder / filename)
+
+    def published(name: str) -> Path:
+        raise AssertionError(f"the published file of {name} is asked for")
+
+    monkeypatch.setattr("timm.models._hub.hf_hub_download", download)
+    monkeypatch.setattr(weights, "fetch", published)
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Handler, directory=str(folder)))
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield Sources(folder, f"http://127.0.0.1:{server.server_port}/model.safetensors")
+    server.shutdown()
+    server.server_close()
+
+
+@pytest.mark.parametrize("features_only", [False, True])
+def test_a_model_of_the_hub_or_of_a_folder_has_its_own_weights(sources: Sources, features_only: bool) -> None:
+    for name in ("hf-hub:me/my-litv2_s", f"local-dir:{sources.folder}"):
+        loaded = timm.create_model(name, pretrained=True, features_only=features_only)
+        if features_only:
+            key = "backbone.stages.3.blocks.0.mlp.fc1.weight"
+            assert torch.equal(loaded.model.get_parameter(key), sources.model.get_parameter(key))
+        else:
+            sources.check(loaded)
+        assert timm.create_model(name, pretrained=False).num_classes == 3
+
+
+def test_the_source_that_is_named_is_the_one_that_is_read(sources: Sources, tmp_path: Path) -> None:
+    state = sources.model.state_dict()
+    torch.save({"model": layouts.to_official(state)}, tmp_path / "official.pth")
+    torch.save({"state_dict": state, "arch": "litv2_s"}, tmp_path / "last.pth.tar")
+    for named in (
+        {"file": str(sources.file)},
+        {"file": str(tmp_path / "official.pth")},
+        {"file": str(tmp_path / "last.pth.tar")},
+        {"url": sources.url},
+        {"hf_hub_id": "me/my-litv2_s"},
+        {"hf_hub_id": "me/my-litv2_s", "hf_hub_filename": "model.safetensors"},
+        {"state_dict": state},
+        {"state_dict": layouts.to_official(state)},
+    ):
+        named = {**named, "num_classes": 3}
+        cache = str(tmp_path / "cache")
+        for way in ({"pretrained_cfg_overlay": named}, {"pretrained_cfg": named}):
+            sources.check(timm.create_model("litv2_s", pretrained=True, cache_dir=cache, **sources.small, **way))
+    with pytest.raises(AssertionError, match="published file of litv2_s"):
+        create("litv2_s", pretrained=True)
+    with pytest.raises(
+        AssertionError, match="published file of litv2_s"
+    ):  # as timm's scripts hand on what they resolve
+        create("litv2_s", pretrained=True, pretrained_cfg=timm.get_pretrained_cfg("litv2_s").to_dict())
+    with pytest.raises(RuntimeError, match="No pretrained weights exist"):
+        create("litv2_s", pretrained=True, pretrained_cfg={"num_classes": 3})
+
+
+def test_a_head_of_another_size_stays_fresh_only_where_timm_says_so(sources: Sources) -> None:
+    named = {"file": str(sources.file), "num_classes": 3}
+    tuned = create("litv2_s", pretrained=True, num_classes=5, pretrained_cfg_overlay=named)
+    assert torch.equal(tuned.norm.weight, sources.model.norm.weight)
+    assert tuned.head.weight.shape[0] == 5
+    with pytest.raises(ValueError, match="head is for another number of classes"):  # the source is said to have 1000
+        create("litv2_s", pretrained=True, pretrained_cfg_overlay={"file": str(sources.file)})
+    one_less = create(
+        "litv2_s",
+        pretrained=True,
+        num_classes=2,
+        pretrained_cfg_overlay={"file": str(sources.file), "num_classes": 2, "label_offset": 1},
+    )
+    assert torch.equal(one_less.head.weight, sources.model.head.weight[1:])
+
+
+def test_weights_of_another_model_are_refused(sources: Sources) -> None:
+    for name in ("lit_s", "swin_ti_dtm"):
+        for num_classes in (3, 5):
+            overlay = {"file": str(sources.file), "num_classes": 3}
+            with pytest.raises(ValueError, match="is not a checkpoint of this model"):
+                create(name, pretrained=True, num_classes=num_classes, pretrained_cfg_overlay=overlay)
+
+
+def test_first_layers_of_other_channels(sources: Sources) -> None:
+    stem = "backbone.embeds.0.proj.weight"
+    rgb = sources.model.get_parameter(stem)
+    named = {"file": str(sources.file), "num_classes": 3}
+    grey = create("litv2_s", pretrained=True, num_classes=3, in_chans=1, pretrained_cfg_overlay=named)
+    torch.testing.assert_close(grey.get_parameter(stem), rgb.sum(1, keepdim=True))
+    assert (grey.in_chans, sources.model.in_chans) == (1, 3)
+    of_grey = {"state_dict": grey.state_dict(), "num_classes": 3, "input_size": (1, 224, 224)}
+    again = create("litv2_s", pretrained=True, num_classes=3, in_chans=3, pretrained_cfg_overlay=of_grey)
+    expected = timm.models.adapt_input_conv(3, grey.get_parameter(stem), base_chans=1)
+    torch.testing.assert_close(again.get_parameter(stem), expected)
+
+
+def test_what_is_saved_for_the_hub_names_the_channels(sources: Sources) -> None:
+    config = json.loads((sources.folder / "config.json").read_text())
+    assert config["pretrained_cfg"]["input_size"] == [3, 224, 224]
+    assert config["pretrained_cfg"]["first_conv"] == "backbone.embeds.0.proj"
+    assert set(load_file(sources.file)) == set(sources.model.state_dict())
+
+
 def test_checkpoint_path_of_timm(tmp_path: Path) -> None:
     """What timm's training script saves, timm's validation script and litevit load."""
     model = create("litv2_s", num_classes=3)
@@ -186,8 +423,9 @@ def test_dtype_and_device() -> None:
 
 
 def test_wrong_arguments() -> None:
-    with pytest.raises(ValueError, match="option of litv2_s"):
-        create("litv2_s", num_headz=3)
+    for kind in (ValueError, TypeError):  # litevit's, timm's
+        with pytest.raises(kind, match=r"option of litv2_s: 'num_headz'\. Did you mean 'num_heads'"):
+            create("litv2_s", num_headz=3)
     with pytest.raises(ValueError, match="output_stride"):
         create("litv2_s", output_stride=16)
 
