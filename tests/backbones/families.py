@@ -20,6 +20,14 @@ SMALL: dict[str, tuple[str, dict]] = {
     "swin_dtm": ("swin_ti_dtm", {"embed_dim": 8, "depths": (2, 1, 2, 1), "num_heads": (1, 1, 1, 2)}),
     "lvt": ("lvt", {"embed_dims": (16, 16, 32, 64), "depths": (1,) * 4, "num_heads": (2, 2, 2, 4)}),
 }
+# How sides that fill no patch are divided by 4 on entry and by 2 between stages; ceil, floor where nothing is said.
+GRIDS: dict[str, tuple[str, str]] = {
+    "lit_ti": ("floor", "floor"),
+    "pvt": ("floor", "floor"),
+    "pvt_msa": ("floor", "floor"),
+    "pvt_dtm": ("floor", "floor"),
+    "lvt": ("ceil", "ceil"),
+}
 CLASSIFIERS = {**SMALL, "lvt_plain": ("lvt_plain", SMALL["lvt"][1])}
 
 

@@ -4,7 +4,7 @@ import math
 
 import pytest
 import torch
-from families import CLASSIFIERS, SMALL, backbone, classifier
+from families import CLASSIFIERS, GRIDS, SMALL, backbone, classifier
 from timm.layers import DropPath
 from torch import nn
 
@@ -12,13 +12,6 @@ import litevit
 
 families = pytest.mark.parametrize("family", SMALL)
 classifiers = pytest.mark.parametrize("family", CLASSIFIERS)
-
-
-def grid_rule(family: str) -> str:
-    """LIT-Ti and PVT drop an image's incomplete patches, the others keep them; LVT rounds up between stages too."""
-    if family == "lvt":
-        return "ceil"
-    return "floor" if family.startswith(("lit_ti", "pvt")) else "first_ceil"
 
 
 @pytest.mark.parametrize(("n", "H", "W"), [(2, 32, 32), (3, 45, 77), (1, 33, 130)])
@@ -30,9 +23,7 @@ def test_any_size_and_batch(family: str, n: int, H: int, W: int) -> None:
     maps = model(images)
     assert isinstance(maps, tuple)
     assert [f.stride for f in model.features] == [4, 8, 16, 32]
-    up, later = {"ceil": (math.ceil, math.ceil), "floor": (math.floor, math.floor)}.get(
-        grid_rule(family), (math.ceil, math.floor)
-    )
+    up, later = (getattr(math, rounding) for rounding in GRIDS.get(family, ("ceil", "floor")))
     h, w = up(H / 4), up(W / 4)
     for i, (x, feature) in enumerate(zip(maps, model.features)):
         if i:
