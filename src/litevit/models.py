@@ -13,7 +13,7 @@ from litevit.checkpoints.load import load_weights
 from litevit.checkpoints.recorded import recorded_options, weights_file
 from litevit.layers.out_norms import OutNorms
 from litevit.tasks.two_stage import TwoStage
-from litevit.zoo import MODELS, build_backbone, build_model, unknown
+from litevit.zoo import BACKBONES, GENERIC, MODELS, build_backbone, build_model, unknown
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,20 +71,39 @@ def create_model(
     Args:
         name: one of `list_models()`, or a task that takes any backbone (`"mask_rcnn"`, `"retinanet"`,
             `"semantic_fpn"`, `"segformer"`, `"panoptic_fpn"`) together with `backbone`.
-        weights: None (random), `"official"` (the published file, downloaded once), a checkpoint file, or the folder of
-            a training run, whose classes and options the model then has.
+        weights: None or `"none"` (random), `"official"` (the published file, downloaded once), `"imagenet"` (of a dense
+            model: the published ImageNet weights of its backbone), a checkpoint file, or the folder of a training run,
+            whose classes and options the model then has.
         backbone: for the generic names: a backbone's name (ours or timm's) or a module with `features`.
         overrides: fields of the backbone's or the task's config, such as `num_classes=10, drop_path_rate=0.1`.
     """
-    file = None if weights is None else published.fetch(name) if weights == "official" else weights_file(weights)
-    if file is not None and weights != "official" and file.is_file():
-        recorded = recorded_options(file, name)
-        backbone = backbone or recorded.pop("backbone", None)
-        overrides = {**recorded, **overrides}
+    word = published.weights_word(weights)
+    file = None
+    if word == "imagenet":
+        file = published.fetch(_classifier_of(name, backbone))
+    elif word == "official":
+        file = published.fetch(name)
+    elif word is not None:
+        file = weights_file(word)
+        if file.is_file():
+            recorded = recorded_options(file, name)
+            backbone = backbone or recorded.pop("backbone", None)
+            overrides = {**recorded, **overrides}
     model = build_model(name, backbone=backbone, **overrides)
     if file is not None:
         load_weights(model, file)
     return model
+
+
+def _classifier_of(name: str, backbone: str | nn.Module | None) -> str:
+    """The classifier whose published weights a model's backbone starts from."""
+    if name not in (*MODELS, *GENERIC):
+        raise unknown(name, sorted([*MODELS, *GENERIC]), "model")
+    if backbone is None and name in MODELS:
+        return name if MODELS[name].task.name == "classification" else MODELS[name].backbone_name
+    if isinstance(backbone, str) and backbone in BACKBONES:
+        return backbone
+    raise ValueError(f'{name}: weights="imagenet" needs a backbone of ours by its name, such as backbone="litv2_s"')
 
 
 def count_macs(model: nn.Module, image_size: tuple[int, int]) -> int:

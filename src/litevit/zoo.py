@@ -107,7 +107,8 @@ MODELS: dict[str, Entry] = {
 
 def unknown(name: str, known: list[str], what: str) -> ValueError:
     """What to raise for a name that is not among the known ones."""
-    near = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
+    plain = {other.lower(): other for other in known}
+    near = [plain[match] for match in difflib.get_close_matches(name.lower(), plain, n=3, cutoff=0.5)]
     hint = f" Did you mean {' or '.join(map(repr, near))}?" if near else f" Known: {', '.join(known)}"
     return ValueError(f"Unknown {what} {name!r}.{hint}")
 

@@ -24,6 +24,7 @@ from filelock import FileLock
 from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
 
+from litevit.checkpoints.files import Pathlike
 from litevit.files import cache_dir, put_in_place, write_text
 from litevit.ops import imagenet
 from litevit.zoo import MODELS, family_of
@@ -269,11 +270,26 @@ ABLATIONS: dict[str, dict[str, float]] = {
 # fmt: on
 
 
+def weights_word(weights: Pathlike | None) -> Pathlike | None:
+    """The words for weights, in any case: None for "none", "official", "imagenet"; anything else is a path and stays.
+
+    They mean the same wherever weights are taken: random; the published file of the model; of a dense model, the
+    published ImageNet weights of its backbone under a random head (a classifier's are its published file).
+    """
+    word = str(weights).lower()
+    return None if word == "none" else word if word in ("official", "imagenet") else weights
+
+
+def is_file(weights: Pathlike | None) -> bool:
+    """Whether weights are a path, and none of the words."""
+    return weights_word(weights) not in (None, "official", "imagenet")
+
+
 def find(name: str) -> Weights:
     """The published checkpoint of a model name."""
     if name in WEIGHTS:
         return WEIGHTS[name]
-    near = get_close_matches(name, WEIGHTS, n=3)
+    near = get_close_matches(name.lower(), WEIGHTS, n=3)
     hint = f" Near names that have one: {', '.join(near)}." if near else ""
     raise ValueError(f"No checkpoint was published for '{name}'.{hint} Use weights=None or the path of a file.")
 

@@ -9,7 +9,7 @@ from typing import Any, Literal
 from tyro.conf import Positional
 
 from litevit.cli.predict import dense_task, exported_file
-from litevit.cli.terminal import Device, progress_bar, refuse, show, show_rows
+from litevit.cli.terminal import Device, plain_word, progress_bar, refuse, show, show_rows
 
 
 def eval_(
@@ -52,7 +52,8 @@ def eval_(
             folder of the images;
             default with --run: the data of the run, whose held-out part is measured unless --split says otherwise.
             Other data than the run's are measured whole; they may have some of its classes, matched by name.
-        weights: 'official' (downloaded once), a checkpoint file, or the folder of a training run.
+        weights: 'official' (downloaded once; of a classifier also 'imagenet'), a checkpoint file, or the folder of a
+            training run.
         run: the folder of a training run: its best weights, with its own settings.
         split: part of the data; default: the held-out one ('validation'; COCO's and ADE20K's layout: 'val').
         labels: classifiers: 'own', the default: the data's; 'imagenet': the same, of 1,000 classes; 'real':
@@ -79,6 +80,7 @@ def eval_(
         precision: classifiers; default: fp32.
         device: where to run.
     """
+    weights = plain_word(weights)
     source = str(run) if run is not None else weights
     if source == "none":
         raise ValueError("Random weights have nothing to measure: give --weights official, a file or --run FOLDER")

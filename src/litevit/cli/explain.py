@@ -7,7 +7,7 @@ from typing import Any, Literal, NamedTuple
 
 from tyro.conf import Positional
 
-from litevit.cli.terminal import Device, progress
+from litevit.cli.terminal import NO_FILES, Device, plain_word, progress
 
 What = Literal["offsets", "attention", "frequency", "features", "cam", "errors"]
 
@@ -59,7 +59,8 @@ def explain(
             activation), errors (of a classifier on a folder with one folder per class).
         images: image files or folders; of several, attention and frequency draw the mean.
         model: name of a model; default: litv2_s, or what the checkpoint of a training run says.
-        weights: 'official' (downloaded once), a checkpoint file, the folder of a training run, or 'none' (random).
+        weights: 'official' (downloaded once; of a classifier also 'imagenet'), 'none' (random), a checkpoint file, or
+            the folder of a training run.
         out: folder for the pictures.
         stage: 1-4; default: of attention the last with attention, of cam 4, of frequency all.
         block: from 0, as in state-dict names; default: the last of the stage, of frequency all.
@@ -81,6 +82,7 @@ def explain(
 
     paths = find_images(images)
     how = {"formats": formats or (("png", "svg", "pdf") if paper else ("png",))}
+    weights = plain_word(weights)
     look = _open(model, weights, size, num_classes, published=published, device=device)
     if weights == "none":
         print("Random weights: these pictures mean nothing.", file=sys.stderr)
@@ -122,7 +124,7 @@ def _open(
     if size is not None and size < 32:
         raise ValueError(f"--size must be at least 32, got {size}")
     given = None if weights == "none" else weights
-    if weights in ("none", "official"):
+    if weights in NO_FILES:
         name = name or "litv2_s"
     place = find_device(device)
 
@@ -443,7 +445,7 @@ def _errors(
     if len(given) != 1 or not given[0].is_dir():
         raise ValueError(f"errors takes one folder with one folder per class, got {' '.join(map(str, given))}")
     folders = sorted(p.name for p in given[0].iterdir() if p.is_dir() and not p.name.startswith("."))
-    recorded = None if weights in ("none", "official") else recorded_classes(weights)
+    recorded = None if weights in NO_FILES else recorded_classes(weights)
     order = list(recorded or folders)
     unknown = [folder for folder in folders if folder not in order]
     if unknown:

@@ -6,7 +6,7 @@ from typing import Literal
 
 from tyro.conf import Positional
 
-from litevit.cli.terminal import show
+from litevit.cli.terminal import plain_word, show
 
 
 def export(
@@ -33,7 +33,7 @@ def export(
         model: name, see `litevit list`, or the folder of a training run.
         format: of the file: pt2 (PyTorch), onnx, openvino; the others are named with why they are not written.
         out: the file; default: the model's name with the format's ending, here.
-        weights: 'official' (downloaded once), a checkpoint file, or 'none' (random).
+        weights: 'official' (downloaded once; of a classifier also 'imagenet'), 'none' (random), or a checkpoint file.
         num_classes: of the checkpoint, where it is not the published one's.
         names: text file with one class name per line; for detectors and segmenters also COCO's annotation file.
         image_size: one size instead of any: side, or height and width.
@@ -57,6 +57,7 @@ def export(
     path = out or Path(f"{stem}{suffix}")
     if path.is_dir():
         path = path / f"{stem}{suffix}"
+    weights = plain_word(weights)
     if weights == "none":
         print("Random weights: the file will mean nothing.", file=sys.stderr)
     try:

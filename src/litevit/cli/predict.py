@@ -7,7 +7,7 @@ from typing import Any
 
 from tyro.conf import Positional
 
-from litevit.cli.terminal import Device, progress, refuse, show, show_rows
+from litevit.cli.terminal import NO_FILES, Device, plain_word, progress, refuse, show, show_rows
 
 
 def predict(
@@ -30,7 +30,8 @@ def predict(
     Args:
         images: image files, or folders to search; detectors and segmenters take videos too.
         model: name of a model; default: litv2_s, or what the checkpoint of a training run says.
-        weights: 'official' (downloaded once), a checkpoint file, the folder of a training run, or 'none' (random).
+        weights: 'official' (downloaded once; of a classifier also 'imagenet'), 'none' (random), a checkpoint file, or
+            the folder of a training run.
         top: classifiers: how many classes to show; default: 5.
         json: print JSON instead of a table.
         out: folder for pictures with the predictions, and for the result files of COCO's and ADE20K's formats.
@@ -43,6 +44,7 @@ def predict(
     """
     from dataclasses import replace
 
+    weights = plain_word(weights)
     from litevit.data.class_names import read_class_list
     from litevit.devices import find_device
     from litevit.jobs import predict as tool
@@ -68,9 +70,9 @@ def predict(
     paths = tool.find_images(images)
     labels = list(read_class_list(names).names) if names else None
     classes = num_classes or (len(labels) if labels else None)
-    if labels is None and weights not in ("none", "official"):
+    if labels is None and weights not in NO_FILES:
         labels = tool.recorded_classes(weights)
-    if weights in ("none", "official"):
+    if weights in NO_FILES:
         model = model or "litv2_s"
     network, how = tool.load_classifier(model, None if weights == "none" else weights, num_classes=classes)
     if names is not None and labels is not None and len(labels) != classes:
@@ -95,7 +97,7 @@ def predict(
 
 def exported_file(weights: str) -> Any:
     """The exported file (`litevit export`) that is given as weights; None: they are something else."""
-    if weights in ("none", "official") or not Path(weights).suffix:
+    if weights in NO_FILES or not Path(weights).suffix:
         return None
     from litevit.deploy.exported import is_exported, load_exported
 

@@ -12,6 +12,13 @@ import tyro
 Device = Literal["auto", "cpu", "cuda", "mps"]
 
 
+NO_FILES = ("none", "official", "imagenet")  # words for weights, in any case; anything else is a path
+
+
+def plain_word(weights: str) -> str:
+    return weights.lower() if weights.lower() in NO_FILES else weights
+
+
 def show(*items: Any, **options: Any) -> None:
     from rich.console import Console
 

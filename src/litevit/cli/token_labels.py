@@ -28,7 +28,8 @@ def token_labels(
         model: name of ours, or timm's as timm/NAME.
         data: images to label: folder, tar or shards, as for training.
         out: folder for the maps.
-        weights: of our model: 'official', a checkpoint file or a training run's folder; timm's models bring their own.
+        weights: of our model: 'official' (also 'imagenet'), a checkpoint file or a training run's folder; timm's models
+            bring their own.
         reader: how timm reads the data: '' (folder or tar), 'wds', 'hfds/NAME'.
         split: of the data.
         size: side the images are resized to; 576 gives 18 x 18 positions at stride 32.

@@ -120,7 +120,7 @@ def export(
         dynamic: False fixes what is not given: the size to the model's own, the batch to 1.
         preprocessing: the file takes uint8 RGB and does the resizing and normalisation itself.
         int8: folder of images to calibrate 8-bit products with.
-        weights: for a name: "official", a file, or None (random).
+        weights: for a name: "official", a file, or None or "none" (random).
         num_classes: of the checkpoint, where it is not the published one's.
         names: file of class names.
         images: folder of images that take part in the proof, and on which agreement is reported.

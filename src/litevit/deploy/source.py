@@ -8,7 +8,15 @@ from typing import Any
 from torch import nn
 
 from litevit.checkpoints.files import read_metadata
-from litevit.checkpoints.published import ADOBE, ADOBE_NOTICE, WEIGHTS, Preprocessing, preprocessing
+from litevit.checkpoints.published import (
+    ADOBE,
+    ADOBE_NOTICE,
+    WEIGHTS,
+    Preprocessing,
+    is_file,
+    preprocessing,
+    weights_word,
+)
 from litevit.data.class_names import ClassList, detection_classes, panoptic_classes, semantic_classes
 from litevit.deploy.graph import FEATURES, MODULE, Graph, build_graph
 from litevit.jobs.dense_models import load_dense, task_of
@@ -40,7 +48,7 @@ def open_source(
     """
     Args:
         model: a module, a name of `litevit list`, a training run's folder or its checkpoint.
-        weights: for a name: "official", a file, or None (random).
+        weights: for a name: "official", a file, or None or "none" (random).
         num_classes: of the checkpoint, where it is not the published one's.
         names: text file with one class name per line; for dense models also COCO's annotation file.
     """
@@ -48,7 +56,7 @@ def open_source(
         return _of_module(model, names)
     if str(model) not in MODELS and str(model) not in GENERIC and Path(model).exists():
         return _named(None, Path(model), num_classes, names)
-    return _named(str(model), weights, num_classes, names)
+    return _named(str(model), weights_word(weights), num_classes, names)
 
 
 def _of_module(model: nn.Module, names: str | Path | None) -> Source:
@@ -67,16 +75,16 @@ def _named(name: str | None, weights: Any, num_classes: int | None, names: str |
         how: Preprocessing | None = _dense_preprocessing(found)
     else:
         listed = _read_names(names) if names is not None else None
-        from_file = weights not in (None, "official")
+        from_file = is_file(weights)
         listed = listed or (recorded_classes(weights) if from_file else None)
         if num_classes is None and listed is not None and name is not None:
             num_classes = len(listed)
         found, how = load_classifier(name, weights, num_classes=num_classes)
         label = name or json.loads(_header(weights).get("recipe", "{}"))["model"]["name"]
         classes = _checked(listed or class_names(int(found.num_classes)), found, names or weights)  # type: ignore[arg-type]
-    known = WEIGHTS.get(label) if weights == "official" else None
+    known = None if weights is None or is_file(weights) else WEIGHTS.get(label)
     derived = WEIGHTS.get(label)
-    recipe = json.loads(_header(weights).get("recipe", "{}")) if weights not in (None, "official") else {}
+    recipe = json.loads(_header(weights).get("recipe", "{}")) if is_file(weights) else {}
     adobe = derived is not None and derived.licence == ADOBE and weights is not None and not recipe
     return Source(
         model=found,

@@ -23,7 +23,7 @@ class ModelConfig:
     """What `litevit.create_model` is called with."""
 
     name: str
-    weights: str | None = None  # to start from: "official", or a file
+    weights: str | None = None  # to start from: None, "official", "imagenet" (a dense model's backbone), or a file
     overrides: dict[str, Any] = field(default_factory=dict)  # fields of the family's or the task's Config
 
 

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.data import Dataset, default_collate
 
+from litevit.checkpoints.published import weights_word
 from litevit.data.class_folders import Part
 from litevit.data.classification import ClassificationData, create_dataset, part_of
 from litevit.data.readability import check_readable
@@ -145,7 +146,9 @@ def build_classifier(config: ModelConfig, num_classes: int) -> nn.Module:
     overrides: dict[str, Any] = {  # lists come from JSON
         name: tuple(value) if isinstance(value, list) else value for name, value in config.overrides.items()
     }
-    weights = config.weights
+    weights: Any = weights_word(config.weights)
+    if weights == "imagenet":  # which a classifier's published weights are
+        weights = "official"
     if weights is not None and Path(weights).is_dir():
         weights = str(Run.open(weights).weights)
     if config.name.startswith("timm/"):

@@ -58,14 +58,15 @@ def load_dense(
 
     Args:
         name: model name; None: what the checkpoint of a training run says.
-        weights: None (random), `"official"`, a checkpoint file, or the folder of a training run.
+        weights: None or `"none"` (random), `"official"`, a checkpoint file, or the folder of a training run.
         num_classes: where it is not the model's own and the checkpoint does not tell.
         names: file of class names, see `read_class_list`; None: the training data's, COCO's or ADE20K's, or numbers.
         score_threshold: least score of objects; None keeps the model's.
         size: short side the image is resized to; None keeps the model's.
     """
+    weights = published.weights_word(weights)
     run = find_run(weights)
-    path = run.weights if run is not None else None if weights in (None, "official") else Path(weights)  # type: ignore[arg-type]
+    path = run.weights if run is not None else Path(weights) if published.is_file(weights) else None  # type: ignore[arg-type]
     overrides: dict[str, Any] = {}
     trained = run if run is not None and name in (None, run.model_name) else None
     if trained is not None:
@@ -88,6 +89,10 @@ def load_dense(
     elif path is not None:
         overrides |= class_counts(path)
     model = create_model(name, **overrides)
+    if weights == "imagenet":
+        raise ValueError(
+            f"{name}: imagenet gives its backbone alone, under a random head: give official, none or a file"
+        )
     if weights is not None:
         report = load_weights(model, path if path is not None else published.fetch(name))
         if report.missing:

@@ -11,7 +11,6 @@ import torch.distributed
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
-from litevit.checkpoints.published import fetch
 from litevit.data.coco_panoptic import CocoPanoptic
 from litevit.data.dense import EMBEDDED, DetectionData, DetectionSets, SegmentationData, SegmentationSets, Selected
 from litevit.data.grouping import GroupedBatchStream
@@ -26,7 +25,6 @@ from litevit.metrics.panoptic import PanopticQuality, PanopticWriter
 from litevit.metrics.segmentation import MeanIoU, write_index_png
 from litevit.models import create_model
 from litevit.tasks.segmentation import read_overrides
-from litevit.zoo import MODELS
 
 Batch = tuple[list[Tensor], list[dict[str, Any]]]
 IMAGENET = "imagenet"  # ModelConfig.weights: the backbone's published ImageNet weights
@@ -39,14 +37,7 @@ def build_dense_model(config: ModelConfig, **sizes: int) -> nn.Module:
         sizes: of the heads, such as `num_classes=80`.
     """
     options = sizes | read_overrides(config.overrides)
-    if config.weights != IMAGENET:
-        return create_model(config.name, weights=config.weights, **options)
-    from litevit.checkpoints.load import load_weights
-
-    model = create_model(config.name, **options)
-    backbone = config.overrides.get("backbone") or MODELS[config.name].backbone_name
-    load_weights(model, fetch(backbone))
-    return model
+    return create_model(config.name, weights=config.weights, **options)
 
 
 def dense_param_groups(model: nn.Module, optim: OptimConfig, lr: float) -> list[dict[str, Any]]:

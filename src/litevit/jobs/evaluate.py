@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
-from litevit.checkpoints.published import WEIGHTS
+from litevit.checkpoints.published import WEIGHTS, weights_word
 from litevit.data.class_folders import split_names
 from litevit.data.classification import (
     ANY,
@@ -252,6 +252,7 @@ def _settings(name: str, num_classes: int, image_size: int | None, crop_pct: flo
 
 
 def _load(model: str | nn.Module, weights: str | None, num_classes: int) -> nn.Module:
+    weights = weights_word(weights)  # type: ignore[assignment]
     if isinstance(model, nn.Module):
         if weights is not None:
             from litevit.checkpoints.load import load_weights

@@ -12,7 +12,7 @@ from timm.data import ImageNetInfo
 from torch import Tensor, nn
 
 from litevit.checkpoints.files import Pathlike
-from litevit.checkpoints.published import Preprocessing, preprocessing
+from litevit.checkpoints.published import Preprocessing, preprocessing, weights_word
 from litevit.data.class_folders import hidden_path
 from litevit.data.images import READABLE, is_image, read_image
 from litevit.files import whole_file
@@ -135,9 +135,11 @@ def load_classifier(
 
     Args:
         name: model name; None: what the checkpoint of a training run says.
-        weights: None (random), `"official"`, a checkpoint file, or the folder of a training run.
+        weights: None or `"none"` (random), `"official"` or `"imagenet"`, a checkpoint file, or the folder of a training
+            run.
         num_classes: where it is not the model's own.
     """
+    weights = weights_word(weights)
     run = find_run(weights)
     overrides: dict[str, Any] = {}
     how = None

@@ -9,7 +9,7 @@ from typing import Any
 from torch import nn
 
 from litevit.checkpoints.files import Pathlike, read_metadata
-from litevit.checkpoints.published import Preprocessing, preprocessing
+from litevit.checkpoints.published import Preprocessing, is_file, preprocessing
 from litevit.checkpoints.recorded import BEST
 from litevit.data.classification import crop_mode
 from litevit.engine.config import Recipe
@@ -144,5 +144,5 @@ class Run:
 
 
 def find_run(weights: Pathlike | None) -> Run | None:
-    """The run that weights are of. Args: weights: None, "official", a file or a folder."""
-    return None if weights in (None, "official") else Run.find(weights)  # type: ignore[arg-type]
+    """The run that weights are of. Args: weights: a word (see `weights_word`), a file or a folder."""
+    return Run.find(weights) if is_file(weights) else None  # type: ignore[arg-type]

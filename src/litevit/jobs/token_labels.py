@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
+from litevit.checkpoints.published import is_file, weights_word
 from litevit.data.classification import ClassificationData, create_dataset, resolve_classes
 from litevit.data.labelled_images import ClassificationImages
 from litevit.data.token_labels import label_map_path
@@ -134,17 +135,17 @@ def _network(model: str | nn.Module, weights: str | None) -> tuple[nn.Module, An
     default = ClassificationData()
     if isinstance(model, nn.Module):
         return model, default.mean, default.std
+    if weights_word(weights) is None and not (weights is None and model.startswith("timm/")):
+        raise ValueError(f"{model} without weights would label at random: give --weights official, or a file.")
     if model.startswith("timm/"):
         import timm
         from timm.data import resolve_model_data_config
 
-        network = timm.create_model(model.removeprefix("timm/"), pretrained=weights is None)
-        if weights is not None:
+        network = timm.create_model(model.removeprefix("timm/"), pretrained=not is_file(weights))
+        if weights is not None and is_file(weights):
             timm.models.load_checkpoint(network, weights)
         config = resolve_model_data_config(network)
         return network, config["mean"], config["std"]
-    if weights is None:
-        raise ValueError(f"{model} without weights would label at random: give --weights official, or a file.")
     network, prepared = load_classifier(model, weights)
     return network, prepared.mean, prepared.std
 
