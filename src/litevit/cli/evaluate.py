@@ -112,8 +112,6 @@ def eval_(
         }  # fmt: skip
         if file is not None:
             refuse({"precision": precision}, f"for models; {source} computes in its own")
-        if file is None and where.type == "cpu" and not quiet:
-            print(OPTIMIZED, file=sys.stderr)
         result = _evaluate_classifier(
             model if file is None else file,
             data,
@@ -144,7 +142,7 @@ def eval_(
             dense = file.as_dense(names, getattr(getattr(file, "config", None), "score_threshold", None))
         else:
             dense = load_dense(model, source, num_classes=num_classes, names=names, size=size)
-        dense = dense._replace(model=for_inference(dense.model, where, quiet=quiet))
+        dense = dense._replace(model=for_inference(dense.model, where))
         with progress_bar("images", quiet=quiet) as advance:
             result = tool.evaluate(
                 dense,
@@ -161,6 +159,10 @@ def eval_(
             )
     if quiet:
         return
+    if file is None and where.type == "cpu":
+        from litevit.jobs.inference import OPTIMIZED
+
+        print(OPTIMIZED, file=sys.stderr)
     if json:
         print(result.to_json())
     else:
@@ -212,7 +214,6 @@ def _evaluate_classifier(model: Any, data: str | None, source: str, *, quiet: bo
         return tool.evaluate(model, data, weights=source, on_progress=advance, **options)
 
 
-OPTIMIZED = "Optimised for this processor (litevit.optimize_for_inference)."
 LABELS = {"own": "the data's own", "imagenet": "ImageNet-1K", "real": "ImageNet-ReaL", "v2": "ImageNet-V2"}
 
 

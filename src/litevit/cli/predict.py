@@ -48,7 +48,7 @@ def predict(
     from litevit.data.class_names import read_class_list
     from litevit.devices import find_device
     from litevit.jobs import predict as tool
-    from litevit.jobs.inference import for_inference
+    from litevit.jobs.inference import OPTIMIZED, for_inference
 
     if (file := exported_file(weights)) is not None:
         refuse({"model": model, "num_classes": num_classes}, f"for checkpoints; {weights} knows its model")
@@ -81,7 +81,8 @@ def predict(
         if size < 32:
             raise ValueError(f"--size must be at least 32, got {size}")
         how = replace(how, size=size)
-    network = for_inference(network, find_device(device))
+    where = find_device(device)
+    network = for_inference(network, where)
     if weights == "none":
         print("Random weights: these predictions mean nothing.", file=sys.stderr)
     stream = tool.predict(
@@ -92,7 +93,10 @@ def predict(
         top=5 if top is None else top,
         batch_size=16 if batch_size is None else batch_size,
     )
-    _finish(list(progress(stream, len(paths), "images")), json=json, out=out)
+    found = list(progress(stream, len(paths), "images"))
+    if where.type == "cpu":
+        print(OPTIMIZED, file=sys.stderr)
+    _finish(found, json=json, out=out)
 
 
 def exported_file(weights: str) -> Any:
@@ -172,16 +176,19 @@ def _predict_dense(
     from litevit.devices import find_device
     from litevit.jobs import predict_dense as tool
     from litevit.jobs.dense_models import DETECTION, INSTANCES, load_dense
-    from litevit.jobs.inference import for_inference
+    from litevit.jobs.inference import OPTIMIZED, for_inference
 
     tool.find_files(images)  # nothing there? say so before a model is loaded
     if options["score_threshold"] is None and dense_task(model, weights) in (DETECTION, INSTANCES):
         options["score_threshold"] = tool.SHOWN
     dense = load_dense(model, None if weights == "none" else weights, **options)
-    dense = dense._replace(model=for_inference(dense.model, find_device(device)))
+    where = find_device(device)
+    dense = dense._replace(model=for_inference(dense.model, where))
     if weights == "none":
         print("Random weights: these predictions mean nothing.", file=sys.stderr)
     _predict_with(dense, images, json=json, out=out)
+    if where.type == "cpu":
+        print(OPTIMIZED, file=sys.stderr)
 
 
 def _predict_with(dense: Any, images: Sequence[Path], *, json: bool, out: Path | None) -> None:
