@@ -17,6 +17,7 @@ MODULES = {
     "faster-coco-eval": "faster_coco_eval",
     "tensorboard": "torch.utils.tensorboard",
     "onnx": "torch.onnx",
+    "grad-cam": "pytorch_grad_cam",
 }
 # Without these there are no pictures, or one kind of picture less, and nothing is raised.
 SILENT = {"matplotlib", "pillow-heif"}

@@ -1,6 +1,7 @@
 """Files that appear whole or not at all, and the folder where downloads and compiled kernels are kept."""
 
 import json
+import math
 import os
 import shutil
 import sys
@@ -80,6 +81,15 @@ def write_text(path: str | os.PathLike, text: str, *, sync: bool = False) -> Non
     """UTF-8 with newlines as given, on every system."""
     with whole_file(path, sync=sync) as temporary:
         temporary.write_text(text, encoding="utf-8", newline="")
+
+
+def without_nan(value: Any) -> Any:
+    """The same with None for every float that JSON does not know, at any depth of dictionaries and lists."""
+    if isinstance(value, dict):
+        return {key: without_nan(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [without_nan(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def write_json(path: str | os.PathLike, content: Any, *, indent: int | None = None, sync: bool = False) -> None:

@@ -11,9 +11,9 @@ from torch import Tensor, nn
 from litevit.checkpoints import published
 from litevit.checkpoints.load import load_weights
 from litevit.checkpoints.recorded import recorded_options, weights_file
-from litevit.layers.out_norms import OutNorms
 from litevit.tasks.two_stage import TwoStage
-from litevit.zoo import BACKBONES, GENERIC, MODELS, build_backbone, build_model, unknown
+from litevit.zoo import BACKBONES, GENERIC, MODELS, build_model, unknown
+from litevit.zoo import create_backbone as create_backbone
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,21 +46,6 @@ def list_models(pattern: str = "*", *, task: str | None = None) -> list[str]:
     return sorted(
         name for name, e in MODELS.items() if fnmatch.fnmatch(name, pattern) and (task is None or e.task.name == task)
     )
-
-
-def create_backbone(name: str, out_norms: OutNorms = "none", **overrides: Any) -> nn.Module:
-    """Builds a backbone with random weights.
-
-    Args:
-        name: a classification model of `list_models()` (`"litv2_s"`), or a timm model with maps at strides 4-32.
-        out_norms: LayerNorms on the maps: `"none"`, `"detection"` (maps 2-4) or `"segmentation"` (all); LIT's relative
-            tables are then made for 224, 800 or 512 pixel images. LIT-Ti, PVT and LVT have no such norms.
-        overrides: fields of the family's config, such as `drop_path_rate=0.2`.
-
-    Returns:
-        Module with `features` (channels and stride of each map) and `forward((B, 3, H, W)) -> 4 x (B, C_i, H_i, W_i)`.
-    """
-    return build_backbone(name, out_norms, **overrides)
 
 
 def create_model(

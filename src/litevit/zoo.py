@@ -127,7 +127,7 @@ def _split_overrides(name: str, overrides: dict, *configs: Any) -> list[dict]:
     return out
 
 
-def build_backbone(name: str, out_norms: OutNorms = "none", **overrides: Any) -> nn.Module:
+def create_backbone(name: str, out_norms: OutNorms = "none", **overrides: Any) -> nn.Module:
     """Builds a backbone with random weights.
 
     Args:
@@ -202,4 +202,4 @@ def _build_generic(name: str, backbone: str | nn.Module | None, overrides: dict)
         return task.model(backbone, replace(head_config, **head))
     known = BACKBONES.get(backbone)
     head, mine = _split_overrides(name, overrides, head_config, known)
-    return task.model(build_backbone(backbone, task.out_norms, **mine), replace(head_config, **head))
+    return task.model(create_backbone(backbone, task.out_norms, **mine), replace(head_config, **head))

@@ -128,9 +128,9 @@ def test_truth_as_prediction_is_perfect(name: str, metric: str, tmp_path) -> Non
     if name == "quickstart-detection":
         assert saved == ["results.json"]
     elif name == "quickstart-segmentation":
-        assert saved == names
+        assert saved == [f"index/{file}" for file in names]
         truth = read_index_mask(task.sets.root / "annotations" / "validation" / names[0])
-        assert ((read_index_mask(tmp_path / "out" / names[0]) == truth) | (truth == 0)).all()
+        assert ((read_index_mask(tmp_path / "out" / "index" / names[0]) == truth) | (truth == 0)).all()
     else:
         assert saved == ["panoptic.json", *(f"panoptic/{file}" for file in names)]
         annotations = task.sets.root / "annotations"

@@ -313,7 +313,7 @@ def models_that_fit(tensors: Mapping[str, Tensor]) -> list[str]:
         if tuple(config.depths) != depths:
             continue  # building takes a while
         with torch.device("meta"):
-            backbone = zoo.build_backbone(name)
+            backbone = zoo.create_backbone(name)
         if signature({f"backbone.{key}": value for key, value in backbone.state_dict().items()}) == wanted:
             fits.append(name)
     return fits

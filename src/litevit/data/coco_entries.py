@@ -58,37 +58,39 @@ def as_number(value: Any) -> Any:
     return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
-def mend_types(entry: Any) -> Iterable[tuple[str, Any, Any]]:
-    """Gives an entry of a JSON the types it should have, and yields what it changed: field, before, after.
+def mend_types(entry: Any) -> list[tuple[str, Any, Any]]:
+    """Gives an entry of a JSON the types it should have, in place. Returns: what it changed: field, before, after.
 
     Ids of categories, sizes, boxes, areas that are text or have a point (5.0); `iscrowd` and `isthing` that are text.
     Ids of images stay text where they are text: results are given under them.
     """
+    changed: list[tuple[str, Any, Any]] = []
     if not isinstance(entry, dict):
-        return
+        return changed
     for name in ("height", "width", "area", "category_id"):
         before = entry.get(name)
         if isinstance(before, str) or (isinstance(before, float) and name != "area"):
             after = as_number(before)
             if type(after) is not type(before):
                 entry[name] = after
-                yield name, before, after
+                changed.append((name, before, after))
     for name in ("id", "image_id"):
         before = entry.get(name)
         text = name == "id" and "file_name" not in entry and isinstance(before, str) and before.isdecimal()
         if text or (isinstance(before, float) and before.is_integer()):
             entry[name] = as_number(before)
-            yield name, before, entry[name]
+            changed.append((name, before, entry[name]))
     for name in ("iscrowd", "isthing"):
         if name in entry and not isinstance(entry[name], bool) and entry[name] not in (0, 1):
             before, flag = entry[name], as_flag(entry[name])
             if flag is not None:
                 entry[name] = int(flag)
-                yield name, before, int(flag)
+                changed.append((name, before, int(flag)))
     box = entry.get("bbox")
     if isinstance(box, list) and any(isinstance(v, str) for v in box):
         entry["bbox"] = [as_number(v) for v in box]
-        yield "bbox", box, entry["bbox"]
+        changed.append(("bbox", box, entry["bbox"]))
+    return changed
 
 
 def check_flags(file: Path, entries: Iterable[Mapping[str, Any]], name: str) -> None:
@@ -190,8 +192,7 @@ def prepare(file: Path, folder: Path, content: dict[str, Any], annotation: Field
     """
     for key in ("images", "categories", "annotations"):
         for entry in content[key]:
-            for _ in mend_types(entry):
-                pass
+            mend_types(entry)
     check_entries(file, content["images"], NAMED)
     for image in content["images"]:
         path = find_image(folder, image["file_name"])

@@ -147,8 +147,7 @@ class CocoPanoptic(Dataset):
             if annotation is None:
                 raise ValueError(f"{self.file}: image {image['id']} ({image['file_name']}) has no annotation")
             for segment in annotation["segments_info"]:
-                for _ in mend_types(segment):
-                    pass
+                mend_types(segment)
             check_entries(self.file, annotation["segments_info"], SEGMENT)
             check_flags(self.file, annotation["segments_info"], "iscrowd")
             for segment in annotation["segments_info"]:

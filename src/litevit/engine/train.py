@@ -35,7 +35,7 @@ from litevit.engine.ema import all_finite, create_ema
 from litevit.engine.logging import Display, MetricsFile, Trackers, default_console, launcher, memory_mb
 from litevit.engine.optim import create_optimizer, param_groups, scaled_lr
 from litevit.engine.schedule import learning_rate, total_steps
-from litevit.files import write_json
+from litevit.files import without_nan, write_json
 
 INIT = 3  # seeds the weights; the other streams are in litevit.data.sampling
 STOP_CHECK = 8  # steps between two looks at the other processes' stop signals
@@ -515,11 +515,6 @@ def _explained(batch_size: int) -> Iterator[None]:
             "Batch normalisation has a single value per channel: one image of 32 pixels or less at a time. Take larger "
             f"images or crops, or more images per process and step than --run.batch_size {batch_size} gives."
         ) from error
-
-
-def without_nan(metrics: dict[str, Any]) -> dict[str, Any]:
-    """JSON has no nan: null."""
-    return {name: None if isinstance(v, float) and not math.isfinite(v) else v for name, v in metrics.items()}
 
 
 def _warn_of_nan(metrics: dict[str, Any], metric: str, say: Any) -> None:

@@ -20,6 +20,8 @@ from litevit.jobs.runs import Run
 from litevit.metrics.classification import ClassificationMetric
 from litevit.optimize import optimize_for_training
 
+MOST_SHOWN = 100  # classes of a confusion matrix that fits on a page
+
 
 class ClassificationTask:
     """Mixup and CutMix on the device, soft-target cross-entropy, top-1 and top-5."""
@@ -33,6 +35,7 @@ class ClassificationTask:
         self.max_unreadable = recipe.data.max_unreadable
         self.mix = create_mix(recipe.data)
         self.eval_dataset: Dataset | None = None
+        self.measured: ClassificationMetric | None = None  # by the last evaluation
         self.parts: list[Part] = []  # what was read, and left out: shown at the start, kept with the run
         if self.data.num_classes == 1:
             raise ValueError(
@@ -83,8 +86,10 @@ class ClassificationTask:
         return {"loss": loss, "metric/accuracy": accuracy}
 
     def evaluate(self, model: nn.Module, accelerator: Any) -> dict[str, float]:
-        metric = ClassificationMetric(self.data.num_classes, device=accelerator.device)
-        return self._fill(model, metric, accelerator).compute()
+        shown = self.data.num_classes <= MOST_SHOWN
+        metric = ClassificationMetric(self.data.num_classes, confusion=shown, device=accelerator.device)
+        self.measured = self._fill(model, metric, accelerator)
+        return metric.compute()
 
     def _fill(self, model: nn.Module, metric: ClassificationMetric, accelerator: Any) -> ClassificationMetric:
         if self.eval_dataset is None:
@@ -99,17 +104,14 @@ class ClassificationTask:
 
     def report(self, model: nn.Module, folder: Path) -> None:
         """Confusion matrix and a sheet of predictions, for sets that fit on a page."""
-        if self.data.num_classes > 100:
+        if self.data.num_classes > MOST_SHOWN:
             return
         from litevit.jobs.pictures import draw_confusion, draw_predictions
 
         assert self.eval_dataset is not None
-        device = next(model.parameters()).device
-        loader = evaluation_loader(self.eval_dataset, batch_size=self.data.eval_batch_size)
-        metric = ClassificationMetric(self.data.num_classes, confusion=True, device=device)
-        evaluate_classifier(model, loader, metric)
+        assert self.measured is not None
         names = getattr(self.eval_dataset, "classes", ()) or [str(i) for i in range(self.data.num_classes)]
-        draw_confusion(metric.confusion.cpu(), names, folder / "confusion.png")
+        draw_confusion(self.measured.confusion.cpu(), names, folder / "confusion.png")
         if not self.data.stream:  # its images are chosen by index
             draw_predictions(model, self.eval_dataset, names, self.data, folder / "predictions.png")
 

@@ -1,7 +1,6 @@
 """Detection, segmentation and panoptic tasks: what the training loop has to know of batches, losses and evaluation."""
 
 import os
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,13 +15,12 @@ from litevit.data.dense import EMBEDDED, DetectionData, DetectionSets, Segmentat
 from litevit.data.grouping import GroupedBatchStream
 from litevit.data.readability import check_readable
 from litevit.engine.config import ModelConfig, OptimConfig, Recipe
-from litevit.files import cache_dir, write_json
+from litevit.files import cache_dir, without_nan, write_json
 from litevit.jobs.classification import for_training
 from litevit.jobs.dense_models import INSTANCES, task_of
 from litevit.jobs.evaluation_loop import evaluation_loader
+from litevit.jobs.measure_dense import Measured, measure_detection, measure_panoptic, measure_semantic
 from litevit.metrics.coco import COCOAveragePrecision
-from litevit.metrics.panoptic import PanopticQuality, PanopticWriter
-from litevit.metrics.segmentation import MeanIoU, write_index_png
 from litevit.models import create_model
 from litevit.tasks.segmentation import read_overrides
 
@@ -87,6 +85,7 @@ class _DenseTask:
         self.recipe = recipe
         self.sets: Any = None
         self.eval_dataset: Selected | None = None
+        self.measured: Measured | None = None  # by the last evaluation
         self.notes: list[str] = []
 
     def _opened(self, sets: Any) -> None:
@@ -110,6 +109,11 @@ class _DenseTask:
     def param_groups(self, model: nn.Module, optim: OptimConfig, lr: float) -> list[dict[str, Any]]:
         return dense_param_groups(model, optim, lr)
 
+    def _write_per_class(self, folder: Path) -> None:
+        """What was neither in the truth nor found: null."""
+        assert self.measured is not None
+        write_json(folder / "per_class.json", without_nan(self.measured.per_class), indent=1)
+
     def _loader(self, dataset: Dataset, accelerator: Any, batch_size: int = 1) -> Any:
         return evaluation_loader(
             dataset,
@@ -132,7 +136,7 @@ class DetectionTask(_DenseTask):
         self._opened(DetectionSets(self.data, cache=cache_dir()))
         self.kinds = ("bbox", "segm") if makes_masks else ("bbox",)
         self.metric = f"{self.kinds[-1]}/AP"
-        self.result: COCOAveragePrecision | None = None
+        self.found: COCOAveragePrecision | None = None
 
     def build_model(self) -> nn.Module:
         model = build_dense_model(self.recipe.model, num_classes=len(self.sets.classes))
@@ -154,21 +158,17 @@ class DetectionTask(_DenseTask):
     def evaluate(self, model: nn.Module, accelerator: Any, *, save: Path | None = None) -> dict[str, float]:
         """Args: save: folder for COCO's `results.json`."""
         assert self.eval_dataset is not None
-        self.result = COCOAveragePrecision(self.sets.classes, self.sets.category_ids, kinds=self.kinds)
-        for images, targets in self._loader(self.eval_dataset, accelerator, self.data.eval_batch_size):
-            found = model([image.to(accelerator.device, non_blocking=True) for image in images])
-            self.result.update([{key: value.cpu() for key, value in one.items()} for one in found], targets)
-        metrics = self.result.compute()
-        if save is not None and accelerator.process_index == 0:
-            self.result.save_results(save / "results.json")
-        return metrics
+        batches = self._loader(self.eval_dataset, accelerator, self.data.eval_batch_size)
+        self.found = COCOAveragePrecision(self.sets.classes, self.sets.category_ids, kinds=self.kinds)
+        self.measured = measure_detection(model, batches, self.found, folder=save, accelerator=accelerator)
+        return self.measured.metrics
 
     def report(self, model: nn.Module, folder: Path) -> None:
         """COCO's results JSON, the table per class, and pictures: truth on the left, found on the right."""
-        assert self.result is not None
         assert self.eval_dataset is not None
-        self.result.save_results(folder / "results.json")
-        write_json(folder / "per_class.json", self.result.per_class(), indent=1)
+        assert self.found is not None
+        self.found.save_results(folder / "results.json")
+        self._write_per_class(folder)
         from litevit.jobs.dense_pictures import draw_detections
 
         draw_detections(model, self.eval_dataset, self.sets.classes, folder / "predictions.png")
@@ -186,7 +186,6 @@ class PanopticTask(_DenseTask):
         source = self.sets.train_source
         assert isinstance(source, CocoPanoptic)
         self.num_things, self.num_stuff = source.num_things, source.num_stuff
-        self.result: PanopticQuality | None = None
 
     def build_model(self) -> nn.Module:
         model = build_dense_model(self.recipe.model, num_things=self.num_things, num_stuff=self.num_stuff)
@@ -207,37 +206,17 @@ class PanopticTask(_DenseTask):
     def evaluate(self, model: nn.Module, accelerator: Any, *, save: Path | None = None) -> dict[str, float]:
         """Args: save: folder for COCO's panoptic results: `panoptic.json` and the PNGs in `panoptic/`."""
         assert self.eval_dataset is not None
-        writer = None
-        if save is not None:
-            writer = PanopticWriter(save / "panoptic", category_ids=self.sets.category_ids)
-        metric = PanopticQuality([{"id": i, "isthing": i < self.num_things} for i in range(len(self.sets.classes))])
-        for images, targets in self._loader(self.eval_dataset, accelerator, self.data.eval_batch_size):
-            found = model([image.to(accelerator.device, non_blocking=True) for image in images])
-            for one, target in zip(found, targets):
-                if writer is not None:
-                    writer.add(target["image_id"], one["panoptic"], one["segments_info"])
-                metric.update(
-                    one["panoptic"], one["segments_info"], target["panoptic"], target["segments_info"],
-                    name=f"image {target['image_id']}",
-                )  # fmt: skip
-        metric.counts = _summed(metric.counts, accelerator)
-        if writer is not None and save is not None:
-            annotations = _gathered(writer.annotations, accelerator)
-            if accelerator.process_index == 0:
-                writer.save(save / "panoptic.json", annotations=annotations)
-        self.result = metric
-        computed = metric.compute()
-        groups = {"": computed["All"], "_things": computed["Things"], "_stuff": computed["Stuff"]}
-        return {f"{name}{suffix}": values[name] for suffix, values in groups.items() for name in ("pq", "sq", "rq")}
+        batches = self._loader(self.eval_dataset, accelerator, self.data.eval_batch_size)
+        self.measured = measure_panoptic(
+            model, batches, classes=self.sets.classes, category_ids=self.sets.category_ids,
+            num_things=self.num_things, folder=save, accelerator=accelerator,
+        )  # fmt: skip
+        return self.measured.metrics
 
     def report(self, model: nn.Module, folder: Path) -> None:
         """The table per class, and pictures: truth on the left, found on the right."""
-        assert self.result is not None
         assert self.eval_dataset is not None
-        per_class = self.result.compute()["per_class"]
-        occurs = self.result.counts.sum(1).tolist()  # absent from truth and answers: null
-        table = {name: per_class[label] if occurs[label] else None for label, name in enumerate(self.sets.classes)}
-        write_json(folder / "per_class.json", table, indent=1)
+        self._write_per_class(folder)
         from litevit.jobs.dense_pictures import draw_panoptic
 
         draw_panoptic(model, self.eval_dataset, self.sets.classes, folder / "predictions.png")
@@ -252,7 +231,6 @@ class SegmentationTask(_DenseTask):
         super().__init__(recipe)
         self.data = recipe.data
         self._opened(SegmentationSets(recipe.data, cache=cache_dir()))
-        self.result: MeanIoU | None = None
 
     def build_model(self) -> nn.Module:
         model = build_dense_model(self.recipe.model, num_classes=len(self.sets.classes))
@@ -273,44 +251,18 @@ class SegmentationTask(_DenseTask):
         return model(*batch)
 
     def evaluate(self, model: nn.Module, accelerator: Any, *, save: Path | None = None) -> dict[str, float]:
-        """Args: save: folder for index PNGs with the values of the data set's own masks."""
+        """Args: save: folder for `index/`, PNGs with the values of the data set's own masks."""
         assert self.eval_dataset is not None
-        segment: Callable[[Tensor], Tensor] = model.segment  # type: ignore[assignment]
-        metric = MeanIoU(len(self.sets.classes), class_names=self.sets.classes)
-        for images, targets in self._loader(self.eval_dataset, accelerator):
-            for image, target in zip(images, targets):
-                labels = segment(image.to(accelerator.device, non_blocking=True))
-                metric.update(labels, target["semantic"].to(labels.device), name=f"mask of {target['image_id']}")
-                if save is not None:
-                    path = save / f"{target['image_id']}.png"
-                    write_index_png(path, self.sets.labels.to_values(labels))
-        metric.confusion = _summed(metric.confusion, accelerator)
-        self.result = metric
-        return {name: value for name, value in metric.compute().items() if name != "per_class"}
+        self.measured = measure_semantic(
+            model, self._loader(self.eval_dataset, accelerator), classes=self.sets.classes,
+            to_values=self.sets.labels.to_values, folder=save, accelerator=accelerator,
+        )  # fmt: skip
+        return self.measured.metrics
 
     def report(self, model: nn.Module, folder: Path) -> None:
         """The table per class, and pictures: truth on the left, found on the right."""
-        assert self.result is not None
         assert self.eval_dataset is not None
-        write_json(folder / "per_class.json", self.result.compute()["per_class"], indent=1)
+        self._write_per_class(folder)
         from litevit.jobs.dense_pictures import draw_segmentation
 
         draw_segmentation(model, self.eval_dataset, self.sets.classes, folder / "predictions.png")
-
-
-def _gathered(items: list[Any], accelerator: Any) -> list[Any]:
-    """The lists of all processes, joined."""
-    if accelerator.num_processes == 1:
-        return items
-    shares: list[Any] = [None] * accelerator.num_processes
-    torch.distributed.all_gather_object(shares, items)
-    return [item for share in shares for item in share]
-
-
-def _summed(counts: Tensor, accelerator: Any) -> Tensor:
-    """Over all processes, exactly: integers, or sums of few float64."""
-    if accelerator.num_processes == 1:
-        return counts
-    counts = counts.to(accelerator.device)
-    torch.distributed.all_reduce(counts)
-    return counts.cpu()

@@ -26,10 +26,10 @@ from litevit.data.classification import (
 from litevit.data.labelled_images import ClassificationImages
 from litevit.engine.config import from_dict
 from litevit.jobs.evaluation_loop import evaluate_classifier, evaluation_loader
+from litevit.jobs.inference import for_inference
 from litevit.jobs.runs import CLASSIFICATION, Run
 from litevit.metrics.classification import ClassificationMetric, ClassRow
 from litevit.models import create_model
-from litevit.optimize import optimize_for_inference
 
 Labels = Literal["own", "imagenet", "real", "v2"]
 Precision = Literal["fp32", "bf16", "fp16"]
@@ -124,9 +124,7 @@ def _measure(
     """Args: share: what the protocol says of a part of the data."""
     if accelerator is not None:
         device = accelerator.device
-    network = network.eval().to(device)
-    if torch.device(device).type == "cpu" and not hasattr(network, "engine"):  # an exported file is no modules
-        network = optimize_for_inference(network)
+    network = for_inference(network.eval(), device)
     targets = _label_sets(dataset, labels, settings.num_classes)
     loader = evaluation_loader(dataset, batch_size=batch_size, workers=workers, accelerator=accelerator)
     mine = None if settings.stream else loader.sampler

@@ -4,7 +4,6 @@ Every image is looked at by exactly one process and counts once; the truth is co
 """
 
 import json
-import math
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -35,12 +34,11 @@ from litevit.data.dense_transforms import ToFloat
 from litevit.data.layouts import Layout, find_layout
 from litevit.data.mask_labels import IGNORE, VOID, ZERO, MaskLabels, labels_of
 from litevit.data.sampling import shard
-from litevit.files import cache_dir
+from litevit.files import cache_dir, without_nan
 from litevit.jobs.dense_models import INSTANCES, PANOPTIC, SEMANTIC, DenseModel, look_of_scenes
+from litevit.jobs.measure_dense import Measured, measure_detection, measure_panoptic, measure_semantic
 from litevit.jobs.runs import find_run
 from litevit.metrics.coco import COCOAveragePrecision
-from litevit.metrics.panoptic import TP, PanopticQuality, PanopticWriter
-from litevit.metrics.segmentation import MeanIoU, write_index_png
 
 SPLITS = {"val": "validation", "train": "training"}  # COCO's names -> ADE20K's
 
@@ -59,14 +57,7 @@ class DenseEvaluation:
     per_class: dict[str, dict[str, float]]
 
     def to_json(self) -> str:
-        return json.dumps(_without_nan(asdict(self)), indent=2, ensure_ascii=False)
-
-
-def _without_nan(value: Any) -> Any:
-    """JSON has no nan: null."""
-    if isinstance(value, dict):
-        return {key: _without_nan(item) for key, item in value.items()}
-    return None if isinstance(value, float) and value != value else value
+        return json.dumps(without_nan(asdict(self)), indent=2, ensure_ascii=False)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -175,7 +166,7 @@ def evaluate(
     dense.model.eval()
     try:
         with torch.inference_mode():
-            protocol, metrics, per_class = run(dense, source, samples, looks or Looks(), target, accelerator)
+            protocol, measured = run(dense, source, samples, looks or Looks(), target, accelerator)
     finally:
         dense.model.train(training)
     return DenseEvaluation(
@@ -185,8 +176,8 @@ def evaluate(
         split=split if annotations is None else None,
         images=len(chosen),
         protocol=protocol,
-        metrics=metrics,
-        per_class=per_class,
+        metrics=measured.metrics,
+        per_class=measured.per_class,
     )
 
 
@@ -312,24 +303,19 @@ class _Samples:
         rank, world = (accelerator.process_index, accelerator.num_processes) if accelerator else (0, 1)
         mine = shard(len(dataset), rank=rank, world=world)
         self.total, self.on_progress = len(mine), on_progress
-        self.device = next(dense.model.parameters()).device
         self.loader = DataLoader(dataset, batch_size=1, sampler=mine, num_workers=workers, collate_fn=_as_is)  # type: ignore[arg-type]
 
-    def __iter__(self) -> Iterator[tuple[Tensor, dict[str, Any]]]:
+    def __iter__(self) -> Iterator[tuple[list[Tensor], list[dict[str, Any]]]]:
         for done, ((image, target),) in enumerate(self.loader, start=1):
             plain = {k: v.as_subclass(Tensor) if isinstance(v, Tensor) else v for k, v in target.items()}
-            yield image.as_subclass(Tensor).to(self.device, non_blocking=True), plain
+            yield [image.as_subclass(Tensor)], [plain]
             if self.on_progress is not None:
                 self.on_progress(done, self.total)
 
 
-def _is_main(accelerator: Any) -> bool:
-    return accelerator is None or accelerator.process_index == 0
-
-
 # ------------------------------------------------------------------- tasks
 
-Outcome = tuple[str, dict[str, float], dict[str, dict[str, float]]]
+Outcome = tuple[str, Measured]  # the protocol, and the figures
 
 
 def _detection(
@@ -338,14 +324,9 @@ def _detection(
     boxed = isinstance(source, CocoInstances) and source.masks and bool(source.without_masks)
     kinds = ("bbox", "segm") if dense.task == INSTANCES and not boxed else ("bbox",)
     metric = COCOAveragePrecision(source.classes, source.category_ids, kinds=kinds)
-    for image, target in samples:
-        (found,) = dense.model([image])
-        metric.update([{key: value.cpu() for key, value in found.items()}], [target])
-    metrics = metric.compute()
-    if folder is not None and _is_main(accelerator):
-        metric.save_results(folder / "results.json")
+    measured = measure_detection(dense.model, samples, metric, folder=folder, accelerator=accelerator)
     said = ", boxes alone: the data have no masks" if boxed else ""
-    return f"COCO, {_input_size(dense)}{said}", metrics, metric.per_class()
+    return f"COCO, {_input_size(dense)}{said}", measured
 
 
 def _input_size(dense: DenseModel) -> str:
@@ -356,40 +337,11 @@ def _input_size(dense: DenseModel) -> str:
 def _panoptic(
     dense: DenseModel, source: Any, samples: _Samples, _: Looks, folder: Path | None, accelerator: Any
 ) -> Outcome:
-    metric = PanopticQuality([{"id": i, "isthing": i < source.num_things} for i in range(len(source.classes))])
-    writer = None if folder is None else PanopticWriter(folder / "panoptic", category_ids=source.category_ids)
-    for image, target in samples:
-        (found,) = dense.model([image])
-        found["panoptic"] = found["panoptic"].cpu()
-        if writer is not None:
-            writer.add(target["image_id"], found["panoptic"], found["segments_info"])
-        metric.update(
-            found["panoptic"], found["segments_info"], target["panoptic"], target["segments_info"],
-            name=f"image {target['image_id']}",
-        )  # fmt: skip
-    if accelerator is not None:
-        metric.reduce(accelerator)
-    if writer is not None and folder is not None:
-        annotations = _gathered(writer.annotations, accelerator)
-        if _is_main(accelerator):
-            writer.save(folder / "panoptic.json", annotations=sorted(annotations, key=lambda a: str(a["file_name"])))
-    result = metric.compute()
-    groups = {"": result["All"], "_things": result["Things"], "_stuff": result["Stuff"]}
-    metrics = {f"{name}{suffix}": values[name] for suffix, values in groups.items() for name in ("pq", "sq", "rq")}
-    occurs = (metric.counts[:, TP:].sum(1) > 0).tolist()
-    absent = dict.fromkeys(("pq", "sq", "rq"), math.nan)  # neither in the truth nor found
-    per_class = {
-        name: result["per_class"][label] if occurs[label] else absent for label, name in enumerate(source.classes)
-    }
-    return f"COCO panoptic, {_input_size(dense)}", metrics, per_class
-
-
-def _gathered(items: list[Any], accelerator: Any) -> list[Any]:
-    if accelerator is None or accelerator.num_processes == 1:
-        return items
-    shares: list[Any] = [None] * accelerator.num_processes
-    torch.distributed.all_gather_object(shares, items)
-    return [item for share in shares for item in share]
+    measured = measure_panoptic(
+        dense.model, samples, classes=source.classes, category_ids=source.category_ids, num_things=source.num_things,
+        folder=folder, accelerator=accelerator,
+    )  # fmt: skip
+    return f"COCO panoptic, {_input_size(dense)}", measured
 
 
 def _semantic(
@@ -404,20 +356,12 @@ def _semantic(
             ratios=looks.ratios or test.ratios,
             flip=looks.flip or test.flip,
         )
-    metric = MeanIoU(len(source.classes), class_names=source.classes)
-    for image, target in samples:
-        labels = dense.model.segment(image, test=test)  # type: ignore[operator]
-        metric.update(labels, target["semantic"].to(labels.device), name=f"mask of {target['image_id']}")
-        if folder is not None:
-            path = folder / "index" / f"{target['image_id']}.png"
-            path.parent.mkdir(parents=True, exist_ok=True)
-            write_index_png(path, source.labels.to_values(labels))
-    if accelerator is not None:
-        metric.reduce(accelerator)
-    result = metric.compute()
-    per_class = result.pop("per_class")
+    measured = measure_semantic(
+        dense.model, samples, classes=source.classes, to_values=source.labels.to_values, test=test, folder=folder,
+        accelerator=accelerator,
+    )  # fmt: skip
     views = [f"windows of {test.window[0]} x {test.window[1]}" if test.window else "whole images"]
     views += [f"resized to fit {test.scale[0]} x {test.scale[1]}"] if test.scale else []
     views += [f"scales {', '.join(map(str, test.ratios))}"] if test.ratios != (1.0,) else []
     views += ["with mirror images"] if test.flip else []
-    return ", ".join(views), result, {str(name): row for name, row in per_class.items()}
+    return ", ".join(views), measured
