@@ -15,7 +15,8 @@ PROJECT = Path(__file__).parent.parent / "pyproject.toml"
 MODULES = {
     "pillow-heif": "pillow_heif",
     "faster-coco-eval": "faster_coco_eval",
-    "tensorboard": "torch.utils.tensorboard",
+    "tensorboard": "accelerate.tracking.TensorBoardTracker",
+    "wandb": "accelerate.tracking.WandBTracker",
     "onnx": "torch.onnx",
     "grad-cam": "pytorch_grad_cam",
 }

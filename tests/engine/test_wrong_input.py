@@ -1,6 +1,7 @@
 """What a user can get wrong in training: one clear message, nothing lost."""
 
 import errno
+import io
 import json
 import subprocess
 import sys
@@ -9,13 +10,15 @@ from pathlib import Path
 
 import pytest
 import torch
+from rich.console import Console
 from safetensors import SafetensorError
 from torch import nn
 
 sys.path.insert(0, str(Path(__file__).parent))
 from toy import Points, ToyTask, quiet, toy_recipe
 
-from litevit.engine import OptimConfig, fit
+from litevit.devices import multiplies_bfloat16
+from litevit.engine import OptimConfig, fit, parallel
 from litevit.engine import checkpoint as checkpoints
 from litevit.engine.checkpoint import list_checkpoints, load_checkpoint, save_checkpoint, save_weights
 from litevit.engine.config import override
@@ -248,6 +251,44 @@ def test_compiled_in_bfloat16_is_the_same_run(tmp_path):
     a, b = (load_checkpoint(list_checkpoints(folder / "checkpoints")[0]) for folder in (tmp_path, tmp_path / "plain"))
     assert a["model"].keys() == b["model"].keys()
     torch.testing.assert_close(a["model"], b["model"], rtol=0.1, atol=5e-3)
+
+
+@pytest.mark.parametrize(("has_units", "taken"), [(True, "bf16"), (False, "fp32")])
+def test_precision_auto_is_what_the_device_multiplies(tmp_path, monkeypatch, has_units, taken):
+    """Said, and kept with the run: a checkpoint goes on in the same precision or says that it cannot."""
+    monkeypatch.setattr(parallel, "multiplies_bfloat16", lambda device: has_units)
+    recipe = toy_recipe(tmp_path, precision="auto", max_steps=2)
+    said = io.StringIO()
+    fit(recipe, ToyTask(recipe), console=Console(file=said, width=500))
+    assert f"Training on cpu in {taken} (run.precision auto)." in said.getvalue()
+    assert json.loads((tmp_path / "recipe.json").read_text())["run"]["precision"] == taken
+    assert json.loads((tmp_path / "launch.json").read_text())["precision"] == taken
+    monkeypatch.setattr(parallel, "multiplies_bfloat16", lambda device: not has_units)
+    with pytest.raises(ValueError, match=f"run.precision: .*, checkpoint '{taken}'"):
+        fit(recipe, ToyTask(recipe), console=quiet())
+
+
+def test_modules_that_were_replaced_are_said_and_kept(tmp_path):
+    recipe = toy_recipe(tmp_path, max_steps=2)
+    task = ToyTask(recipe)
+    task.optimized = {"Linear": 5}
+    said = io.StringIO()
+    fit(recipe, task, console=Console(file=said, width=500))
+    assert "Training on cpu in fp32; faster modules of the same function (run.optimize auto): 5 Linear." in (
+        said.getvalue()
+    )
+    assert json.loads((tmp_path / "launch.json").read_text())["optimized"] == {"Linear": 5}
+
+
+def test_units_for_bfloat16(monkeypatch):
+    """oneDNN also says yes to AVX-512 without such units, where a product takes several times as long as in float32."""
+    monkeypatch.setattr(torch.backends.mkldnn, "is_available", lambda: True)
+    for units, answer in [({"avx512_f": True}, False), ({"avx512_bf16": True}, True), ({"bf16": True}, True)]:
+        monkeypatch.setattr(torch.cpu, "get_capabilities", lambda units=units: units, raising=False)
+        oned = bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+        assert multiplies_bfloat16("cpu") is (answer and oned)
+    assert not multiplies_bfloat16("mps")
+    assert not multiplies_bfloat16("meta")
 
 
 def test_a_second_run_makes_a_new_folder(tmp_path):

@@ -67,7 +67,7 @@ class ScheduleConfig:
 class RunConfig:
     batch_size: Positive = 1024  # total: over processes and accumulated micro-batches
     accumulate: Positive = 1  # micro-batches of a step
-    precision: Precision = "fp32"
+    precision: Precision | Literal["auto"] = "fp32"  # auto: bf16 where the device multiplies it, else fp32
     seed: Count = 0
     ema_decay: ShareBelow1 | None = None  # evaluates and keeps the moving average of the weights
     grad_checkpointing: bool = False  # recomputes blocks in the backward pass, which saves memory

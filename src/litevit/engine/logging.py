@@ -4,14 +4,19 @@ import json
 import os
 import platform
 import sys
+from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from litevit.engine.config import flat
 from litevit.files import write_text
+
+if TYPE_CHECKING:
+    from accelerate.tracking import GeneralTracker
 
 
 class MetricsFile:
@@ -48,44 +53,40 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
     return rows
 
 
-class Trackers:
-    """TensorBoard and Weights & Biases, each imported only when the recipe asks for it."""
+def check_trackers(names: tuple[str, ...]) -> None:
+    """Raises ImportError where the package of a tracker is missing."""
+    for name in names:
+        if find_spec(name) is None:
+            extra = "train" if name == "tensorboard" else "wandb"
+            raise ImportError(f"run.trackers asks for {name}: pip install 'litevit[{extra}]'")
 
-    def __init__(self, names: tuple[str, ...], folder: Path, recipe: dict[str, Any]):
-        self.tensorboard: Any = None
-        self.wandb: Any = None
-        for name in names:
-            try:
-                if name == "tensorboard":
-                    from torch.utils.tensorboard import SummaryWriter
 
-                    self.tensorboard = SummaryWriter(str(folder / "tensorboard"))
-                else:
-                    import wandb
+def open_trackers(names: tuple[str, ...], folder: Path, recipe: dict[str, Any]) -> list["GeneralTracker"]:
+    """accelerate's trackers, started, with the recipe as the run's configuration."""
+    from accelerate.tracking import TensorBoardTracker, WandBTracker
 
-                    self.wandb = wandb.init(project="litevit", name=folder.name, dir=str(folder), config=recipe)
-            except ImportError as error:
-                extra = "train" if name == "tensorboard" else "wandb"
-                raise ImportError(f"run.trackers asks for {name}: pip install 'litevit[{extra}]'") from error
+    plain = (str, int, float, bool, type(None))
+    settings = {key: value if isinstance(value, plain) else str(value) for key, value in flat(recipe).items()}
+    trackers: list[GeneralTracker] = []
+    for name in names:
+        tracker: GeneralTracker = (
+            TensorBoardTracker("tensorboard", folder)  # writes into folder/tensorboard
+            if name == "tensorboard"
+            else WandBTracker("litevit", name=folder.name, dir=str(folder))
+        )
+        tracker.start()
+        tracker.store_init_configuration(settings)
+        trackers.append(tracker)
+    return trackers
 
-    def write(self, row: dict[str, Any]) -> None:
-        step, kind = row["step"], row["kind"]
-        scalars = {
-            f"{kind}/{name}": value
-            for name, value in row.items()
-            if isinstance(value, (int, float)) and name not in ("step", "epoch")
-        }
-        if self.tensorboard:
-            for name, value in scalars.items():
-                self.tensorboard.add_scalar(name, value, step)
-        if self.wandb:
-            self.wandb.log(scalars, step=step)
 
-    def close(self) -> None:
-        if self.tensorboard:
-            self.tensorboard.close()
-        if self.wandb:
-            self.wandb.finish()
+def scalars(row: dict[str, Any]) -> dict[str, float]:
+    """A row of the metrics file as trackers show it: `train/loss`, `eval/top1`, ..."""
+    return {
+        f"{row['kind']}/{name}": value
+        for name, value in row.items()
+        if isinstance(value, (int, float)) and name not in ("step", "epoch")
+    }
 
 
 class Display:

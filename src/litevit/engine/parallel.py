@@ -6,19 +6,27 @@ statistics those of the whole batch, on CUDA. Models without BatchNorm (LVT) giv
 """
 
 import os
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from litevit.devices import find_device
+from litevit.devices import find_device, multiplies_bfloat16
 from litevit.engine.config import RunConfig
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
 
 ACCELERATE_PRECISION = {"fp32": "no", "bf16": "bf16", "fp16": "fp16"}
+
+
+def with_precision(run: RunConfig) -> RunConfig:
+    """The run with `precision` "auto" decided: bf16 on a device with units for it, else fp32."""
+    if run.precision != "auto":
+        return run
+    return replace(run, precision="bf16" if multiplies_bfloat16(find_device(run.device)) else "fp32")
 
 
 def create_accelerator(run: RunConfig) -> "Accelerator":
@@ -36,7 +44,7 @@ def create_accelerator(run: RunConfig) -> "Accelerator":
     # accelerate keeps the first Accelerator's precision for the life of the process; a second run may want another.
     AcceleratorState._reset_state()
     return Accelerator(
-        mixed_precision=ACCELERATE_PRECISION[run.precision],
+        mixed_precision=ACCELERATE_PRECISION[with_precision(run).precision],
         cpu=run.device == "cpu",
         kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=run.find_unused_parameters)],
     )

@@ -15,7 +15,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -32,7 +32,16 @@ from litevit.engine.checkpoint import list_checkpoints, load_latest, save_checkp
 from litevit.engine.config import Recipe, check, differences, to_dict
 from litevit.engine.curves import draw_curves
 from litevit.engine.ema import all_finite, create_ema
-from litevit.engine.logging import Display, MetricsFile, Trackers, default_console, launcher, memory_mb
+from litevit.engine.logging import (
+    Display,
+    MetricsFile,
+    check_trackers,
+    default_console,
+    launcher,
+    memory_mb,
+    open_trackers,
+    scalars,
+)
 from litevit.engine.optim import create_optimizer, param_groups, scaled_lr
 from litevit.engine.schedule import learning_rate, total_steps
 from litevit.files import without_nan, write_json
@@ -47,7 +56,8 @@ class Task(Protocol):
     Optional: `param_groups(model, optim, lr)` instead of the published grouping, `repeats` (of repeated augmentation),
     `batch_stream(dataset, **options)` instead of `BatchStream`, `max_unreadable` (images a run may skip),
     `class_names` and `class_ids` (kept with the best weights), `parts` and `notes` (what was read, and what to warn of:
-    shown at the start), `report(model, folder)` (process 0, after the last evaluation).
+    shown at the start), `optimized` (which modules `build_model` has replaced by faster ones: kind -> number),
+    `report(model, folder)` (process 0, after the last evaluation).
     """
 
     metric: str  # the entry of `evaluate`'s result that says which checkpoint is best; higher is better
@@ -89,8 +99,10 @@ def fit(recipe: Recipe, task: Task, *, console: Console | None = None) -> FitRes
         OSError: a checkpoint could not be written (a full disk); the ones before it are untouched.
     """
     check(recipe)
-    run = recipe.run
+    chosen, run = recipe.run.precision, parallel.with_precision(recipe.run)
+    recipe = replace(recipe, run=run)
     accelerator = parallel.create_accelerator(run)
+    check_trackers(run.trackers)
     main = accelerator.is_main_process
     console = console or default_console()
     if not main:
@@ -128,7 +140,14 @@ def fit(recipe: Recipe, task: Task, *, console: Console | None = None) -> FitRes
     per_epoch = stream.steps_per_epoch
     steps = total_steps(recipe.schedule, per_epoch)
     last_step = min(steps, run.max_steps or steps)
-    folder = Path(parallel.from_main_process(str(_open_folder(recipe)) if main else "", accelerator))
+    made = {
+        "device": _device_name(accelerator.device),
+        "processes": accelerator.num_processes,
+        "precision": run.precision,
+        "optimized": getattr(task, "optimized", {}),
+    }
+    folder = Path(parallel.from_main_process(str(_open_folder(recipe, made)) if main else "", accelerator))
+    console.print(_how(made, chosen), highlight=False, markup=False, soft_wrap=True)
 
     # Where it stands
     state = _Progress()
@@ -161,14 +180,15 @@ def fit(recipe: Recipe, task: Task, *, console: Console | None = None) -> FitRes
     log = None
     if main:
         log = MetricsFile(folder / "metrics.jsonl", resume_step=state.step, evaluates=state.owes_evaluation)
-    trackers = Trackers(run.trackers if main else (), folder, to_dict(recipe))
+    trackers = open_trackers(run.trackers if main else (), folder, to_dict(recipe))
     display = Display(console, steps=last_step, start=state.step)
     batches = _batches(dataset, stream, task, run.workers, accelerator)
 
     def write(row: dict[str, Any]) -> None:
         if log is not None:
             log.write(without_nan(row))
-            trackers.write(row)
+            for tracker in trackers:
+                tracker.log(scalars(row), step=row["step"])
 
     def evaluate() -> None:
         """Evaluates the weights that would be kept; the best ones go to best.safetensors."""
@@ -301,7 +321,8 @@ def fit(recipe: Recipe, task: Task, *, console: Console | None = None) -> FitRes
             display.close()
             if log is not None:
                 log.close()
-            trackers.close()
+            for tracker in trackers:
+                tracker.finish()
 
     if stopped and state.step < last_step:
         console.print(f"Stopped after step {state.step}; a checkpoint is written.", soft_wrap=True)
@@ -531,7 +552,20 @@ def _not_finite(what: str, step: int, rates: list[float], folder: Path) -> str:
     )
 
 
-def _open_folder(recipe: Recipe) -> Path:
+def _device_name(device: torch.device) -> str:
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
+
+
+def _how(made: dict[str, Any], chosen: str) -> str:
+    """How a run computes, in a line."""
+    many = "" if made["processes"] == 1 else f", {made['processes']} processes"
+    auto = " (run.precision auto)" if chosen == "auto" else ""
+    fast = ", ".join(f"{number} {kind}" for kind, number in made["optimized"].items())
+    faster = f"; faster modules of the same function (run.optimize auto): {fast}" if fast else ""
+    return f"Training on {made['device']}{many} in {made['precision']}{auto}{faster}."
+
+
+def _open_folder(recipe: Recipe, made: dict[str, Any]) -> Path:
     """The run's folder, with the resolved recipe in it: `run.dir`, or a new `runs/<name>`, `runs/<name>-2`, ...
 
     Workers that torchrun restarted go on in the folder of the first try.
@@ -544,7 +578,7 @@ def _open_folder(recipe: Recipe) -> Path:
         folder = _same_launch(recipe) or _new_folder(Path(run.root), recipe.name)
     if not list_checkpoints(folder / "checkpoints"):
         write_json(folder / "recipe.json", to_dict(recipe), indent=2, sync=True)
-        write_json(folder / "launch.json", {"launcher": launcher(), "command": sys.argv}, indent=2)
+        write_json(folder / "launch.json", {"launcher": launcher(), "command": sys.argv, **made}, indent=2)
     return folder
 
 

@@ -2,6 +2,7 @@
 
 import os
 import re
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -36,6 +37,7 @@ class ClassificationTask:
         self.mix = create_mix(recipe.data)
         self.eval_dataset: Dataset | None = None
         self.measured: ClassificationMetric | None = None  # by the last evaluation
+        self.optimized: dict[str, int] = {}
         self.parts: list[Part] = []  # what was read, and left out: shown at the start, kept with the run
         if self.data.num_classes == 1:
             raise ValueError(
@@ -44,7 +46,9 @@ class ClassificationTask:
             )
 
     def build_model(self) -> nn.Module:
-        return for_training(build_classifier(self.recipe.model, self.data.num_classes), self.recipe.run)
+        model = build_classifier(self.recipe.model, self.data.num_classes)
+        model, self.optimized = for_training(model, self.recipe.run)
+        return model
 
     @property
     def class_names(self) -> tuple[str, ...]:
@@ -134,9 +138,16 @@ def create_mix(data: ClassificationData) -> Any:
     )
 
 
-def for_training(model: nn.Module, run: RunConfig) -> nn.Module:
-    """The model that is trained: with fast twins on a CPU unless `run.optimize` is off; parameters and keys stay."""
-    return model if run.optimize == "off" else optimize_for_training(model)
+def for_training(model: nn.Module, run: RunConfig) -> tuple[nn.Module, dict[str, int]]:
+    """The model that is trained: with fast twins unless `run.optimize` is off; parameters and keys stay.
+
+    Returns: the model; the kinds of modules that a twin has replaced -> how many.
+    """
+    if run.optimize == "off":
+        return model, {}
+    fast = optimize_for_training(model)
+    pairs = zip(model.modules(), fast.modules())
+    return fast, dict(Counter(type(old).__name__ for old, new in pairs if type(old) is not type(new)))
 
 
 def build_classifier(config: ModelConfig, num_classes: int) -> nn.Module:

@@ -87,6 +87,7 @@ class _DenseTask:
         self.eval_dataset: Selected | None = None
         self.measured: Measured | None = None  # by the last evaluation
         self.notes: list[str] = []
+        self.optimized: dict[str, int] = {}
 
     def _opened(self, sets: Any) -> None:
         """Both sets are opened before a run begins: what is wrong with one is said before hours are spent."""
@@ -141,7 +142,8 @@ class DetectionTask(_DenseTask):
     def build_model(self) -> nn.Module:
         model = build_dense_model(self.recipe.model, num_classes=len(self.sets.classes))
         self._note_many_objects(model)
-        return for_training(model, self.recipe.run)
+        model, self.optimized = for_training(model, self.recipe.run)
+        return model
 
     def train_dataset(self) -> Dataset:
         return self.sets.train
@@ -189,7 +191,8 @@ class PanopticTask(_DenseTask):
 
     def build_model(self) -> nn.Module:
         model = build_dense_model(self.recipe.model, num_things=self.num_things, num_stuff=self.num_stuff)
-        return for_training(model, self.recipe.run)
+        model, self.optimized = for_training(model, self.recipe.run)
+        return model
 
     def train_dataset(self) -> Dataset:
         return self.sets.train
@@ -238,7 +241,8 @@ class SegmentationTask(_DenseTask):
         parallel = torch.distributed.is_available() and torch.distributed.is_initialized()
         if parallel and torch.cuda.is_available() and self.recipe.run.device != "cpu":
             model.head = nn.SyncBatchNorm.convert_sync_batchnorm(model.head)  # type: ignore[arg-type]
-        return for_training(model, self.recipe.run)
+        model, self.optimized = for_training(model, self.recipe.run)
+        return model
 
     def train_dataset(self) -> Dataset:
         return self.sets.train

@@ -36,6 +36,10 @@ class TokenLabelTask:
         return self.plain.class_names
 
     @property
+    def optimized(self) -> dict[str, int]:
+        return self.plain.optimized
+
+    @property
     def parts(self) -> list[Part]:
         return self.plain.parts
 

@@ -4,6 +4,8 @@ import functools
 
 import torch
 
+from litevit import devices
+
 
 @functools.cache
 def has_avx512() -> bool:
@@ -14,7 +16,7 @@ def has_avx512() -> bool:
 @functools.cache
 def multiplies_bfloat16() -> bool:
     """Whether the processor has units for products in bfloat16 (AVX512-BF16, AMX, or ARM's)."""
-    return torch.backends.mkldnn.is_available() and bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+    return devices.multiplies_bfloat16("cpu")
 
 
 @functools.cache

@@ -40,7 +40,7 @@ def cifar10() -> ClassificationRecipe:
         ),
         optim=OptimConfig(lr=1e-3, lr_batch=512, weight_decay=0.05, offset_lr_ratio=0.01, clip_grad=5.0),
         schedule=ScheduleConfig(epochs=200, warmup_epochs=10, warmup_lr=1e-6, min_lr=1e-6),
-        run=RunConfig(batch_size=512, precision="bf16", ema_decay=0.9995, workers=14, eval_every=5),
+        run=RunConfig(batch_size=512, precision="auto", ema_decay=0.9995, workers=14, eval_every=5),
     )
 
 

@@ -2,7 +2,8 @@
 
 Detection: 1x schedule (12 epochs, rate x 0.1 after 8 and 11), AdamW, 16 images per step from 8 GPUs x 2, warm-up over
 500 steps from 0.001, images into 1333 x 800, flip. The offset convolutions of deformable merging train at the common
-rate: their published factor is read by no detection code. Our choice: bf16 where the published runs used apex (fp16).
+rate: their published factor is read by no detection code. Our choice: bf16 where the published runs used apex (fp16), if
+the device has units for it.
 
 Every run starts from the backbone's ImageNet weights (`model.weights` "imagenet").
 """
@@ -159,7 +160,7 @@ def _variant(
         name=name,
         model=replace(base.model, name=name, overrides=overrides),
         optim=replace(base.optim, decay=decay or base.optim.decay),
-        run=replace(base.run, precision="bf16" if bf16 else base.run.precision),
+        run=replace(base.run, precision="auto" if bf16 else base.run.precision),
     )
 
 

@@ -2,8 +2,9 @@
 
 Every run: 1024 images per step, AdamW, 300 epochs, RandAugment, Mixup 0.8 / CutMix 1.0, random erasing 0.25, label
 smoothing 0.1. `optim.lr` is the published base rate for 512 images; the total batch scales it. Published hardware:
-8 GPUs x 128 images; fewer GPUs run the same recipe with `--run.accumulate`. Our choice: bf16 instead of the published
-fp16 mixed precision (apex O1 or native AMP), because it needs no loss scaling.
+8 GPUs x 128 images; fewer GPUs run the same recipe with `--run.accumulate`. Our choice: bf16 (on a device
+with units for it, else fp32) instead of the published fp16 mixed precision (apex O1 or native AMP), because it needs
+no loss scaling.
 
 The two families differ more than their papers say. LIT-Ti (and PVT, which shares its code) uses repeated augmentation,
 a schedule per epoch, 5 warm-up epochs and no gradient clipping; LIT-S/M/B and LITv2 none, per step, 20 and 5.0.
@@ -28,7 +29,7 @@ def litv2_s() -> ClassificationRecipe:
         schedule=ScheduleConfig(
             epochs=300, per="step", late=True, warmup_epochs=20, warmup_lr=5e-7, min_lr=5e-6, scale_bounds=True
         ),
-        run=RunConfig(batch_size=1024, precision="bf16", workers=8),
+        run=RunConfig(batch_size=1024, precision="auto", workers=8),
     )
 
 
@@ -199,7 +200,7 @@ def lvt() -> ClassificationRecipe:
         schedule=ScheduleConfig(
             epochs=300, per="epoch", warmup_epochs=20, warmup_lr=1e-6, min_lr=1e-5, cooldown_epochs=10
         ),
-        run=RunConfig(batch_size=1024, precision="bf16", workers=8, seed=42),
+        run=RunConfig(batch_size=1024, precision="auto", workers=8, seed=42),
     )
 
 
