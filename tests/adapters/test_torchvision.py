@@ -53,7 +53,7 @@ def anchors(kind):
 def test_a_backbone_with_weights_keeps_them():
     body = litevit.create_backbone("litv2_s", out_norms="detection")
     assert backbone_with_fpn(body).body.backbone is body
-    with pytest.raises(TypeError, match="takes a backbone of litevit.create_backbone, got Linear"):
+    with pytest.raises(TypeError, match=r"takes a backbone of litevit.create_backbone, got Linear"):
         backbone_with_fpn(torch.nn.Linear(2, 2))
 
 
@@ -107,7 +107,7 @@ def test_what_does_not_fit_is_said():
     plain = litevit.create_model("retinanet", backbone="lvt", num_classes=3, **SMALL)
     with pytest.raises(ValueError, match="class_ids must be 3 different numbers, one for each class, got 2"):
         torchvision_detector(plain, class_ids=(1, 2))
-    with pytest.raises(TypeError, match="takes a RetinaNet or Mask R-CNN of litevit, got LVTClassifier"):
+    with pytest.raises(TypeError, match=r"takes a RetinaNet or Mask R-CNN of litevit, got LVTClassifier"):
         torchvision_detector(litevit.create_model("lvt"))
     model = torchvision_detector(plain).train()
     with pytest.raises(ValueError, match=r"labels \[0\], which are none of class_ids: \[1, 2, 3\]"):
