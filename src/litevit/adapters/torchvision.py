@@ -50,7 +50,7 @@ def backbone_with_fpn(
     are called one after another.
 
     Args:
-        backbone: a name, or a backbone from `litevit.create_backbone`, into which `litevit.load_weights` may have loaded.
+        backbone: a name, or a backbone of `litevit.create_backbone`, with weights from `litevit.load_weights` or not.
         out_channels: of every map of the pyramid.
         extra_blocks: further maps of the pyramid; None: a pooled one, "pool", as torchvision's default.
 
