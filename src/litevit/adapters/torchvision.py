@@ -68,6 +68,8 @@ def backbone_with_fpn(
 class TorchvisionDetector(nn.Module):
     """Our detector with torchvision's labels and masks; see `torchvision_detector`."""
 
+    class_ids: Tensor
+
     def __init__(self, model: nn.Module, class_ids: Sequence[int]):
         super().__init__()
         self.model = model
