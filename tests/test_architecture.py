@@ -174,6 +174,8 @@ EXTRAS = (
     "transformers",
     "wandb",
     "datasets",
+    "pyarrow",
+    "ray",
     "webdataset",
     "torchmetrics",
     "pandas",

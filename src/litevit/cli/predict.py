@@ -3,7 +3,7 @@
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from tyro.conf import Positional
 
@@ -24,7 +24,13 @@ def predict(
     score_threshold: float | None = None,
     device: Device = "auto",
     batch_size: int | None = None,
-) -> None:
+    format: Literal["pictures", "parquet"] = "pictures",
+    embeddings: bool = False,
+    shard: str | None = None,
+    max_failures: int | None = None,
+    rows_per_file: int | None = None,
+    workers: int | None = None,
+) -> int | None:
     """Predicts on images, folders and videos: what the model's task is, with the preprocessing of its weights.
 
     Args:
@@ -41,10 +47,31 @@ def predict(
         score_threshold: least score of objects; default: 0.3, panoptic models: their own.
         device: where to run.
         batch_size: classifiers: images at a time; default: 16.
+        format: what --out gets. 'parquet' is for many images: tables of rows, continued where they were interrupted;
+            images are also lists (.txt), tar shards and Parquet files then. See docs/batch.md.
+        embeddings: parquet: what a classifier's head sees, instead of classes.
+        shard: parquet: i/n, the share of one process of n, counted from 0.
+        max_failures: parquet: how many images may be unreadable; default: 1000.
+        rows_per_file: parquet: images of a file; default: 1024.
+        workers: parquet: threads that decode; default: one per core, 8 at most.
     """
     from dataclasses import replace
 
     weights = plain_word(weights)
+    many: dict[str, Any] = {
+        "shard": shard,
+        "max_failures": max_failures,
+        "rows_per_file": rows_per_file,
+        "workers": workers,
+    }
+    if format == "parquet":
+        from litevit.cli.predict_many import predict_many
+
+        refuse({"json": json}, "for tables; --format parquet writes files")
+        options: dict[str, Any] = {"embeddings": embeddings, "top": top, "size": size, "num_classes": num_classes}
+        options |= {"names": names, "score_threshold": score_threshold, "device": device, "batch_size": batch_size}
+        return predict_many(images, out, model, weights, options, many, exported=exported_file(weights))
+    refuse({"embeddings": embeddings, **many}, "for --format parquet")
     from litevit.data.class_names import read_class_list
     from litevit.devices import find_device
     from litevit.jobs import predict as tool
@@ -58,13 +85,13 @@ def predict(
         else:
             refuse({"top": top, "batch_size": batch_size, "size": size}, f"for others; {weights} does {file.task}")
             _predict_with(file.as_dense(names, score_threshold), images, json=json, out=out)
-        return
+        return None
     dense = dense_task(model, weights)
     if dense is not None:
         refuse({"top": top, "batch_size": batch_size}, f"for classifiers; {model or weights} does {dense}")
         options = {"num_classes": num_classes, "names": names, "score_threshold": score_threshold, "size": size}
         _predict_dense(images, model, weights, options, json=json, out=out, device=device)
-        return
+        return None
     if score_threshold is not None:
         raise ValueError("--score-threshold is for detectors; a classifier shows its --top classes")
     paths = tool.find_images(images)
@@ -97,6 +124,7 @@ def predict(
     if where.type == "cpu":
         print(OPTIMIZED, file=sys.stderr)
     _finish(found, json=json, out=out)
+    return None
 
 
 def exported_file(weights: str) -> Any:

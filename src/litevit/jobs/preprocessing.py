@@ -6,6 +6,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
@@ -33,6 +34,20 @@ class Preprocessing(published.Preprocessing):
             mean=self.mean,
             std=self.std,
         )
+
+    def pixels(self, image: Image.Image) -> Tensor:
+        """A classifier's image, resized and cropped but not normalised: (3, S, S) uint8.
+
+        By Pillow and numpy alone: a torch operator would start threads of its own in every thread that decodes.
+        """
+        for step in self._transform.transforms[:-2]:
+            image = step(image)
+        return torch.from_numpy(np.ascontiguousarray(np.asarray(image).transpose(2, 0, 1)))
+
+    def normalised(self, pixels: Tensor) -> Tensor:
+        """A batch (B, 3, S, S) of `pixels`, on any device, as the model takes it: bit for bit what calling gives."""
+        mean, std = (torch.tensor(v, device=pixels.device).view(3, 1, 1) for v in (self.mean, self.std))
+        return pixels.to(torch.float32).div_(255).sub_(mean).div_(std)
 
     def __call__(self, image: Image.Image | str | Path) -> Tensor:
         """
