@@ -63,10 +63,6 @@ class Format(NamedTuple):
 
 # What was tried of the others, and where to go instead.
 NOT_WRITTEN = {
-    "executorch": (
-        "ExecuTorch 1.5 lowers litv2 with XNNPACK, but its runtime refuses the program (XNNCompiler: unsupported "
-        "parameter). Export pt2 with --image-size and --batch-size, which to_edge_transform_and_lower takes"
-    ),
     "coreml": "Core ML was not tried (it runs on Apple's systems alone). Export pt2 with --image-size, for coremltools",
     "litert": (
         "litert-torch wants other versions of packages than litevit's environment has. Export pt2 with --image-size, "
@@ -78,9 +74,9 @@ NOT_WRITTEN = {
 
 def formats() -> dict[str, Format]:
     """All of them by name."""
-    from litevit.deploy import onnx, openvino, pt2
+    from litevit.deploy import executorch, onnx, openvino, pt2
 
-    modules = (pt2, onnx, openvino)
+    modules = (pt2, onnx, openvino, executorch)
     return {module.FORMAT.name: module.FORMAT for module in modules}
 
 
