@@ -19,6 +19,7 @@ MODULES = {
     "wandb": "accelerate.tracking.WandBTracker",
     "onnx": "torch.onnx",
     "grad-cam": "pytorch_grad_cam",
+    "ai-edge-litert": "ai_edge_litert",
 }
 # Without these there are no pictures, or one kind of picture less, and nothing is raised.
 SILENT = {"matplotlib", "pillow-heif"}

@@ -3,6 +3,8 @@
 import json
 import os
 import threading
+from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -13,11 +15,21 @@ from torch import Tensor, nn
 
 import litevit
 from litevit.cli import main
+from litevit.deploy import litert
 from litevit.deploy.exporter import ExportError, ExportReport
 from litevit.deploy.formats import formats
+from litevit.deploy.graph import build_graph
+from litevit.deploy.program import trace, with_constants_folded, with_plain_attention
+from litevit.deploy.shapes import InputShape
+from litevit.deploy.twins import FlatCSA, with_few_axes
 
 SUFFIX = {name: kind.suffix for name, kind in formats().items()}
-everywhere = pytest.mark.parametrize("format", [name for name, kind in formats().items() if kind.load])
+slow = pytest.mark.slow
+converter = pytest.mark.skipif(litert._converter() is None, reason=f"litert-torch is not here (see {litert.VARIABLE})")
+RUNNING = [name for name, kind in formats().items() if kind.load]
+FREE = [name for name in RUNNING if formats()[name].free_batch]
+MARKS = {"executorch": [slow], "litert": [slow, converter]}
+everywhere = pytest.mark.parametrize("format", [pytest.param(name, marks=MARKS.get(name, [])) for name in RUNNING])
 
 
 def fixed(path: Path, format: str, model: nn.Module | None = None, **options) -> ExportReport:
@@ -37,7 +49,7 @@ def test_a_file_is_the_function_of_its_model(format: str, tmp_path: Path) -> Non
     assert report.path == path
     assert all(check.ok and check.worst >= 0 for check in report.checks)
     assert {check.kind for check in report.checks} == {"noise", "images", "extreme", "other images"}
-    assert {check.batch for check in report.checks} == {1, 2, 3}
+    assert {check.batch for check in report.checks} == ({1, 2, 3} if format in FREE else {1})
     beside = json.loads((tmp_path / f"{path.name}.report.json").read_text())
     assert beside["verified"] is True
     assert {"batch", "size", "worst", "tolerance", "ok"} <= set(beside["checks"][0])
@@ -45,17 +57,17 @@ def test_a_file_is_the_function_of_its_model(format: str, tmp_path: Path) -> Non
     run = litevit.load_exported(path, threads=1)
     assert (run.task, run.classes) == ("classification", tuple(f"class {i}" for i in range(5)))
     assert run.preprocessing.size == 224
-    images = torch.randn(4, 3, 64, 75)
+    images = torch.randn(4 if format in FREE else 1, 3, 64, 75)
     with torch.no_grad():
         torch.testing.assert_close(run(images), model.eval()(images), atol=1e-5, rtol=1e-4)
-    with pytest.raises(ValueError, match=r"takes normalised float32 .* 64 x 75 pixels, got float32 .4, 3, 64, 64"):
-        run(torch.randn(4, 3, 64, 64))
+    with pytest.raises(ValueError, match=r"takes normalised float32 .* 64 x 75 pixels, got float32 .1, 3, 64, 64"):
+        run(torch.randn(1, 3, 64, 64))
     assert sorted(f.name for f in tmp_path.iterdir() if f.suffix != ".bin") == [path.name, f"{path.name}.report.json"]
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
-@everywhere
+@pytest.mark.parametrize("format", FREE)
 @pytest.mark.parametrize(
     "model",
     [f"classifier {name}" for name in CLASSIFIERS] + [f"backbone {name}" for name in ("lit", "lit_ti", "litv2", "lvt")],
@@ -123,6 +135,51 @@ def test_an_answer_that_ignores_its_input_is_seen(tmp_path: Path, monkeypatch: p
     assert [c.batch for c in caught.value.report.checks if c.kind == "other images" and not c.ok] == [1, 2, 3]
 
 
+@slow
+@pytest.mark.parametrize("name", ["litv2", "lvt", "lit"])
+def test_a_package_of_core_ml(name: str, tmp_path: Path) -> None:
+    """Written here, and its parts looked at; it runs on Apple's systems alone."""
+    coremltools = pytest.importorskip("coremltools")
+    path = tmp_path / "x.mlpackage"
+    for _ in range(2):  # the second takes the place of the first
+        report = fixed(path, "coreml", classifier(name).eval())
+        assert not report.verified
+        assert "not run here" in report.notes[0]
+    model = coremltools.models.MLModel(str(path), skip_model_load=True)
+    assert json.loads(model.user_defined_metadata["litevit.verified"]) is False
+    assert model.user_defined_metadata["litevit.task"] == "classification"
+    described = model.get_spec().description
+    assert [x.name for x in described.input] == ["images"]
+    assert list(described.input[0].type.multiArrayType.shape) == [1, 3, 64, 75]
+    assert [x.name for x in described.output] == ["logits"]
+    assert sorted(f.name for f in tmp_path.iterdir()) == ["x.mlpackage", "x.mlpackage.report.json"]
+
+
+@torch.no_grad()
+def test_layers_of_few_axes_are_the_same() -> None:
+    torch.manual_seed(0)
+    graph = build_graph(classifier("lvt").eval())
+    flat = with_few_axes(graph)
+    assert any(isinstance(m, FlatCSA) for m in flat.modules())
+    assert not any(isinstance(m, FlatCSA) for m in graph.modules())
+    images = torch.randn(2, 3, 65, 78)
+    torch.testing.assert_close(flat(images)[0], graph(images)[0], atol=1e-6, rtol=1e-5)
+
+
+@torch.no_grad()
+def test_constants_are_folded_and_attention_is_plain() -> None:
+    torch.manual_seed(0)
+    graph, shape = build_graph(classifier("lit").eval()), InputShape(batch=1, size=(96, 128))
+    images = torch.randn(1, 3, 96, 128)
+    program = trace(graph, shape)
+    changed = with_plain_attention(with_constants_folded(program, shape.example()))
+    before, after = ([str(node.target) for node in p.graph.nodes] for p in (program, changed))
+    assert "aten.upsample_bicubic2d.vec" in before
+    assert "aten.upsample_bicubic2d.vec" not in after
+    assert "aten.scaled_dot_product_attention.default" not in after
+    torch.testing.assert_close(changed.module()(images)[0], graph(images)[0], atol=1e-6, rtol=1e-5)
+
+
 def test_no_verify_marks_the_file(tmp_path: Path) -> None:
     report = fixed(tmp_path / "x.pt2", "pt2", verify=False)
     assert not report.verified
@@ -146,11 +203,20 @@ def test_metadata_of_a_file(tmp_path: Path) -> None:
         fixed(tmp_path / "y.onnx", "onnx", classifier("litv2", num_classes=4), names=names)
 
 
-def test_options_that_cannot_be(tmp_path: Path) -> None:
+def test_options_that_cannot_be(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("LITEVIT_LITERT_PYTHON", raising=False)
     model = classifier("litv2")
     for options, message in [
         ({"format": "tflite"}, r"Unknown format 'tflite'. Known: pt2, onnx, openvino"),
-        ({"format": "tensorrt"}, r"tensorrt files are not written: .* Export onnx, which trtexec reads"),
+        ({"format": "tensorrt"}, r"tensorrt files are not written: .* Export onnx .* trtexec --onnx=FILE.onnx"),
+        (
+            {"format": "coreml", "int8": tmp_path},
+            r"coreml files are not written in int8; onnx, openvino, executorch are",
+        ),
+        (
+            {"format": "litert"},
+            r"litert cannot hold .*: its converter, litert-torch, is not here. .* LITEVIT_LITERT_PY",
+        ),
         ({"format": "onnx", "path": "x.pt2"}, r"A file of ONNX Runtime ends in .onnx, got x.pt2"),
         ({"format": "onnx", "opset": 13}, r"onnx cannot hold .*: opset must be 18 to 24, got 13"),
         ({"format": "onnx", "image_size": 16}, r"image_size must be at least 32 on both sides for .*, got 16 x 16"),
@@ -173,21 +239,23 @@ def test_a_missing_runtime_names_the_extra(tmp_path: Path, monkeypatch: pytest.M
 
 
 @pytest.fixture(scope="module")
-def whole(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """One file of every format that runs here."""
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """One file of a format that runs here."""
     folder = tmp_path_factory.mktemp("whole")
-    found = {}
-    for name, kind in formats().items():
-        if kind.load:
-            found[name] = folder / f"whole{kind.suffix}"
-            fixed(found[name], name, verify=False)
-    return found
+
+    @cache
+    def make(format: str) -> Path:
+        path = folder / f"whole{SUFFIX[format]}"
+        fixed(path, format, verify=False)
+        return path
+
+    return make
 
 
 @everywhere
-def test_files_that_are_damaged_or_of_another_kind(format: str, whole: dict[str, Path], tmp_path: Path) -> None:
+def test_files_that_are_damaged_or_of_another_kind(format: str, whole: Callable[[str], Path], tmp_path: Path) -> None:
     suffix = SUFFIX[format]
-    content = whole[format].read_bytes()
+    content = whole(format).read_bytes()
     for share in (0.0, 0.3, 0.95):
         damaged = tmp_path / f"damaged{suffix}"
         damaged.write_bytes(content[: int(share * len(content))])
@@ -206,9 +274,26 @@ def test_files_that_are_damaged_or_of_another_kind(format: str, whole: dict[str,
         litevit.load_exported(tmp_path / "x.bin")
 
 
-def test_openvino_weights_that_are_cut_short(whole: dict[str, Path], tmp_path: Path) -> None:
-    (tmp_path / "x.xml").write_bytes(whole["openvino"].read_bytes())
-    (tmp_path / "x.bin").write_bytes(whole["openvino"].with_suffix(".bin").read_bytes()[:1000])
+def test_the_first_bytes_of_a_file_say_what_it_is(tmp_path: Path) -> None:
+    for start, suffix, holds in [
+        (b"<\0\0\0ET12", ".pt2", "ExecuTorch"),  # of a length that is also the sign of XML
+        (b"\x1c\0\0\0TFL3", ".pte", "LiteRT"),
+        (b"PK\x03\x04....", ".onnx", "PyTorch"),
+        (b"<?xml version", ".tflite", "OpenVINO"),
+        (b"<html>", ".xml", "a web page"),
+    ]:
+        (tmp_path / f"x{suffix}").write_bytes(start + 100 * b"\0")
+        with pytest.raises(ValueError, match=f"is not a file of .*: it (is|holds) {holds}"):
+            litevit.load_exported(tmp_path / f"x{suffix}")
+    package = tmp_path / "x.mlpackage"
+    package.mkdir()
+    with pytest.raises(ValueError, match="files of Core ML are written here and run elsewhere"):
+        litevit.load_exported(package)
+
+
+def test_openvino_weights_that_are_cut_short(whole: Callable[[str], Path], tmp_path: Path) -> None:
+    (tmp_path / "x.xml").write_bytes(whole("openvino").read_bytes())
+    (tmp_path / "x.bin").write_bytes(whole("openvino").with_suffix(".bin").read_bytes()[:1000])
     with pytest.raises(ValueError, match="truncated or damaged"):
         litevit.load_exported(tmp_path / "x.xml")
 

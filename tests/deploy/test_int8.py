@@ -12,7 +12,7 @@ from litevit.cli import main
 from litevit.data.embedded import Digits
 from litevit.deploy.exporter import ExportError
 
-FORMATS = {"onnx": ".onnx", "openvino": ".xml"}
+FORMATS = {"onnx": ".onnx", "openvino": ".xml", "executorch": ".pte"}
 
 
 def digits_folder(folder: Path, count: int) -> Path:
@@ -42,7 +42,7 @@ def test_a_trained_classifier_loses_at_most_one_point(tmp_path: Path, capsys: py
         assert told["notes"][0].startswith("int8 is ")
         assert told["int8"]["bytes_int8"] < 0.5 * told["int8"]["bytes_float32"]
         assert litevit.load_exported(tmp_path / f"{name}2{suffix}").metadata.int8
-    assert top1["onnx", False] == top1["openvino", False] > 95
+    assert top1["onnx", False] == top1["openvino", False] == top1["executorch", False] > 95
     assert all(value >= top1["onnx", False] - 1 for value in top1.values()), top1
 
 
@@ -52,7 +52,7 @@ def test_what_int8_cannot_be_made_of(tmp_path: Path) -> None:
     empty.mkdir()
     with pytest.raises(FileNotFoundError, match="No images in the folder"):
         litevit.export(model, tmp_path / "x.onnx", format="onnx", int8=empty, image_size=64, verify=False)
-    with pytest.raises(ValueError, match="pt2 files are not written in int8"):
+    with pytest.raises(ValueError, match="pt2 files are not written in int8; onnx, openvino, executorch are"):
         litevit.export(model, tmp_path / "x.pt2", format="pt2", int8=empty)
     with pytest.raises(ValueError, match="int8 files take normalised images"):
         litevit.export(model, tmp_path / "x.onnx", format="onnx", int8=empty, preprocessing=True)

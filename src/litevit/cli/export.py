@@ -31,7 +31,7 @@ def export(
 
     Args:
         model: name, see `litevit list`, or the folder of a training run.
-        format: of the file: pt2 (PyTorch), onnx, openvino; the others are named with why they are not written.
+        format: of the file: pt2 (PyTorch), onnx, openvino, executorch, litert, coreml (written, not run here).
         out: the file; default: the model's name with the format's ending, here.
         weights: 'official' (downloaded once; of a classifier also 'imagenet'), 'none' (random), or a checkpoint file.
         num_classes: of the checkpoint, where it is not the published one's.
@@ -55,7 +55,7 @@ def export(
     suffix = find(format).suffix
     stem = Path(model).resolve().name if Path(model).exists() else model
     path = out or Path(f"{stem}{suffix}")
-    if path.is_dir():
+    if path.is_dir() and path.suffix != suffix:
         path = path / f"{stem}{suffix}"
     weights = plain_word(weights)
     if weights == "none":

@@ -1,19 +1,24 @@
-"""ExecuTorch (.pte), for phones and boards: one size, one number of images."""
+"""ExecuTorch (.pte), for phones and boards: one size, one number of images, XNNPACK's kernels."""
 
 import json
 import logging
 import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, fx
+from torch.export import ExportedProgram
 
 from litevit.deploy.formats import Format, Job, Opened
 from litevit.deploy.metadata import KEY, Metadata
-from litevit.deploy.program import with_free_layouts
+from litevit.deploy.program import with_constants_folded, with_free_layouts, with_plain_attention
 
 TOLD = f"{KEY}_metadata"  # a method of the file that returns its metadata as JSON
+MOST_AXES = 6  # XNN_MAX_TENSOR_DIMS: with more, the file is written and its runtime refuses it
 
 
 class ExecuTorchEngine:
@@ -22,37 +27,99 @@ class ExecuTorchEngine:
         self.method = program.load_method("forward")
 
     def run(self, images: Tensor) -> list[Tensor]:
+        # The runtime reads memory as it lies, whatever the strides say, and its answers lie in memory that it reuses.
         return [torch.as_tensor(x).clone() for x in self.method.execute([images.contiguous()])]
 
 
 def refuses(job: Job) -> str | None:
     if "count" in job.graph.names:
-        return "ExecuTorch has no non-maximum suppression; export onnx or openvino"
+        return (
+            "ExecuTorch has no non-maximum suppression and no RoIAlign; export the backbone "
+            "(litevit.create_backbone), or the whole as onnx or openvino"
+        )
     return None
 
 
 def write(job: Job, path: Path) -> None:
-    """Through XNNPACK, but for HiLo's windows: its runtime refuses their tensors (XNNCompiler: unsupported parameter,
-    seen with ExecuTorch 1.5), so that models with windows run on the portable kernels, which are slow."""
-    from executorch.backends.xnnpack.partition.xnnpack_partitioner import XnnpackPartitioner
+    with _quiet():
+        _lower(
+            with_free_layouts(with_plain_attention(with_constants_folded(job.program(), job.shape.example()))),
+            job.metadata,
+            path,
+        )
+
+
+def _lower(program: ExportedProgram, metadata: Metadata, path: Path) -> None:
     from executorch.exir import to_edge_transform_and_lower
 
-    backbone = getattr(job.graph.model, "backbone", job.graph.model)
-    windows = getattr(getattr(backbone, "config", None), "window_sizes", ())
-    fast = [] if any(window > 1 for window in windows) else [XnnpackPartitioner()]
+    lowered = to_edge_transform_and_lower(
+        program, partitioner=[_partitioner()], constant_methods={TOLD: json.dumps(metadata.write())}
+    )
+    path.write_bytes(lowered.to_executorch().buffer)
+
+
+def _partitioner() -> Any:
+    """XNNPACK's, without operators on tensors of more axes than XNNPACK has (HiLo's windows): the portable kernels, a
+    copy each, do those."""
+    from executorch.backends.xnnpack.partition.xnnpack_partitioner import XnnpackPartitioner
+
+    partitioner = XnnpackPartitioner()
+    for config in partitioner.target_partitioner_configs.values():
+
+        def fits(node: fx.Node, program: ExportedProgram, others: Any = config.check_constraints) -> bool:
+            values = [x.meta.get("val") for x in (node, *node.all_input_nodes)]
+            flat = all(value.dim() <= MOST_AXES for value in values if isinstance(value, Tensor))
+            return flat and others(node, program)
+
+        config.check_constraints = fits
+    return partitioner
+
+
+def quantize(job: Job, exact: Path, path: Path, images: Sequence[Tensor]) -> None:
+    """Products with weights, per output channel; the activations' ranges are those of the images."""
+    with _quiet():
+        from executorch.backends.xnnpack.quantizer.xnnpack_quantizer import (
+            XNNPACKQuantizer,
+            get_symmetric_quantization_config,
+        )
+        from torchao.quantization.pt2e.quantize_pt2e import convert_pt2e, prepare_pt2e
+
+        class ProductsOnly(XNNPACKQuantizer):
+            def annotate(self, model: fx.GraphModule) -> fx.GraphModule:
+                """Without its last step, which spreads 8 bits to the views and copies between products: those of more
+                axes than XNNPACK has would be left to the portable kernels, which have no such type."""
+                return self._annotate_for_quantization_config(model)
+
+        quantizer = ProductsOnly()
+        config = get_symmetric_quantization_config(is_per_channel=True)
+        for operator in (torch.ops.aten.linear.default, torch.ops.aten.conv2d.default):
+            quantizer.set_operator_type(operator, config)
+        quantizer.set_filter_function(_is_product)
+        program = with_constants_folded(job.program(), job.shape.example())
+        prepared = prepare_pt2e(program.module(check_guards=False), quantizer)
+        with torch.no_grad():
+            for image in images:
+                prepared(image)
+        quantised = torch.export.export(convert_pt2e(prepared), (job.shape.example(),))
+        _lower(with_free_layouts(with_plain_attention(quantised)), replace(job.metadata, int8=True), path)
+
+
+def _is_product(node: fx.Node) -> bool:
+    """Not a convolution in groups: a channel of its own has too few weights to lose digits, and little to win."""
+    return bool(node.target is not torch.ops.aten.conv2d.default or len(node.args) < 7 or node.args[6] == 1)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """The exporter's advice is for its developers."""
     level = logging.root.level
     logging.root.setLevel(logging.ERROR)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            lowered = to_edge_transform_and_lower(
-                with_free_layouts(job.program()),
-                partitioner=fast,
-                constant_methods={TOLD: json.dumps(job.metadata.write())},
-            ).to_executorch()
+            yield
     finally:
         logging.root.setLevel(level)
-    path.write_bytes(lowered.buffer)
 
 
 def load(path: Path, threads: int | None) -> Opened:
@@ -60,10 +127,9 @@ def load(path: Path, threads: int | None) -> Opened:
     try:
         from executorch.runtime import Runtime
     except ImportError as error:
-        raise ImportError("Running .pte files needs ExecuTorch: pip install executorch") from error
+        raise ImportError("Running .pte files needs ExecuTorch: pip install 'litevit[executorch]'") from error
     program = Runtime.get().load_program(path)
-    names = program.method_names
-    told = program.load_method(TOLD).execute([])[0] if TOLD in names else "{}"
+    told = program.load_method(TOLD).execute([])[0] if TOLD in program.method_names else "{}"
     return Opened(ExecuTorchEngine(program), Metadata.read(json.loads(told), path))
 
 
@@ -71,11 +137,11 @@ FORMAT = Format(
     name="executorch",
     suffix=".pte",
     runtime="ExecuTorch",
-    needs=("executorch",),
-    install="pip install executorch (version 1.5 runs with PyTorch 2.14)",
+    needs=("executorch", "torchao"),
+    install="pip install 'litevit[executorch]'",
     free_batch=False,
     free_size=False,
-    quantize=None,
+    quantize=quantize,
     refuses=refuses,
     write=write,
     load=load,

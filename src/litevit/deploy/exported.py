@@ -106,7 +106,7 @@ def load_exported(path: Pathlike, *, threads: int | None = None) -> Exported:
         raise ValueError(f"threads must be at least 1, got {threads}")
     kind = recognise(path)
     if kind.load is None:
-        raise ValueError(f"{path}: {kind.runtime} does not run here")
+        raise ValueError(f"{path}: files of {kind.runtime} are written here and run elsewhere; open it there")
     if missing := kind.missing():
         raise ImportError(missing)
     opened = _open(kind, path, threads)
@@ -172,12 +172,12 @@ def _content(path: Path) -> str | None:
         return "empty"
     if start[:4] == b"PK\x03\x04":
         return "pt2"
-    if start.lstrip()[:1] == b"<":
-        return "openvino" if b"<?xml" in start or b"<net" in start else "a web page"
-    if start[4:6] == b"ET":
+    if start[4:6] == b"ET":  # before what looks at the first byte, which is a length here
         return "executorch"
     if start[4:8] == b"TFL3":
         return "litert"
+    if start.lstrip()[:1] == b"<":
+        return "openvino" if b"<?xml" in start or b"<net" in start else "a web page"
     if start[:1] == b"\x08":  # field 1 of a protocol buffer: the IR version
         return "onnx"
     return None

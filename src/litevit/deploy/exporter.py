@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from litevit.checkpoints.published import Preprocessing
 from litevit.data.images import read_image
 from litevit.deploy.exported import as_exported
-from litevit.deploy.formats import Format, Job, find
+from litevit.deploy.formats import Format, Job, find, formats
 from litevit.deploy.graph import Graph, build_graph
 from litevit.deploy.metadata import Metadata
 from litevit.deploy.preprocess import PreprocessedGraph
@@ -114,7 +114,8 @@ def export(
     Args:
         model: a name of `litevit.list_models()`, a model, or the folder of a training run.
         path: of the file.
-        format: "pt2", "onnx" or "openvino"; "executorch", "coreml", "tensorrt", "litert" say why they are not written.
+        format: "pt2", "onnx", "openvino", "executorch", "litert" (its converter in an environment of its own) or
+            "coreml" (written, not run: Apple's systems alone do); "tensorrt" says where to go instead.
         image_size: side, or height and width, of the images the file takes; None: any, where the format can.
         batch_size: images at a time; None: any, where the format can.
         dynamic: False fixes what is not given: the size to the model's own, the batch to 1.
@@ -143,12 +144,16 @@ def export(
     if path.suffix.lower() != kind.suffix:
         raise ValueError(f"A file of {kind.runtime} ends in {kind.suffix}, got {path.name}")
     if int8 is not None and kind.quantize is None:
-        raise ValueError(f"{format} files are not written in int8; onnx and openvino are")
+        able = [name for name, other in formats().items() if other.quantize]
+        raise ValueError(f"{format} files are not written in int8; {', '.join(able)} are")
     photos = _photos(images)
+    verify = verify and kind.load is not None
     source = open_source(model, weights=weights, num_classes=num_classes, names=names)
     job, notes = _plan(source, kind, image_size, batch_size, dynamic, preprocessing, opset, verify)
     if why := kind.refuses(job):
         raise ValueError(f"{format} cannot hold {source.name}: {why}")
+    if kind.load is None:
+        notes.append(f"written, but not run here: compare it with the model where {kind.runtime} runs")
     report = ExportReport(
         path=path,
         format=format,
@@ -165,16 +170,16 @@ def export(
         calibration = None if int8 is None else calibration_images(source, int8, job.shape)
         with TRACING, says_when_full(path, size):
             kind.write(job, staged)
-        report.bytes = sum(file.stat().st_size for file in staged.parent.iterdir())
+        report.bytes = _bytes_in(staged.parent)
         if verify:
             report.checks, report.agreement = _prove(job, source, kind, staged, photos, progress)
             _raise_if_wrong(report)
             report.verified = True
         if calibration is not None:
             progress("calibrating")
-            report.int8 = _quantise(kind, staged, calibration)
+            report.int8 = _quantise(job, kind, staged, calibration)
             _judge_int8(report)
-            report.bytes = sum(file.stat().st_size for file in staged.parent.iterdir())
+            report.bytes = _bytes_in(staged.parent)
         report.seconds = time.perf_counter() - started
         with says_when_full(path, 10_000):
             staged.with_name(f"{path.name}.report.json").write_text(report.to_json(), encoding="utf-8")
@@ -320,21 +325,25 @@ def _prove(
     return checks, agreement(job.graph, file.named, [prepared(photo, source, job.shape) for photo in photos])
 
 
-def _quantise(kind: Format, staged: Path, images: Sequence[Tensor]) -> dict[str, Any]:
+def _quantise(job: Job, kind: Format, staged: Path, images: Sequence[Tensor]) -> dict[str, Any]:
     """Replaces the float32 file by its int8 file. Returns: how the two compare."""
     assert kind.quantize is not None
     assert kind.load is not None
     with tempfile.TemporaryDirectory(dir=staged.parent.parent, prefix=".") as folder:
-        before = sum(file.stat().st_size for file in staged.parent.iterdir())
+        before = _bytes_in(staged.parent)
         for file in staged.parent.iterdir():
             os.replace(file, Path(folder) / file.name)
-        kind.quantize(Path(folder) / staged.name, staged, images)
+        kind.quantize(job, Path(folder) / staged.name, staged, images)
         # One thread each: their speeds are compared.
         exact = as_exported(Path(folder) / staged.name, kind.name, kind.load(Path(folder) / staged.name, 1))
         quantised = as_exported(staged, kind.name, kind.load(staged, 1))
         found = compare(quantised, exact, images)
-        after = sum(file.stat().st_size for file in staged.parent.iterdir())
+        after = _bytes_in(staged.parent)
         return found | {"bytes_float32": before, "bytes_int8": after}
+
+
+def _bytes_in(folder: Path) -> int:
+    return sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
 
 
 def _judge_int8(report: ExportReport) -> None:

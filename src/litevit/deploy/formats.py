@@ -50,10 +50,11 @@ class Format(NamedTuple):
     install: str  # what brings them
     free_batch: bool  # may the batch be free
     free_size: bool  # may the sides be free
-    quantize: Callable[[Path, Path, Sequence[Tensor]], None] | None  # float32 file, int8 file, images to calibrate
+    # What is exported, its float32 file, the int8 file to write, images to calibrate with.
+    quantize: Callable[[Job, Path, Path, Sequence[Tensor]], None] | None
     refuses: Callable[[Job], str | None]  # what it cannot hold and what to do, before anything is traced
     write: Callable[[Job, Path], None]
-    load: Callable[[Path, int | None], Opened] | None  # path, threads; None: it does not run on this kind of machine
+    load: Callable[[Path, int | None], Opened] | None  # path, threads; None: it is written here and runs elsewhere
 
     def missing(self) -> str | None:
         """What has to be installed first; None: nothing."""
@@ -61,22 +62,20 @@ class Format(NamedTuple):
         return f"{self.runtime} needs {' and '.join(gone)}: {self.install}" if gone else None
 
 
-# What was tried of the others, and where to go instead.
+# What is not written at all, and where to go instead.
 NOT_WRITTEN = {
-    "coreml": "Core ML was not tried (it runs on Apple's systems alone). Export pt2 with --image-size, for coremltools",
-    "litert": (
-        "litert-torch wants other versions of packages than litevit's environment has. Export pt2 with --image-size, "
-        "and convert it in an environment of its own"
+    "tensorrt": (
+        "TensorRT builds engines on the NVIDIA GPU that runs them, and torch-tensorrt wants an older PyTorch. Export "
+        "onnx with --image-size and --batch-size, then there: trtexec --onnx=FILE.onnx --saveEngine=FILE.engine"
     ),
-    "tensorrt": "TensorRT needs an NVIDIA GPU and was not tried. Export onnx, which trtexec reads",
 }
 
 
 def formats() -> dict[str, Format]:
     """All of them by name."""
-    from litevit.deploy import executorch, onnx, openvino, pt2
+    from litevit.deploy import coreml, executorch, litert, onnx, openvino, pt2
 
-    modules = (pt2, onnx, openvino, executorch)
+    modules = (pt2, onnx, openvino, executorch, litert, coreml)
     return {module.FORMAT.name: module.FORMAT for module in modules}
 
 

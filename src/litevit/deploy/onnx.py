@@ -75,7 +75,7 @@ def _translations() -> dict[Callable, Callable]:
     return {batched_nms._opoverload: suppressed}
 
 
-def quantize(exact: Path, path: Path, images: Sequence[Tensor]) -> None:
+def quantize(job: Job, exact: Path, path: Path, images: Sequence[Tensor]) -> None:
     """Products with weights, in QDQ form; per output channel, because a Transformer's channels differ."""
     import onnx
     from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static

@@ -46,7 +46,7 @@ def convert(job: Job) -> Any:
     return model
 
 
-def quantize(exact: Path, path: Path, images: Sequence[Tensor]) -> None:
+def quantize(job: Job, exact: Path, path: Path, images: Sequence[Tensor]) -> None:
     """Through NNCF in its mode for Transformers; scores, heads and depthwise convolutions stay float."""
     try:
         import nncf

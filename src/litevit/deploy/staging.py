@@ -25,7 +25,7 @@ def staging(path: Path) -> Iterator[Path]:
     Raises:
         OSError: no folder, no permission or no space.
     """
-    if path.exists() and not path.is_file():
+    if path.exists() and not path.is_file() and not _is_package(path):
         raise OSError(f"Cannot write {path}: it is {'a folder' if path.is_dir() else 'no ordinary file'}.")
     folder = temporary_name(path)
     try:
@@ -44,8 +44,22 @@ def publish(staged: Path, path: Path) -> list[Path]:
     files = sorted(staged.parent.iterdir(), key=lambda file: (file.name.endswith(".report.json"), file == staged))
     with FileLock(_lock_of(path)):
         for file in files:
-            put_in_place(file, path.parent / file.name)
+            _put_in_place(file, path.parent / file.name)
     return [path.parent / file.name for file in files]
+
+
+def _is_package(path: Path) -> bool:
+    """A folder that is one file to its users: Core ML's."""
+    return path.suffix == ".mlpackage" and (path / "Manifest.json").is_file()
+
+
+def _put_in_place(new: Path, path: Path) -> None:
+    if not path.is_dir():
+        return put_in_place(new, path)
+    old = temporary_name(path)  # a folder is not renamed over another
+    path.rename(old)
+    put_in_place(new, path)
+    shutil.rmtree(old, ignore_errors=True)
 
 
 def _lock_of(path: Path) -> Path:

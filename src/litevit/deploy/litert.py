@@ -1,0 +1,115 @@
+"""LiteRT (.tflite), for Android and microcontrollers: one size, one number of images.
+
+Its converter, litert-torch, pins versions of packages that litevit's environment has newer ones of. It may therefore
+live in an environment of its own, which `LITEVIT_LITERT_PYTHON` names; the small runtime lives in this one.
+"""
+
+import importlib.util
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from litevit.deploy.formats import Format, Job, Opened
+from litevit.deploy.metadata import KEY, Metadata
+from litevit.deploy.program import trace, with_constants_folded, with_plain_attention
+from litevit.deploy.twins import with_few_axes
+
+VARIABLE = "LITEVIT_LITERT_PYTHON"
+FILE = f"{KEY}.json"  # in the archive at the file's end, where LiteRT's own metadata tools put associated files
+CONVERT = """
+import sys
+import torch, litert_torch
+program = torch.export.load(sys.argv[1])
+litert_torch.convert(program.module(check_guards=False), *program.example_inputs[:1]).export(sys.argv[2])
+"""
+
+
+class LiteRTEngine:
+    def __init__(self, interpreter: Any):
+        self.run_signature = interpreter.get_signature_runner()
+        (self.input,) = self.run_signature.get_input_details()
+
+    def run(self, images: Tensor) -> list[Tensor]:
+        found = self.run_signature(**{self.input: images.contiguous().numpy()})
+        return [torch.from_numpy(found[f"output_{i}"].copy()) for i in range(len(found))]
+
+
+def refuses(job: Job) -> str | None:
+    if "count" in job.graph.names:
+        return (
+            "LiteRT has no RoIAlign and no suppression of many images; export the backbone (litevit.create_backbone), "
+            "or the whole as onnx or openvino"
+        )
+    if _converter() is None:
+        return (
+            "its converter, litert-torch, is not here. It wants an environment of its own: python -m venv litert && "
+            f"litert/bin/pip install litert-torch, then set {VARIABLE}=litert/bin/python and export again"
+        )
+    return None
+
+
+def _converter() -> str | None:
+    """The Python that has litert-torch."""
+    if named := os.environ.get(VARIABLE):
+        return named
+    return sys.executable if importlib.util.find_spec("litert_torch") else None
+
+
+def write(job: Job, path: Path) -> None:
+    example = job.shape.example()
+    traced = trace(with_few_axes(job.graph), job.shape)
+    program = with_plain_attention(with_constants_folded(traced, example))
+    with tempfile.TemporaryDirectory() as folder:
+        torch.export.save(program, Path(folder) / "program.pt2")
+        command = [str(_converter()), "-c", CONVERT, str(Path(folder) / "program.pt2"), str(path)]
+        environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
+        try:
+            done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
+        except OSError as error:
+            raise ValueError(f"{VARIABLE} names no Python that runs: {command[0]} ({error.strerror})") from None
+    if done.returncode or not path.exists():
+        said = [line.strip() for line in done.stderr.splitlines() if "Error" in line] or done.stderr.splitlines()[-1:]
+        raise ValueError(
+            f"litert-torch could not convert {job.metadata.model}: {said[-1][:300] if said else 'no word'}"
+        )
+    with zipfile.ZipFile(path, "a") as archive:
+        archive.writestr(FILE, json.dumps(job.metadata.write()))
+
+
+def load(path: Path, threads: int | None) -> Opened:
+    try:
+        from ai_edge_litert.interpreter import Interpreter
+    except ImportError as error:
+        raise ImportError("Running .tflite files needs LiteRT: pip install 'litevit[litert]'") from error
+    if not zipfile.is_zipfile(path):
+        raise ValueError(
+            f"{path} ({path.stat().st_size} bytes) cannot be opened by LiteRT: its end, which says what it is, "
+            "is missing. It is truncated, or was not written by litevit export"
+        )
+    with zipfile.ZipFile(path) as archive:
+        told: dict[str, str] = json.loads(archive.read(FILE)) if FILE in archive.namelist() else {}
+    metadata = Metadata.read(told, path)
+    return Opened(LiteRTEngine(Interpreter(model_path=str(path), num_threads=threads)), metadata)
+
+
+FORMAT = Format(
+    name="litert",
+    suffix=".tflite",
+    runtime="LiteRT",
+    needs=("ai_edge_litert",),
+    install="pip install 'litevit[litert]'",
+    free_batch=False,
+    free_size=False,
+    quantize=None,
+    refuses=refuses,
+    write=write,
+    load=load,
+)
