@@ -116,6 +116,15 @@ class Source:
     cells: Callable[[Tensor], Tensor] | None = None  # (R,) -> (R, M)
     class_token: bool = False
 
+    def row_of(self, row: int, column: int) -> int:
+        """Which query is the cell of the map. CSA: the cell as a destination of the window centred at it, or of the
+        last one before the border."""
+        if self.branch != "csa":
+            return row * self.map_grid[1] + column + int(self.class_token)
+        h, w = self.query_grid
+        down, right = min((row + 1) // 2, h - 1), min((column + 1) // 2, w - 1)
+        return 9 * (down * w + right) + 3 * (row - 2 * down + 1) + column - 2 * right + 1
+
     def maps(self, indices: Tensor, probabilities: Tensor | None = None) -> AttentionMaps:
         """Args: indices: (R,). probabilities: (N, R, M) where they are there already."""
         return AttentionMaps(

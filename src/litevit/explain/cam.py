@@ -13,6 +13,8 @@ from torch import Tensor, nn
 from torchvision.ops import box_iou
 
 from litevit.explain.inside import as_batch, backbone_of, evaluation
+from litevit.ops.boxes import decode_boxes
+from litevit.tasks.rpn import rows_per_anchor
 
 Method = Literal["gradcam", "layercam"]
 Score = Callable[[Any, Tensor], Tensor]  # model, batch -> a number
@@ -47,8 +49,8 @@ def region_score(label: int) -> Score:
 def box_score(box: Tensor, label: int) -> Score:
     """A detector's logit of a class for one box.
 
-    Two-stage models read the box's own features; RetinaNet's is the best logit among the anchors that overlap the box
-    by half, or of the nearest one.
+    Two-stage models read the box's own features; RetinaNet's is the logit of the anchor that became the box, or the
+    one most like it.
 
     Args:
         box: (4,) xyxy, in pixels of the batch.
@@ -63,13 +65,12 @@ def box_score(box: Tensor, label: int) -> Score:
             roi = torch.cat([box.new_zeros(1), box])[None]
             logits, _ = heads.box_head(heads.features(maps, roi, heads.box_size))
             return logits[0, label]
-        anchors = torch.cat(model.anchors(maps))
-        levels = []
-        for i in range(len(maps)):
-            x = raw[f"cls{i}"][0]  # A * K, H, W
-            levels.append(x.unflatten(0, (model.num_anchors, -1)).permute(2, 3, 0, 1).flatten(0, 2))
-        overlap = box_iou(box[None], anchors)[0]
-        return torch.cat(levels)[overlap >= min(0.5, float(overlap.max())), label].max()
+        logits = torch.cat([rows_per_anchor(raw[f"cls{i}"][0], model.config.num_classes) for i in range(len(maps))])
+        deltas = torch.cat([rows_per_anchor(raw[f"reg{i}"][0], 4) for i in range(len(maps))]).detach()
+        boxes = decode_boxes(deltas, torch.cat(model.anchors(maps)), clip_to=(batch.shape[2], batch.shape[3]))
+        overlap = box_iou(box[None].to(boxes), boxes)[0]
+        # Several anchors can become one box: of those, the one that is surest of the class.
+        return logits[overlap >= min(float(overlap.max()), 0.99), label].max()
 
     return score
 

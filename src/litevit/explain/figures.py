@@ -8,7 +8,7 @@ import math
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
@@ -20,19 +20,39 @@ FORMATS = ("png", "svg", "pdf")
 HEAT = "inferno"
 
 
+class Style(NamedTuple):
+    """How pictures are made and written."""
+
+    paper: Paper | None = None
+    formats: Sequence[str] = ("png",)
+
+
 def new_figure(
-    columns: int, rows: int, *, aspect: float = 1.0, paper: Paper | None = None, legend: float = 0.0, title: float = 0.3
+    columns: int,
+    rows: int,
+    *,
+    panel: float = 3.0,
+    aspect: float = 1.0,
+    paper: Paper | None = None,
+    legend: float = 0.0,
+    title: float = 0.3,
 ) -> Any:
-    """A figure and its (rows, columns) axes. Args: aspect: height / width of a panel. legend: inches at the bottom."""
+    """A figure and its (rows, columns) axes.
+
+    Args:
+        panel: inches per column where it is not for a paper.
+        aspect: height / width of a panel.
+        legend: inches at the bottom.
+        title: inches above each panel.
+    """
     try:
         from matplotlib import rc_context
         from matplotlib.backends.backend_agg import FigureCanvasAgg
         from matplotlib.figure import Figure
     except ImportError:
         raise ImportError("Pictures need Matplotlib: pip install 'litevit[explain]'") from None
-    width = WIDTHS[paper] if paper else min(max(3.0 * columns, 4.5), 14.0)
-    panel = width / columns
-    height = rows * (panel * aspect + title) + legend + 0.25
+    width = WIDTHS[paper] if paper else min(max(panel * columns, 4.5), 14.0)
+    height = rows * (width / columns * aspect + title) + legend + 0.25
     with rc_context({"font.size": font_size(paper)}):
         figure = Figure(figsize=(width, height), layout="constrained")
         FigureCanvasAgg(figure)
@@ -47,23 +67,27 @@ def font_size(paper: Paper | None) -> float:
 
 
 def save(
-    figure: Any, path: Path, arrays: Mapping[str, Any], *, formats: Sequence[str] = ("png",), dpi: int = 200
+    figure: Any, path: Path, arrays: Mapping[str, Any], style: Style | None = None, *, dpi: int = 200
 ) -> list[Path]:
     """Writes `path` with every format's ending, and the arrays as .npz beside; each file appears whole or not at all.
 
     Text of SVG and PDF stays text.
     """
     from matplotlib import rc_context
+    from matplotlib.transforms import Bbox
 
     path.parent.mkdir(parents=True, exist_ok=True)
     written = []
     with rc_context({"pdf.fonttype": 42, "svg.fonttype": "none"}):
-        for kind in formats:
+        figure.draw_without_rendering()
+        used = figure.get_tightbbox()  # the width is the paper's, the height what is needed
+        box = Bbox.from_extents(0, used.y0 - 0.04, figure.get_figwidth(), used.y1 + 0.04)
+        for kind in (style or Style()).formats:
             if kind not in FORMATS:
                 raise ValueError(f"formats must be of {', '.join(FORMATS)}, got {kind}")
             target = path.with_name(f"{path.name}.{kind}")
             temporary = path.with_name(f".{path.name}.{kind}.part")
-            figure.savefig(temporary, format=kind, dpi=dpi)
+            figure.savefig(temporary, format=kind, dpi=dpi, bbox_inches=box)
             os.replace(temporary, target)
             written.append(target)
     target = path.with_name(f"{path.name}.npz")
@@ -75,23 +99,30 @@ def save(
 
 
 def offsets_figure(
-    picture: np.ndarray, offsets: Sequence[Any], cells: Sequence[tuple[int, int]], *, paper: Paper | None = None
+    picture: np.ndarray,
+    offsets: Sequence[Any],
+    cells: Sequence[tuple[int, int]],
+    *,
+    patch_size: int = 4,
+    paper: Paper | None = None,
 ) -> tuple[Any, dict[str, Any]]:
-    """The pixels that cells of the last map were merged from (red) beside the regular patch (green): LIT, figure 4.
+    """The pixels that cells of the last map were merged from (red) beside the regular patch (green): LIT, figure 2.
 
     Args:
         offsets: of `merging_offsets`.
         cells: row and column, one panel each.
+        patch_size: pixels per cell of the first map.
     """
     H, W = picture.shape[:2]
     columns = min(len(cells), 2 if paper == "single" else 4)
     rows = math.ceil(len(cells) / columns)
     figure, axes = new_figure(columns, rows, aspect=H / W, paper=paper, legend=0.3)
     arrays: dict[str, Any] = {"cells": np.array(cells)}
-    side = 4 * 2 ** len(offsets)
+    side = patch_size * 2 ** len(offsets)
     size = font_size(paper)
     for axis, (row, column) in zip(axes.flat, cells):
-        pixels = chain_pixels(sampling_chain(list(offsets), row=row, column=column), image_size=(H, W))
+        chain = sampling_chain(list(offsets), row=row, column=column)
+        pixels = chain_pixels(chain, image_size=(H, W), patch_size=patch_size)
         arrays[f"pixels_{row}_{column}"] = pixels
         axis.imshow(picture, extent=(0, W, H, 0))
         (points,) = axis.plot(*(pixels.T + 0.5), "s", color="red", markersize=1.6 if paper else 2.5, linestyle="none")
@@ -103,13 +134,13 @@ def offsets_figure(
 
 
 def offsets_overview(
-    picture: np.ndarray, offsets: Sequence[Any], *, paper: Paper | None = None
+    picture: np.ndarray, offsets: Sequence[Any], *, patch_size: int = 4, paper: Paper | None = None
 ) -> tuple[Any, dict[str, Any]]:
     """All cells at once: where pixels are read how often, and where each cell looks on average, as an arrow."""
     H, W = picture.shape[:2]
     h, w = offsets[-1].shape[-3:-1]
-    side = 4 * 2 ** len(offsets)
-    figure, axes = new_figure(2, 1, aspect=0.8 * H / W, paper=paper)
+    side = patch_size * 2 ** len(offsets)
+    figure, axes = new_figure(2, 1, panel=4.5, aspect=0.8 * H / W, paper=paper)
     size = font_size(paper)
     every, centres, means = [], [], []
     for row in range(h):
@@ -117,20 +148,20 @@ def offsets_overview(
             points = sampling_chain(list(offsets), row=row, column=column)
             if not len(points):
                 continue
-            xy = (4 * points + 2)[:, ::-1]
-            every.append(chain_pixels(points, image_size=(H, W)))
+            xy = (patch_size * (points + 0.5))[:, ::-1]
+            every.append(chain_pixels(points, image_size=(H, W), patch_size=patch_size))
             centres.append(((column + 0.5) * side, (row + 0.5) * side))
             means.append(xy.mean(0))
     pixels = np.concatenate(every)
     density, _, _ = np.histogram2d(
-        pixels[:, 1], pixels[:, 0], bins=(max(H // 4, 1), max(W // 4, 1)), range=((0, H), (0, W))
+        pixels[:, 1], pixels[:, 0], bins=(max(H // patch_size, 1), max(W // patch_size, 1)), range=((0, H), (0, W))
     )
     start, end = np.array(centres), np.array(means)
     left, right = axes[0]
     left.imshow(_grey(picture), extent=(0, W, H, 0))
     top = max(float(np.quantile(density, 0.99)), 2.0)
     shown = left.imshow(density, cmap=HEAT, alpha=0.6, extent=(0, W, H, 0), vmin=0, vmax=top, interpolation="nearest")
-    left.set_title("sampling points per 4 x 4 pixels", fontsize=size)
+    left.set_title(f"sampling points per {patch_size} x {patch_size} px", fontsize=size)
     _colour_bar(figure, shown, left, size)
     right.imshow(picture, extent=(0, W, H, 0), alpha=0.75)
     move = end - start
@@ -138,9 +169,10 @@ def offsets_overview(
     arrows = right.quiver(
         *start.T, *move.T, length, cmap="cool", angles="xy", scale_units="xy", scale=1, width=0.005, headwidth=4
     )
+    arrows.set_clim(0, max(float(length.max()), 1e-3))
     right.set_xlim(0, W)
     right.set_ylim(H, 0)
-    right.set_title("mean displacement of a cell", fontsize=size)
+    right.set_title("mean displacement per cell", fontsize=size)
     bar = _colour_bar(figure, arrows, right, size)
     bar.set_label("pixels", fontsize=size)
     return figure, {"density": density, "centres_xy": start, "mean_xy": end}

@@ -103,11 +103,7 @@ def write_mean(means: list[Mean], out: Path, *, head: int | None = None) -> list
         side = 56 >> (mean.stage - 1)
         row, column = r * H // side, c * W // side
         pixel = row * W + column
-        index = pixel + int(source.class_token)
-        if source.branch == "csa":
-            window = min((row + 1) // 2, source.query_grid[0] - 1) * source.query_grid[1]
-            window += min((column + 1) // 2, source.query_grid[1] - 1)
-            index = 9 * window + 4
+        index = source.row_of(row, column)
         heat = source.maps(torch.tensor([index]), mean.probabilities[:, [index]]).on_map(0).numpy()
         folder = out / "attention_map" / f"stage-{mean.stage - 1}" / f"block{mean.block}"
         folder.mkdir(parents=True, exist_ok=True)

@@ -1,0 +1,90 @@
+"""Pictures of what a class, or a box, was decided by."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from litevit.explain.cam import Method, Score, box_score, class_activation, class_score, region_score
+from litevit.explain.draw.look import Images, Look, Seen
+from litevit.explain.figures import Style, cam_figure, save
+
+METHODS: dict[Method, str] = {"gradcam": "Grad-CAM", "layercam": "Layer-CAM"}
+
+
+class Decision(NamedTuple):
+    """What is to be explained."""
+
+    label: int
+    name: str
+    score: Score
+    box: Tensor | None = None  # (4,) xyxy in pixels of the batch
+
+
+def draw_cam(
+    look: Look,
+    images: Images,
+    out: Path,
+    *,
+    label: int | None = None,
+    box: int = 0,
+    method: Method = "gradcam",
+    stage: int = 4,
+    style: Style | None = None,
+) -> list[Path]:
+    """Why this class; of detectors and panoptic models, why this box.
+
+    Args:
+        label: class; None takes the one the model finds.
+        box: which of the boxes found (of `label`, if given), the surest first.
+    """
+    style = style or Style()
+    written = []
+    for name, path in images:
+        seen = look.see(path)
+        with torch.no_grad():
+            why = _decision(look, seen, path, label, box)
+        heat = class_activation(look.model, seen.batch, why.score, method=method, stage=stage).numpy()
+        title = f"{METHODS[method]}, stage {stage}: {why.name}"
+        corners = None if why.box is None else why.box.tolist()
+        figure = cam_figure(seen.picture, heat, title, box=corners, paper=style.paper)
+        arrays = {"activation": heat, "label": why.label}
+        which = f"class-{why.label}"
+        if why.box is not None:
+            arrays["box"] = why.box.cpu().numpy()
+            which += f"-box-{box}"
+        written += save(figure, out / f"{name}-{method}-stage-{stage}-{which}", arrays, style)
+    return written
+
+
+def _decision(look: Look, seen: Seen, path: Path, label: int | None, box: int) -> Decision:
+    model: Any = look.model
+    if look.task == "classification":
+        logits = model(seen.batch)[0]
+        k = int(logits.argmax()) if label is None else label
+        return Decision(k, _name(look.names, k, len(logits)), class_score(k))
+    if seen.pixels is None or look.task == "semantic segmentation":
+        logits = model.forward_raw(seen.batch)["logits"][0]
+        k = int(torch.bincount(logits.argmax(0).flatten()).argmax()) if label is None else label
+        return Decision(k, _name(look.names, k, len(logits)), region_score(k))
+    (found,) = model([seen.pixels.to(seen.batch.device)])
+    objects = found.get("instances", found)
+    of_class = "" if label is None else f" of class {label}"
+    mine = [i for i, k in enumerate(objects["labels"].tolist()) if label in (None, k)]
+    mine.sort(key=lambda i: -float(objects["scores"][i]))
+    if not 0 <= box < len(mine):
+        have = f"no box{of_class}" if not mine else f"{len(mine)} boxes{of_class}, 0 to {len(mine) - 1}"
+        raise ValueError(f"{path}: the model finds {have}; there is no --box {box}")
+    x, y = seen.scale
+    corners = objects["boxes"][mine[box]] * torch.tensor([x, y, x, y], device=seen.batch.device)
+    k = int(objects["labels"][mine[box]])
+    chance = float(objects["scores"][mine[box]])
+    return Decision(k, f"{_name(look.names, k, len(look.names))} {100 * chance:.0f} %", box_score(corners, k), corners)
+
+
+def _name(names: Sequence[str], label: int, count: int) -> str:
+    if not 0 <= label < count:
+        raise ValueError(f"--label must be 0 to {count - 1}, got {label}")
+    return names[label] if len(names) == count else f"class {label}"
