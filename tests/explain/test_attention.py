@@ -161,6 +161,23 @@ def test_windows_lie_where_they_say(name: str) -> None:
                 assert cells.max() < H * W
 
 
+@pytest.mark.parametrize("name", SMALL)
+def test_a_cell_has_its_row(name: str) -> None:
+    model, image = small(name), torch.randn(3, 75, 101, dtype=torch.float64)
+    for _, _, sources in all_attention_sources(model, image):
+        for source in sources:
+            H, W = source.map_grid
+            for row in range(H):
+                for column in range(W):
+                    index = source.row_of(row, column)
+                    assert 0 <= index < source.count
+                    if source.branch == "csa":  # the destination itself, one of the window's nine
+                        assert source.cells is not None
+                        assert source.cells(torch.tensor([index]))[0, index % 9] == row * W + column
+                    else:
+                        assert int(source.maps(torch.tensor([index])).queries) == row * W + column
+
+
 @pytest.mark.parametrize("name", ["lit_ti", "litv2_s", "lvt", "swin_ti_dtm"])
 def test_the_model_stays_as_it_was(name: str) -> None:
     model, image = small(name), torch.randn(1, 3, 75, 101, dtype=torch.float64)

@@ -1,6 +1,8 @@
 """`litevit explain`: its files, and one line for what a user can mend."""
 
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -9,8 +11,10 @@ from PIL import Image
 
 import litevit
 from litevit.cli import main
+from litevit.explain import draw, figures
 from litevit.explain.cam import box_score, class_activation, class_score, region_score
 from litevit.explain.errors import sheet
+from litevit.tasks.detection import prepare_images
 
 pytest.importorskip("matplotlib")
 
@@ -68,6 +72,17 @@ def test_the_mean_has_the_published_layout(picture: Path, tmp_path: Path) -> Non
         (["offsets", "--cells", "2", "2"], "--cells must be in the last map, 2 x 2"),
         (["features", "--pixel", "0", "99"], "--pixel must be"),
         (["errors"], "errors takes one folder"),
+        (["errors", "--stage", "3"], "errors does not take --stage"),
+        (
+            ["offsets", "--label", "0", "--pixel", "1", "1"],
+            "offsets does not take --label and --pixel; it takes --cells",
+        ),
+        (["frequency", "--block", "0"], "--block needs its --stage"),
+        (["cam", "--label", "1000"], "--label must be 0 to 999, got 1000"),
+        (["cam", "--stage", "5"], "stage must be 1 to 4, got 5"),
+        (["offsets", "--model", "mask_rcnn_litv2_s", "--published"], "leave it out for this model"),
+        (["attention", "--size", "31"], "--size must be at least 32, got 31"),
+        (["attention", "--model", "lit_x"], "Unknown model 'lit_x'"),
     ],
 )
 def test_wrong_input(
@@ -112,6 +127,64 @@ def test_class_activation_of_dense_models(name: str) -> None:
     heat = class_activation(model, torch.randn(3, 64, 96), score, method="layercam", stage=3)
     assert heat.shape == (64, 96)
     assert heat.max() > 0.9
+
+
+def test_the_box_is_explained_by_what_became_of_it() -> None:
+    """Class order and anchor: the score of a box is the logit that the model found it by."""
+    torch.manual_seed(0)
+    model = litevit.create_model("retinanet", backbone="litv2_s", num_classes=3, channels=16, resize=False).eval()
+    for layer in (model.head.cls_logits, model.head.deltas):
+        torch.nn.init.normal_(layer.weight, std=0.3)
+        torch.nn.init.zeros_(layer.bias)
+    image = torch.rand(3, 64, 96)
+    with torch.no_grad():
+        (found,) = model([image])
+        batch = prepare_images([image], resize=False).images
+        assert len(found["labels"].unique()) == 3
+        for box, label, score in list(zip(found["boxes"], found["labels"], found["scores"]))[::9]:
+            logit = box_score(box, int(label))(model, batch)
+            assert float(logit.sigmoid()) == pytest.approx(float(score), abs=1e-5)
+
+
+def looking(model: torch.nn.Module, image: torch.Tensor) -> SimpleNamespace:
+    seen = SimpleNamespace(batch=image[None], picture=image.permute(1, 2, 0).numpy(), pixels=None, scale=(1, 1))
+    names = ["a", "b", "c"]
+    return SimpleNamespace(model=model, task="classification", classes=None, names=names, see=lambda path: seen)
+
+
+def test_pixels_of_other_patches(tmp_path: Path) -> None:
+    """The digits' model has patches of 2 pixels: strides come from the model."""
+    overrides = {"patch_size": 2, "embed_dim": 8, "depths": (1, 1, 1, 1), "num_heads": (1, 1, 4, 4)}
+    model = litevit.create_model("litv2_s", num_classes=3, **overrides).eval()
+    look = looking(model, torch.rand(3, 32, 32))
+    images = [("a", Path("a.png"))]
+    draw.draw_attention(look, images, tmp_path, stage=3, pixel=(31, 9))
+    with np.load(tmp_path / "a-attention-stage-3-block-0-pixel-31-9.npz") as arrays:
+        assert (arrays["query_row"], arrays["query_column"]) == (1, 3)  # cells of 8 pixels
+    draw.draw_offsets(look, images, tmp_path, cells=(1, 0))
+    with np.load(tmp_path / "a-offsets.npz") as arrays:  # a new model's offsets are 0
+        assert {tuple(xy) for xy in arrays["pixels_1_0"]} == {
+            (min(max(x, 1), 30), min(y, 30)) for x in range(1, 17, 2) for y in range(17, 33, 2)
+        }
+    draw.draw_offsets(look, images, tmp_path)
+    with np.load(tmp_path / "a-offsets-overview.npz") as arrays:
+        np.testing.assert_array_equal(arrays["density"], 1)
+        np.testing.assert_allclose(arrays["mean_xy"], arrays["centres_xy"])
+    draw.draw_features(look, images, tmp_path, pixel=(31, 9))
+    with np.load(tmp_path / "a-features.npz") as arrays:
+        assert [arrays[f"cosine_{i}"][9 // s, 31 // s] for i, s in ((1, 2), (2, 4), (3, 8), (4, 16))] == (
+            pytest.approx([1] * 4, abs=1e-5)
+        )
+
+
+@pytest.mark.parametrize(("paper", "inches"), [("single", 3.5), ("double", 7.16)])
+def test_a_picture_is_as_wide_as_its_column(tmp_path: Path, paper: Any, inches: float) -> None:
+    picture = np.zeros((40, 60, 3))
+    figure = figures.attention_figure(
+        picture, [("head {head}", np.random.default_rng(0).random((5, 4, 6)))], paper=paper
+    )
+    figures.save(figure, tmp_path / "a", {}, dpi=200)
+    assert Image.open(tmp_path / "a.png").width == pytest.approx(200 * inches, abs=1)
 
 
 def test_the_sheet_of_errors() -> None:

@@ -188,29 +188,37 @@ def attention_figure(
     """Heat of every head over the picture, a row of panels per branch, each head on its own scale.
 
     Args:
-        rows: title and (N, h, w), of `AttentionMaps.on_map`.
+        rows: title and (N, h, w), of `AttentionMaps.on_map`; NaN where a head cannot look.
         query: left, top, width, height of the query's cell, in pixels.
     """
     H, W = picture.shape[:2]
-    most = max(len(maps) for _, maps in rows)
-    columns = min(most, 4 if paper == "single" else 6 if most > 4 else 4)
-    lines = [math.ceil(len(maps) / columns) for _, maps in rows]
-    columns = min(columns, most)
-    figure, axes = new_figure(columns, sum(lines), aspect=H / W, paper=paper, legend=0.5, title=0.55)
     size = font_size(paper)
+    alone = sum(len(maps) for _, maps in rows) == 1  # a lone head stands beside the picture
+    most = max(len(maps) for _, maps in rows)
+    columns = 2 if alone else min(most, 4 if paper == "single" else 6 if most > 4 else 4)
+    lines = [math.ceil(len(maps) / columns) for _, maps in rows]
+    figure, axes = new_figure(columns, sum(lines), aspect=H / W, paper=paper, legend=0.4, title=0.1 + 2 * size / 60)
     shown, line, used = None, 0, []
+    panels = list(axes.flat)
+    if alone:
+        panels = panels[1:]
+        used.append(axes[0, 0])
+        axes[0, 0].imshow(picture, extent=(0, W, H, 0))
+        axes[0, 0].set_title("image", fontsize=size)
+        if query is not None:
+            axes[0, 0].add_patch(_rectangle(*query, edgecolor="cyan", linewidth=1.2))
     for (title, maps), count in zip(rows, lines):
         for head, heat in enumerate(maps):
-            axis = axes[line + head // columns, head % columns]
+            axis = panels[line * columns + head]
             used.append(axis)
             axis.imshow(_grey(picture), extent=(0, W, H, 0))
-            low, high = float(heat.min()), float(heat.max())
-            scaled = (heat - low) / (high - low) if high > low else np.zeros_like(heat)
+            low, high = float(np.nanmin(heat)), float(np.nanmax(heat))
+            scaled = (heat - low) / (high - low) if high > low else heat * 0
             shown = axis.imshow(
                 scaled, cmap=HEAT, alpha=0.65, extent=(0, W, H, 0), vmin=0, vmax=1, interpolation="nearest"
             )
             if query is not None:
-                axis.add_patch(_rectangle(*query, edgecolor="cyan", linewidth=1.2))
+                axis.add_patch(_rectangle(*query, edgecolor="cyan", linewidth=0.8 if paper else 1.2))
             axis.set_title(title.format(head=head) + f"\nmax {high:.2g}", fontsize=size)
         line += count
     bar = figure.colorbar(

@@ -2,8 +2,8 @@
 
 `full_msa_eval_maps.npy`: an object array of four lists, one float32 array (N, L, M) per block with attention; beside it
 `attention_map/stage-{0..3}/block{b}/pixel-{p}-block-{b}-head-{h}.png`, the row of one query pixel per stage as a heat
-map of its own range. Stages count from 0 in these names, as published. A block with two branches (HiLo) adds the
-branch's name to both, and its array to a file of its own.
+map of its own range, the query framed in lime. Stages count from 0 in these names, as published. A block with two
+branches (HiLo) adds the branch's name to both, and its array to a file of its own.
 """
 
 import os
@@ -80,7 +80,7 @@ def _without_rows(source: Source) -> Source:
 def write_mean(means: list[Mean], out: Path, *, head: int | None = None) -> list[Path]:
     """Arrays and pictures in the published layout. Args: head: only this one. Returns: the files."""
     from matplotlib import colormaps
-    from PIL import Image
+    from PIL import Image, ImageDraw
 
     out.mkdir(parents=True, exist_ok=True)
     written = []
@@ -114,6 +114,10 @@ def write_mean(means: list[Mean], out: Path, *, head: int | None = None) -> list
             colours = (colormaps["OrRd"](scaled)[..., :3] * 255).round().astype(np.uint8)
             enlarge = max(448 // max(colours.shape[:2]), 1)
             picture = Image.fromarray(colours.repeat(enlarge, 0).repeat(enlarge, 1))
+            if source.key_grid == source.map_grid or source.cells is not None:  # else the query is no key
+                corner = (column * enlarge, row * enlarge)
+                end = (corner[0] + enlarge - 1, corner[1] + enlarge - 1)
+                ImageDraw.Draw(picture).rectangle((*corner, *end), outline="lime", width=max(enlarge // 16, 1))
             target = folder / f"pixel-{pixel}-block-{mean.block}-head-{h}{suffix}.png"
             picture.save(target)
             written.append(target)

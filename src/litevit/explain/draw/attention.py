@@ -111,6 +111,10 @@ def _panels(sources: Sequence[Source], query: Query, head: int | None, arrays: d
         maps = source.maps(torch.tensor([source.row_of(query.row, query.column)]))
         arrays[source.branch] = maps.probabilities[:, 0].cpu().numpy()
         heat = maps.on_map(0).float().cpu().numpy()
+        if maps.key_cells is not None:  # outside its window a query cannot look
+            inside = np.zeros(source.map_grid, dtype=bool)
+            inside.flat[maps.key_cells[0][maps.key_cells[0] >= 0].cpu().numpy()] = True
+            heat[:, ~inside] = np.nan
         title = f"{TITLES[source.branch]} head {'{head}' if head is None else head}".strip()
         panels.append((title, heat if head is None else heat[[head]]))
     return panels
@@ -120,7 +124,7 @@ def _closer(picture: np.ndarray, panels: Panels, query: Query) -> tuple[np.ndarr
     """The surroundings of a window: on the whole picture it would be a dot."""
     H, W = panels[0][1].shape[1:]
     stride = query.stride
-    there = np.max([maps.max(0) for _, maps in panels], 0) > 0
+    there = ~np.isnan(panels[0][1][0])
     there[query.row, query.column] = True
     y, x = np.flatnonzero(there.any(1)), np.flatnonzero(there.any(0))
     if len(y) * len(x) > 0.25 * H * W:
