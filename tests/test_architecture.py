@@ -36,7 +36,7 @@ ALLOWED: dict[str, set[str]] = {
     "explain": {*ZOO, *MACHINE, "explain"},
     "deploy": {*ZOO, *MACHINE, "models", "checkpoints", "data", "metrics", "engine", "jobs", "deploy"},
     "bench": {*ZOO, *MACHINE, "models", "checkpoints", "optimize", "deploy", "bench"},
-    "adapters": {*ZOO, "models", "checkpoints", "engine", "jobs", "adapters"},
+    "adapters": {*ZOO, *MACHINE, "data", "deploy", "models", "checkpoints", "engine", "jobs", "adapters"},
 }
 ANYTHING = {"cli", "__init__", "__main__"}
 # What model code may import besides the standard library and torch.

@@ -1,5 +1,6 @@
 """Files that appear whole or not at all, and the folder where downloads and compiled kernels are kept."""
 
+import glob
 import json
 import math
 import os
@@ -63,6 +64,13 @@ def whole_file(
 def temporary_name(path: Path) -> Path:
     """A hidden name in the same folder that no other process or thread takes; it ends in `.tmp`."""
     return path.with_name(f".{path.name[:60]}.{os.getpid()}-{uuid.uuid4().hex[:8]}.tmp")
+
+
+def remove_temporaries(path: Path) -> None:
+    """What processes that were killed have left of `path`. Nobody else may be writing it."""
+    for left in path.parent.glob(f".{glob.escape(path.name[:60])}.*-*.tmp"):
+        with suppress(OSError):
+            left.unlink()
 
 
 def put_in_place(temporary: Path, path: Path) -> None:

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from litevit.checkpoints import published
 from litevit.checkpoints.load import load_weights
+from litevit.checkpoints.packed import is_packed, open_packed
 from litevit.checkpoints.recorded import recorded_options, weights_file
 from litevit.tasks.two_stage import TwoStage
 from litevit.zoo import BACKBONES, GENERIC, MODELS, build_model, unknown
@@ -55,15 +56,24 @@ def create_model(
 
     Args:
         name: one of `list_models()`, or a task that takes any backbone (`"mask_rcnn"`, `"retinanet"`,
-            `"semantic_fpn"`, `"segformer"`, `"panoptic_fpn"`) together with `backbone`.
+            `"semantic_fpn"`, `"segformer"`, `"panoptic_fpn"`) together with `backbone`; or a packed model
+            (`litevit pack`), which has its own weights and options: `"local-dir:FOLDER"`, `"hf-hub:OWNER/NAME"`.
         weights: None or `"none"` (random), `"official"` (the published file, downloaded once), `"imagenet"` (of a dense
             model: the published ImageNet weights of its backbone), a checkpoint file, or the folder of a training run,
-            whose classes and options the model then has.
+            whose classes and options the model then has. Of a packed model None means its own; `"none"` is random.
         backbone: for the generic names: a backbone's name (ours or timm's) or a module with `features`.
         overrides: fields of the backbone's or the task's config, such as `num_classes=10, drop_path_rate=0.1`.
     """
     word = published.weights_word(weights)
     file = None
+    if is_packed(name):
+        packed = open_packed(name)
+        if word == "imagenet":
+            raise ValueError(f"{name} has its own weights: leave weights out, or give none or a file")
+        if word == "official" or weights is None:
+            word = packed.weights()
+        name, overrides = packed.name, {**packed.options, **overrides}
+        backbone = overrides.pop("backbone", backbone) if backbone is None else backbone
     if word == "imagenet":
         file = published.fetch(_classifier_of(name, backbone))
     elif word == "official":

@@ -55,6 +55,11 @@ VERBS: dict[str, Verb] = {
         "export",
         "Writes a model as a file of another runtime, proven to be the same function; the proof lies beside it.",
     ),
+    "pack": Verb(
+        "pack",
+        "pack",
+        "Writes a model as a folder in Hugging Face's layout: configuration, weights and a model card.",
+    ),
     "bench": Verb(
         "bench",
         "bench",

@@ -35,7 +35,8 @@ def predict(
 
     Args:
         images: image files, or folders to search; detectors and segmenters take videos too.
-        model: name of a model; default: litv2_s, or what the checkpoint of a training run says.
+        model: name of a model, or a packed one: local-dir:FOLDER, hf-hub:OWNER/NAME; default: litv2_s, or what the
+            checkpoint of a training run says.
         weights: 'official' (downloaded once; of a classifier also 'imagenet'), 'none' (random), a checkpoint file, or
             the folder of a training run.
         top: classifiers: how many classes to show; default: 5.
@@ -72,6 +73,7 @@ def predict(
         options |= {"names": names, "score_threshold": score_threshold, "device": device, "batch_size": batch_size}
         return predict_many(images, out, model, weights, options, many, exported=exported_file(weights))
     refuse({"embeddings": embeddings, **many}, "for --format parquet")
+    from litevit.checkpoints.packed import is_packed
     from litevit.data.class_names import read_class_list
     from litevit.devices import find_device
     from litevit.jobs import predict as tool
@@ -97,8 +99,9 @@ def predict(
     paths = tool.find_images(images)
     labels = list(read_class_list(names).names) if names else None
     classes = num_classes or (len(labels) if labels else None)
-    if labels is None and weights not in NO_FILES:
-        labels = tool.recorded_classes(weights)
+    known = model if model is not None and is_packed(model) else weights
+    if labels is None and known not in NO_FILES:
+        labels = tool.recorded_classes(known)
     if weights in NO_FILES:
         model = model or "litv2_s"
     network, how = tool.load_classifier(model, None if weights == "none" else weights, num_classes=classes)

@@ -18,7 +18,7 @@ from filelock import FileLock
 
 from litevit.data.class_folders import hidden_path
 from litevit.data.images import READABLE, is_image
-from litevit.files import whole_file
+from litevit.files import remove_temporaries, whole_file
 
 Pathlike = str | os.PathLike
 PIECE = 1024  # images of a piece, at most, unless the caller says otherwise
@@ -290,7 +290,9 @@ def plan_pieces(inputs: Sequence[Input], folder: Path, size: int, *, shard: tupl
             table = pa.table(
                 {name: pa.array(list(column), kind) for (name, kind), column in zip(_list_schema(pa), columns)}
             )
-            with whole_file(folder / f"_inputs-{len(tables):03d}.parquet", sync=True) as temporary:
+            target = folder / f"_inputs-{len(tables):03d}.parquet"
+            remove_temporaries(target)
+            with whole_file(target, sync=True) as temporary:
                 pq.write_table(table, temporary, compression="zstd")
             tables.append(table)
     return [piece for table in tables for piece in _pieces(table, shard)]

@@ -9,6 +9,7 @@ from torch import nn
 from litevit.checkpoints import published as published
 from litevit.checkpoints.files import Pathlike
 from litevit.checkpoints.load import load_weights
+from litevit.checkpoints.packed import is_packed, open_packed
 from litevit.checkpoints.recorded import class_counts
 from litevit.data.class_names import (
     ClassList,
@@ -38,6 +39,8 @@ class DenseModel(NamedTuple):
 
 def task_of(name: str | None, weights: Pathlike | None = None) -> str:
     """The task of a model, by its name or else by what the checkpoint of a training run says."""
+    if is_packed(name):
+        return open_packed(str(name)).task
     if name is None and (run := find_run(weights)) is not None:
         name = run.model_name
     if name in MODELS:
@@ -57,7 +60,8 @@ def load_dense(
     """A dense model with its weights and class names.
 
     Args:
-        name: model name; None: what the checkpoint of a training run says.
+        name: model name; None: what the checkpoint of a training run says; or a packed model (`local-dir:FOLDER`,
+            `hf-hub:OWNER/NAME`), whose own weights are its `"official"` ones.
         weights: None or `"none"` (random), `"official"`, a checkpoint file, or the folder of a training run.
         num_classes: where it is not the model's own and the checkpoint does not tell.
         names: file of class names, see `read_class_list`; None: the training data's, COCO's or ADE20K's, or numbers.
@@ -65,12 +69,17 @@ def load_dense(
         size: short side the image is resized to; None keeps the model's.
     """
     weights = published.weights_word(weights)
+    packed = open_packed(str(name)) if is_packed(name) else None
+    if packed is not None and weights == "official":
+        weights = packed.weights()
     run = find_run(weights)
     path = run.weights if run is not None else Path(weights) if published.is_file(weights) else None  # type: ignore[arg-type]
     overrides: dict[str, Any] = {}
     trained = run if run is not None and name in (None, run.model_name) else None
     if trained is not None:
         name, overrides = trained.model_name, trained.overrides
+    if packed is not None:
+        name, overrides = packed.name, dict(packed.options)
     if name is None:
         raise ValueError(f"{weights} does not say which model it is of: give its name (--model)")
     task = task_of(name)
@@ -102,7 +111,9 @@ def load_dense(
             )
     _resize_to(model, task, size)
     classes = read_class_list(Path(names), first_id=int(task == SEMANTIC)) if names is not None else None
-    if classes is None and trained is not None:
+    if classes is None and packed is not None and packed.classes:
+        classes = ClassList(packed.classes, tuple(packed.about["class_ids"]), packed.about.get("num_things"))
+    elif classes is None and trained is not None:
         classes = _classes_of_run(trained, task)
     return DenseModel(model.eval(), name, task, _checked(classes, _own_classes(model, task), str(names or weights)))
 

@@ -12,6 +12,7 @@ from timm.data import ImageNetInfo
 from torch import Tensor, nn
 
 from litevit.checkpoints.files import Pathlike
+from litevit.checkpoints.packed import is_packed, open_packed
 from litevit.checkpoints.published import Preprocessing, preprocessing, weights_word
 from litevit.data.class_folders import hidden_path
 from litevit.data.images import READABLE, is_image, read_image
@@ -134,7 +135,8 @@ def load_classifier(
     """A classifier with its weights, and how its images are prepared.
 
     Args:
-        name: model name; None: what the checkpoint of a training run says.
+        name: model name; None: what the checkpoint of a training run says; or a packed model (`local-dir:FOLDER`,
+            `hf-hub:OWNER/NAME`), whose own weights are its `"official"` ones.
         weights: None or `"none"` (random), `"official"` or `"imagenet"`, a checkpoint file, or the folder of a training
             run.
         num_classes: where it is not the model's own.
@@ -143,6 +145,10 @@ def load_classifier(
     run = find_run(weights)
     overrides: dict[str, Any] = {}
     how = None
+    if is_packed(name):
+        packed = open_packed(str(name))
+        weights = packed.weights() if weights == "official" else weights
+        name, overrides, how = packed.name, dict(packed.options), packed.preprocessing
     if run is not None:
         weights = run.weights
         if name in (None, run.model_name) and run.task in CLASSIFICATION:
@@ -175,7 +181,12 @@ def _timm_model(name: str, weights: str, overrides: dict[str, Any]) -> nn.Module
 
 
 def recorded_classes(weights: Pathlike) -> list[str] | None:
-    """Class names that a training run has kept with its best weights (file or folder); None: there are none."""
+    """Class names that a training run has kept with its best weights (file or folder), or that a packed model has.
+
+    None: there are none.
+    """
+    if is_packed(weights):
+        return list(open_packed(str(weights)).classes) or None
     run = find_run(weights)
     return list(run.names) if run is not None and run.names else None
 

@@ -29,7 +29,7 @@ from filelock import FileLock
 
 from litevit.checkpoints.files import Pathlike
 from litevit.data.many_images import PIECE, Item, Piece, count_images, find_inputs, parquet, plan_pieces
-from litevit.files import whole_file, write_json
+from litevit.files import remove_temporaries, whole_file, write_json
 from litevit.jobs.predict_rows import Row, RowPredictor
 
 SCHEMA = 1  # of rows and manifest; another number cannot be continued
@@ -186,9 +186,7 @@ def write_part(predictor: RowPredictor, out: Path, piece: Piece, rows: Sequence[
     errors = sum(row["error"] is not None for row in rows)
     schema = predictor.schema().with_metadata({ERRORS: str(errors).encode()})
     target = part(out, piece)
-    for left in out.glob(f".{target.name}.*.tmp"):  # by a process that was killed
-        with suppress(OSError):
-            left.unlink()
+    remove_temporaries(target)
     with whole_file(target, sync=True, fails_with=(pa.ArrowException,)) as temporary:
         parquet().write_table(pa.Table.from_pylist(list(rows), schema=schema), temporary, compression="zstd")
     return errors

@@ -25,6 +25,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from litevit.checkpoints.files import Pathlike
+from litevit.checkpoints.packed import is_packed
 from litevit.checkpoints.published import Preprocessing, weights_word
 from litevit.data.class_names import read_class_list
 from litevit.data.coco_masks import encode_masks, mask_codec
@@ -315,8 +316,9 @@ def open_predictor(
         torch.manual_seed(0)
         network, how = load_classifier(model, weights, num_classes=num_classes or (len(labels) if labels else None))
         count = int(network.num_classes)  # type: ignore[arg-type]
-        if labels is None and weights not in (None, "official", "imagenet"):
-            labels = recorded_classes(weights)  # type: ignore[arg-type]
+        known = model if is_packed(model) else weights
+        if labels is None and known not in (None, "official", "imagenet"):
+            labels = recorded_classes(known)  # type: ignore[arg-type]
         labels = labels or class_names(count)
         if not embeddings and len(labels) != count:
             raise ValueError(f"{names or weights} has {len(labels)} names, the model {count} classes")
