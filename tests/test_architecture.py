@@ -37,6 +37,7 @@ ALLOWED: dict[str, set[str]] = {
     "deploy": {*ZOO, *MACHINE, "models", "checkpoints", "data", "metrics", "engine", "jobs", "deploy"},
     "bench": {*ZOO, *MACHINE, "models", "checkpoints", "optimize", "deploy", "bench"},
     "adapters": {*ZOO, *MACHINE, "data", "deploy", "models", "checkpoints", "engine", "jobs", "adapters"},
+    "app": {*ZOO, *MACHINE, "models", "checkpoints", "data", "engine", "jobs", "deploy", "explain", "app"},
 }
 ANYTHING = {"cli", "__init__", "__main__"}
 # What model code may import besides the standard library and torch.
@@ -180,6 +181,8 @@ EXTRAS = (
     "torchmetrics",
     "pandas",
     "cv2",
+    "starlette",
+    "uvicorn",
     "fvcore",
 )
 

@@ -53,6 +53,7 @@ __all__ = [*sorted([*_PUBLIC, "run"])]
 
 _SUBMODULES = (
     "adapters",
+    "app",
     "backbones",
     "bench",
     "checkpoints",

@@ -71,6 +71,11 @@ VERBS: dict[str, Verb] = {
         "explain",
         "Draws what a model looks at: offsets, attention, frequencies, features, class activation, its errors.",
     ),
+    "app": Verb(
+        "app",
+        "app",
+        "Serves a web page on this machine: try the models on pictures, see what they look at, follow training runs.",
+    ),
     "token-labels": Verb(
         "token_labels",
         "token_labels",

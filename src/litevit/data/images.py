@@ -148,9 +148,9 @@ def read_annotated(
     return tv_tensors.Image(torch.from_numpy(pixels).permute(2, 0, 1).contiguous()), turn
 
 
-def read_header(path: str | Path) -> Header:
-    """Size and orientation of a file, without decoding it."""
-    with _opened(path, None) as image:
+def read_header(source: Any, *, name: str | None = None) -> Header:
+    """Size and orientation of a file, without decoding it. Args: as `read_image`, but no Pillow image."""
+    with _opened(source, name) as image:
         return _header(image)
 
 

@@ -36,7 +36,7 @@ class Look(NamedTuple):
     task: str  # as in `litevit.list_models(task=...)`
     classes: Sequence[str] | None  # that came with the weights; None: none came
     names: Sequence[str]  # what classes are called in pictures, where there are as many
-    see: Callable[[Path], Seen]
+    see: Callable[[Path | Image.Image], Seen]
 
 
 def open_look(
@@ -70,7 +70,7 @@ def open_look(
     prepare = of_classifier(how)
     mean, std = _column(how.mean), _column(how.std)
 
-    def see(path: Path) -> Seen:
+    def see(path: Path | Image.Image) -> Seen:
         image = read_image(path)
         if published:
             x = _floats(image.resize((224, 224), Image.Resampling.BILINEAR))
@@ -93,7 +93,7 @@ def _open_dense(dense: dense_models.DenseModel, device: torch.device | str) -> L
         limits = {"resize": config.resize, "min_size": config.min_size, "max_size": config.max_size}
     mean, std = _column(published_files.IMAGENET_224.mean), _column(published_files.IMAGENET_224.std)
 
-    def see(path: Path) -> Seen:
+    def see(path: Path | Image.Image) -> Seen:
         pixels = _floats(read_image(path))
         prepared = prepare_images([pixels], **limits)
         picture = (prepared.images[0] * std + mean).clamp(0, 1)
