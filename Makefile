@@ -1,13 +1,16 @@
-# Two commands do all: `make run` trains and evaluates on embedded data, `make test` runs the tests.
+# `make run` trains and evaluates on embedded data, `make app` serves the page, `make test` runs the tests.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: run test test-slow check clean
+.PHONY: run app test test-slow check clean
 
 run: $(STAMP)
 	$(BIN)/litevit train quickstart
+
+app: $(STAMP)
+	$(BIN)/litevit app $(if $(wildcard runs),--run runs)
 
 test: $(STAMP)
 	$(BIN)/python -m pytest -q
