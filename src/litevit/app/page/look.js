@@ -401,7 +401,7 @@ export class LookView {
     $("legend").replaceChildren(rampCanvas("inferno"), el("div", { class: "ends" }, el("span", { textContent: "weak" }), el("span", { textContent: "strong" })),
       el("p", { class: "small muted", textContent: "Logarithm of the Fourier magnitude, mean over channels. Zero frequency is in the middle, each picture has its own range." }));
     const series = curves.map((name, n) => ({ name: `block ${name}`, x: [...arrays[`x${n}`]], y: [...arrays[`y${n}`]], colour: `rgb(${[0, 1, 2].map((c) => RAMPS.viridis[3 * Math.round((n / Math.max(curves.length - 1, 1)) * 220) + c]).join(" ")})` }));
-    const drawn = chart("Relative log-amplitude of the blocks over frequency", series, { xTitle: "frequency / π" });
+    const drawn = chart("Relative log-amplitude of the blocks over frequency", series, { width: 400, height: 230, xTitle: "frequency / π" });
     $("depth").replaceChildren(el("div", { class: "chart" }, drawn), el("p", { class: "small muted", textContent: "Relative log-amplitude of every block's output: first blocks dark, last ones bright. Lower to the right: smoother." }));
     $("readout").textContent = `Frequencies that the attention of stage ${$("stage").value}, block ${$("block").value} gives out.`;
   }

@@ -100,10 +100,11 @@ export class RunView {
       this.sheets = told.pictures.filter((p) => !told.examinable || p !== "confusion.png").map((name) => {
         const image = el("img", { class: "sheet", alt: `${name} as training has drawn it` });
         attempt(async () => { image.src = URL.createObjectURL(await getBlob(`api/runs/${encodeURIComponent(this.run)}/${name}`)); });
-        return el("div", { class: "card" }, el("h2", { textContent: name === "predictions.png" ? "Held-out images, drawn at the end of training" : "Confusion, drawn at the end of training" }), image);
+        return el("div", { class: "card whole" }, el("h2", { textContent: name === "predictions.png" ? "Held-out images, drawn at the end of training" : "Confusion, drawn at the end of training" }), image);
       });
     }
-    this.more.replaceChildren(...[...cards, ...this.sheets].flatMap((card, i) => (i ? [el("p"), card] : [card])));
+    this.more.className = "more";
+    this.more.replaceChildren(...cards, ...this.sheets);
   }
 
   async examine(button) {
@@ -129,7 +130,7 @@ export class RunView {
         for (let c = 0; c < K; c++) total += confusion[r * K + c];
         table.append(el("tr", {}, el("th", { scope: "row", textContent: names[r] }), ...names.map((_, c) => {
           const count = confusion[r * K + c], cell = el("td", { textContent: count || "" });
-          if (count) cell.style.background = r === c ? `color-mix(in srgb, var(--accent) ${Math.round(10 + (35 * count) / total)}%, var(--card))` : `color-mix(in srgb, var(--bad) ${Math.round(20 + (40 * count) / total)}%, var(--card))`;
+          if (count) cell.style.background = r === c ? `color-mix(in srgb, var(--accent) ${Math.round(8 + (27 * count) / total)}%, var(--card))` : `color-mix(in srgb, var(--bad) ${Math.round(12 + (20 * count) / total)}%, var(--card))`;
           return cell;
         })));
       }

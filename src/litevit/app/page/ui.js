@@ -71,7 +71,7 @@ export function rgbBitmap(rgb, width, height, start = 0) {
 }
 
 // Lines over an axis as SVG. series: [{name, x, y, dots, b}].
-export function chart(title, series, { width = 420, height = 230, xTitle = "" } = {}) {
+export function chart(title, series, { width = 330, height = 205, xTitle = "" } = {}) {
   const NS = "http://www.w3.org/2000/svg";
   const make = (tag, props, text) => {
     const node = document.createElementNS(NS, tag);
@@ -85,7 +85,7 @@ export function chart(title, series, { width = 420, height = 230, xTitle = "" } 
   for (const [x, y] of points) { x0 = Math.min(x0, x); x1 = Math.max(x1, x); y0 = Math.min(y0, y); y1 = Math.max(y1, y); }
   if (x0 === x1) { x0 -= 1; x1 += 1; }
   if (y0 === y1) { y0 -= Math.abs(y0) * 0.1 || 1; y1 += Math.abs(y1) * 0.1 || 1; }
-  const left = 46, right = 10, top = 8, bottom = 30;
+  const left = 48, right = 8, top = 8, bottom = 30;
   const px = (x) => left + ((x - x0) / (x1 - x0)) * (width - left - right);
   const py = (y) => height - bottom - ((y - y0) / (y1 - y0)) * (height - top - bottom);
   const last = series.map((s) => `${s.name}: ${short(s.y[s.y.length - 1] ?? NaN)} at ${short(s.x[s.x.length - 1] ?? NaN)}`).join("; ");
