@@ -371,7 +371,7 @@ def test_random_weights_are_the_same_at_every_start():
 @pytest.mark.parametrize("name", ["lvt", "lit_ti", "litv2_s"])
 def test_embeddings_are_what_the_head_sees(folder, tmp_path, name):
     predictor = open_predictor(name, None, embeddings=True, **SMALL)
-    (row,) = predictor.rows({"a": folder / "2.jpg"})
+    (row,) = predictor.rows([("a", folder / "2.jpg")])
     torch.manual_seed(0)
     model, how = load_classifier(name, None)
     how = Preprocessing(size=32, crop_pct=how.crop_pct)

@@ -76,20 +76,23 @@ class RowPredictor:
             [("path", pa.string()), ("error", pa.string()), *((name, types[name]) for name in self.columns)]
         )
 
-    def rows(self, images: Mapping[str, Source]) -> list[Row]:
-        """Whole rows of a few images, by their paths. What cannot be read has a row with its error."""
-        prepared: dict[str, Any] = {}
-        errors: dict[str, str] = {}
-        for path, source in images.items():
+    def rows(self, images: Sequence[tuple[str, Source]]) -> list[Row]:
+        """Whole rows of a few images, given with their paths. What cannot be read has a row with its error."""
+        prepared: list[Any] = []
+        for path, source in images:
             try:
-                prepared[path] = self.prepare(source, path)
+                prepared.append(self.prepare(source, path))
             except (ValueError, OSError) as error:
-                errors[path] = str(error)
-        names, answers = list(prepared), []
-        for first in range(0, len(names), self.batch_size):
-            answers += self.answer([prepared[name] for name in names[first : first + self.batch_size]])
-        found = dict(zip(names, answers))
-        return [self.row(path, found.get(path), errors.get(path)) for path in images]
+                prepared.append(error)
+        readable = [image for image in prepared if not isinstance(image, Exception)]
+        answers: list[Row] = []
+        for first in range(0, len(readable), self.batch_size):
+            answers += self.answer(readable[first : first + self.batch_size])
+        found = iter(answers)
+        return [
+            self.row(path, None, str(image)) if isinstance(image, Exception) else self.row(path, next(found))
+            for (path, _), image in zip(images, prepared)
+        ]
 
     def row(self, path: str, found: Row | None, error: str | None = None) -> Row:
         """A whole row: every column, None where there is nothing."""

@@ -62,6 +62,7 @@ def make_token_labels(
             f"{len(doubled)} label maps would be shared by several images, such as {doubled[0]}: rename them."
         )
     missing = [i for i, file in enumerate(files) if not file.exists()]
+    _remove_temporaries(out, {files[i].name[:60] for i in missing})
     loader = DataLoader(_Named(images, missing), batch_size=batch_size, num_workers=workers)
     done = 0
     for batch, indices in loader:
@@ -161,6 +162,13 @@ def _squashed(source: ClassificationData, image_size: int, mean: Any, std: Any, 
         mean=tuple(mean),
         std=tuple(std),
     )
+
+
+def _remove_temporaries(out: Path, names: set[str]) -> None:
+    """What killed processes have left of these maps."""
+    for left in out.rglob(".*.tmp"):
+        if left.name[1:].rpartition(".tmp")[0].rpartition(".")[0] in names:
+            left.unlink(missing_ok=True)
 
 
 def _write(path: Path, label_map: Tensor) -> None:
