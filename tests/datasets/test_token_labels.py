@@ -1,7 +1,10 @@
 """Label maps follow their images through every augmentation; files, tool and task."""
 
 import json
+import os
 import random
+import signal
+import time
 from pathlib import Path
 
 import numpy as np
@@ -173,6 +176,46 @@ def labels(images, tmp_path_factory) -> Path:
     (out / "n01" / "x1.pt").unlink()
     assert make_token_labels(model, str(images), out, image_size=64, workers=0) == 1
     return out
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+@pytest.mark.parametrize("kills", [3, pytest.param(20, marks=pytest.mark.slow)])
+def test_killed_at_random_and_started_again(images, labels, tmp_path, kills):
+    luck, killed = random.Random(2), 0
+
+    def make() -> int:
+        torch.manual_seed(0)
+        model = litevit.create_model("litv2_s", embed_dim=8, depths=(1, 1, 1, 1), num_heads=(1, 2, 2, 4), num_classes=5)
+        return make_token_labels(model, str(images), tmp_path, image_size=64, workers=0, batch_size=1)
+
+    while killed < kills:
+        if not (pid := os.fork()):
+            torch.set_num_threads(1)  # the parent's threads are not there
+            try:
+                make()
+            finally:
+                os._exit(0)
+        before = len(list(tmp_path.rglob("x*.pt")))
+        until = time.monotonic() + 30
+        while len(list(tmp_path.rglob("x*.pt"))) == before and time.monotonic() < until:  # it has begun to write
+            time.sleep(0.001)
+        time.sleep(luck.uniform(0, 0.05))
+        os.kill(pid, signal.SIGKILL)
+        killed += os.waitpid(pid, 0)[1] == signal.SIGKILL
+        if killed < kills and len(done := sorted(tmp_path.rglob("x*.pt"))) > 7:  # something has to be left to do
+            for file in done[::2]:
+                file.unlink()
+    (tmp_path / "n01").mkdir(exist_ok=True)
+    for file in sorted(tmp_path.rglob("x*.pt"))[:1]:
+        file.unlink()
+        (file.parent / f".{file.name}.123-0a1b2c3d.tmp").write_text("of a killed process")
+    make()
+    assert sorted(path.relative_to(tmp_path) for path in tmp_path.rglob("*.*")) == sorted(
+        path.relative_to(labels) for path in labels.rglob("*.*")
+    )
+    for path in labels.rglob("x*.pt"):
+        made = load_label_map(tmp_path / path.relative_to(labels))
+        torch.testing.assert_close(made, load_label_map(path), rtol=1e-2, atol=1e-3)
 
 
 def test_files_have_the_published_layout(labels):
