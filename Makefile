@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: run app test test-slow check clean
+.PHONY: run app test test-slow check pages clean
 
 run: $(STAMP)
 	$(BIN)/litevit train quickstart
@@ -18,9 +18,12 @@ test: $(STAMP)
 test-slow: $(STAMP)
 	$(BIN)/python -m pytest -q -m slow
 
+pages: $(STAMP)
+	$(BIN)/python docs/mechanisms/build.py
+
 check: $(STAMP)
-	$(BIN)/ruff format --check src tests benchmarks
-	$(BIN)/ruff check src tests benchmarks
+	$(BIN)/ruff format --check src tests benchmarks docs/mechanisms/build.py
+	$(BIN)/ruff check src tests benchmarks docs/mechanisms/build.py
 	$(BIN)/mypy
 	$(BIN)/codespell src tests docs benchmarks README.md CONTRIBUTING.md CHANGELOG.md
 	$(BIN)/python -m pytest -q tests/test_architecture.py

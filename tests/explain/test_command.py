@@ -191,7 +191,7 @@ def test_the_sheet_of_errors() -> None:
     p = torch.tensor([[0.9, 0.1], [0.2, 0.8], [0.6, 0.4], [0.55, 0.45]])
     rows, arrays = sheet(p, torch.tensor([1, 1, 1, 0]), ["cat", "dog"])
     assert [i for i, _ in rows[0][1]] == [0, 2]  # the surest mistake first
-    assert rows[0][1][0][1] == "cat 90 %\nis dog"
+    assert rows[0][1][0][1] == "cat, 90 %\nis dog"
     assert [i for i, _ in rows[1][1]] == [3, 1]
     assert rows[2][0] == "dog\n2 of 3 wrong"
     assert arrays["predicted"].tolist() == [0, 1, 0, 0]

@@ -29,7 +29,7 @@ def sheet(
     hits = [i for i in confidence.argsort().tolist() if not wrong[i]]
 
     def caption(i: int) -> str:
-        said = f"{names[int(predicted[i])]} {100 * float(confidence[i]):.0f} %"
+        said = f"{names[int(predicted[i])]}, {100 * float(confidence[i]):.0f} %"
         return f"{said}\nis {names[int(labels[i])]}" if wrong[i] else said
 
     rows: list[Row] = [

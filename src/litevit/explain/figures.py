@@ -5,7 +5,6 @@ in [0, 1].
 """
 
 import math
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -13,6 +12,7 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 
 from litevit.explain.offsets import chain_pixels, sampling_chain
+from litevit.files import whole_file
 
 Paper = Literal["single", "double"]
 WIDTHS = {"single": 3.5, "double": 7.16}  # inches: the columns of two-column papers
@@ -76,7 +76,6 @@ def save(
     from matplotlib import rc_context
     from matplotlib.transforms import Bbox
 
-    path.parent.mkdir(parents=True, exist_ok=True)
     written = []
     with rc_context({"pdf.fonttype": 42, "svg.fonttype": "none"}):
         figure.draw_without_rendering()
@@ -86,15 +85,13 @@ def save(
             if kind not in FORMATS:
                 raise ValueError(f"formats must be of {', '.join(FORMATS)}, got {kind}")
             target = path.with_name(f"{path.name}.{kind}")
-            temporary = path.with_name(f".{path.name}.{kind}.part")
-            figure.savefig(temporary, format=kind, dpi=dpi, bbox_inches=box)
-            os.replace(temporary, target)
+            with whole_file(target) as temporary:
+                figure.savefig(temporary, format=kind, dpi=dpi, bbox_inches=box)
             written.append(target)
     target = path.with_name(f"{path.name}.npz")
-    temporary = path.with_name(f".{path.name}.part.npz")
     everything: dict[str, Any] = {key: np.asarray(value) for key, value in arrays.items()}
-    np.savez_compressed(temporary, **everything)
-    os.replace(temporary, target)
+    with whole_file(target) as temporary, open(temporary, "wb") as file:
+        np.savez_compressed(file, **everything)
     return [*written, target]
 
 
@@ -279,7 +276,13 @@ def amplitude_figure(curves: Sequence[tuple[str, np.ndarray, np.ndarray]], *, pa
         axis.tick_params(labelsize=size)
     if len(curves) <= 14:
         figure.legend(
-            *left.get_legend_handles_labels(), loc="outside lower center", fontsize=size - 1, ncols=7, handlelength=1
+            *left.get_legend_handles_labels(),
+            loc="outside lower center",
+            title="stage.block",
+            title_fontsize=size - 1,
+            fontsize=size - 1,
+            ncols=7,
+            handlelength=1,
         )
     return figure
 
@@ -346,7 +349,7 @@ def cam_figure(
 def errors_figure(rows: Sequence[tuple[str, Sequence[tuple[np.ndarray, str]]]], *, paper: Paper | None = None) -> Any:
     """A sheet of pictures: a titled row each. Args: rows: title, and pictures with their captions."""
     columns = max(len(items) for _, items in rows)
-    figure, axes = new_figure(columns, len(rows), aspect=1.15, paper=paper)
+    figure, axes = new_figure(columns, len(rows), aspect=1.05, paper=paper)
     size = font_size(paper) - 1
     for line, (title, items) in zip(axes, rows):
         for axis, (picture, caption) in zip(line, items):
@@ -369,7 +372,7 @@ def _legend(figure: Any, handles: Sequence[Any], names: Sequence[str], size: flo
 
 
 def _colour_bar(figure: Any, shown: Any, axis: Any, size: float) -> Any:
-    bar = figure.colorbar(shown, ax=axis, fraction=0.046, pad=0.03)
+    bar = figure.colorbar(shown, ax=axis, fraction=0.046, pad=0.03, shrink=0.8 if isinstance(axis, list) else 1.0)
     bar.ax.tick_params(labelsize=size - 1)
     return bar
 

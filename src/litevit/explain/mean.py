@@ -6,7 +6,6 @@ map of its own range, the query framed in lime. Stages count from 0 in these nam
 branches (HiLo) adds the branch's name to both, and its array to a file of its own.
 """
 
-import os
 from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
@@ -17,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from litevit.explain.attention import LARGEST, Source, _sources, attention_blocks, block_of
+from litevit.files import whole_file
 
 PUBLISHED_QUERIES = ((22, 28), (10, 14), (6, 8), (2, 3))  # row and column in maps of 56, 28, 14 and 7 cells
 
@@ -82,17 +82,14 @@ def write_mean(means: list[Mean], out: Path, *, head: int | None = None) -> list
     from matplotlib import colormaps
     from PIL import Image, ImageDraw
 
-    out.mkdir(parents=True, exist_ok=True)
     written = []
     for branch in sorted({m.source.branch for m in means}):
         stages = np.empty(4, dtype=object)
         for i in range(4):
             stages[i] = [m.probabilities.numpy() for m in means if m.stage == i + 1 and m.source.branch == branch]
         target = out / ("full_msa_eval_maps.npy" if branch == "full" else f"{branch}_eval_maps.npy")
-        temporary = target.with_name(f".{target.name}.part")
-        with open(temporary, "wb") as file:
+        with whole_file(target) as temporary, open(temporary, "wb") as file:
             np.save(file, stages, allow_pickle=True)
-        os.replace(temporary, target)
         written.append(target)
     for mean in means:
         source = mean.source
@@ -106,7 +103,6 @@ def write_mean(means: list[Mean], out: Path, *, head: int | None = None) -> list
         index = source.row_of(row, column)
         heat = source.maps(torch.tensor([index]), mean.probabilities[:, [index]]).on_map(0).numpy()
         folder = out / "attention_map" / f"stage-{mean.stage - 1}" / f"block{mean.block}"
-        folder.mkdir(parents=True, exist_ok=True)
         suffix = "" if source.branch in ("full", "window", "csa") else f"-{source.branch}"
         for h in range(source.num_heads) if head is None else [head]:
             low, high = float(heat[h].min()), float(heat[h].max())
@@ -119,6 +115,7 @@ def write_mean(means: list[Mean], out: Path, *, head: int | None = None) -> list
                 end = (corner[0] + enlarge - 1, corner[1] + enlarge - 1)
                 ImageDraw.Draw(picture).rectangle((*corner, *end), outline="lime", width=max(enlarge // 16, 1))
             target = folder / f"pixel-{pixel}-block-{mean.block}-head-{h}{suffix}.png"
-            picture.save(target)
+            with whole_file(target) as temporary:
+                picture.save(temporary, format="PNG")
             written.append(target)
     return written
