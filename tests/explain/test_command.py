@@ -59,6 +59,21 @@ def test_the_mean_has_the_published_layout(picture: Path, tmp_path: Path) -> Non
     np.testing.assert_allclose(stages[2][0].sum(-1), 1, rtol=1e-5)
 
 
+def test_the_mean_refuses_heads_and_pixels_that_are_not_there(
+    picture: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    Image.open(picture).rotate(90).save(tmp_path / "b.png")
+    out = tmp_path / "out"
+    for option, message in [
+        (["--head", "24"], "--head must be 0 to 23 here, got 24"),
+        (["--pixel", "0", "0"], "--pixel takes one image"),
+    ]:
+        options = ["--weights", "none", "--size", "64", "--stage", "4", "--out", str(out), *option]
+        assert main(["explain", "attention", str(tmp_path), *options]) == 2
+        assert message in capsys.readouterr().err
+        assert not out.exists()
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

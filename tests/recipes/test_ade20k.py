@@ -1,5 +1,7 @@
 """Every number of the published ADE20K recipes, held to the published configs."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -96,3 +98,14 @@ def test_weight_decay_of_semantic_fpn_acts_on_everything() -> None:
         model = litevit.create_model("semantic_fpn_litv2_s")
     (group,) = dense_param_groups(model, recipe.optim, recipe.optim.lr)
     assert (group["name"], len(group["params"])) == ("decay", len(list(model.parameters())))
+
+
+def test_offsets_learn_at_their_own_rate_where_a_recipe_says_so() -> None:
+    recipe = get_recipe("semantic_fpn_litv2_s")
+    with torch.device("meta"):
+        model = litevit.create_model("semantic_fpn_litv2_s")
+    optim = replace(recipe.optim, offset_lr_ratio=0.05)
+    groups = {group["name"]: group for group in dense_param_groups(model, optim, 1e-3)}
+    assert len(groups["offset"]["params"]) == 3
+    assert groups["offset"]["lr"] == pytest.approx(5e-5)
+    assert sum(len(group["params"]) for group in groups.values()) == len(list(model.parameters()))

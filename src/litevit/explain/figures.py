@@ -117,12 +117,14 @@ def offsets_figure(
     arrays: dict[str, Any] = {"cells": np.array(cells)}
     side = patch_size * 2 ** len(offsets)
     size = font_size(paper)
+    # Half a patch wide, in points: regular ones stay apart at every size.
+    dot = min(max(0.5 * patch_size * 72 * figure.get_figwidth() / columns / W, 0.8), 4.0)
     for axis, (row, column) in zip(axes.flat, cells):
         chain = sampling_chain(list(offsets), row=row, column=column)
         pixels = chain_pixels(chain, image_size=(H, W), patch_size=patch_size)
         arrays[f"pixels_{row}_{column}"] = pixels
         axis.imshow(picture, extent=(0, W, H, 0))
-        (points,) = axis.plot(*(pixels.T + 0.5), "s", color="red", markersize=1.6 if paper else 2.5, linestyle="none")
+        (points,) = axis.plot(*(pixels.T + 0.5), "s", color="red", markersize=dot, markeredgewidth=0, linestyle="none")
         patch = _rectangle(side * column, side * row, side, side, edgecolor="lime", linewidth=1.2)
         axis.add_patch(patch)
         axis.set_title(f"cell ({row}, {column})", fontsize=size)
@@ -232,7 +234,7 @@ def frequency_figure(found: Sequence[tuple[str, Mapping[str, np.ndarray]]], *, p
     present = [name for name in names if any(name in maps for _, maps in found)]
     blocks_across = max(1, min(len(found), (4 if paper == "single" else 6) // len(present)))
     rows = math.ceil(len(found) / blocks_across)
-    figure, axes = new_figure(blocks_across * len(present), rows, paper=paper, legend=0.3)
+    figure, axes = new_figure(blocks_across * len(present), rows, aspect=0.9, paper=paper, legend=0.3, title=0.22)
     size = font_size(paper)
     for k, (title, maps) in enumerate(found):
         row, first = k // blocks_across, k % blocks_across * len(present)
@@ -264,7 +266,7 @@ def amplitude_figure(curves: Sequence[tuple[str, np.ndarray, np.ndarray]], *, pa
     ends = [float(values[-1]) for _, _, values in curves]
     right.plot(range(len(curves)), ends, color="0.6", linewidth=1)
     right.scatter(range(len(curves)), ends, c=colours, s=14, zorder=3)
-    step = max(1, len(curves) // 10)
+    step = math.ceil(len(curves) / (8 if paper == "single" else 16))
     right.set_xticks(range(0, len(curves), step), [curves[i][0] for i in range(0, len(curves), step)], rotation=60)
     left.set_xlabel("frequency / pi", fontsize=size)
     left.set_ylabel("relative log-amplitude", fontsize=size)
@@ -297,7 +299,7 @@ def features_figure(
 ) -> Any:
     """The picture, the principal components of each stage as colours, and below the likeness to a pixel."""
     H, W = picture.shape[:2]
-    figure, axes = new_figure(5, 2 if len(similarity) else 1, aspect=H / W, paper=paper, legend=0.1)
+    figure, axes = new_figure(5, 2 if len(similarity) else 1, aspect=0.93 * H / W, paper=paper, title=0.25)
     size = font_size(paper)
     axes[0, 0].imshow(picture, extent=(0, W, H, 0))
     axes[0, 0].set_title("image", fontsize=size)

@@ -82,6 +82,9 @@ def write_mean(means: list[Mean], out: Path, *, head: int | None = None) -> list
     from matplotlib import colormaps
     from PIL import Image, ImageDraw
 
+    most = max(mean.source.num_heads for mean in means)
+    if head is not None and not 0 <= head < most:
+        raise ValueError(f"--head must be 0 to {most - 1} here, got {head}")
     written = []
     for branch in sorted({m.source.branch for m in means}):
         stages = np.empty(4, dtype=object)

@@ -44,7 +44,8 @@ def dense_param_groups(model: nn.Module, optim: OptimConfig, lr: float) -> list[
     `optim.decay` "all": weight decay acts on everything (biases and norms too). "no_norms": not on normalisation layers
     and relative position tables (official: names with "norm", "relative_position_bias_table"). Parameters outside
     backbone and pyramid learn at `head_lr_ratio` x lr, and then keep their decay, norms included: the official rule
-    tests "head" first.
+    tests "head" first. Where `optim.offset_lr_ratio` is given (no published dense recipe does), the offset convolutions
+    of deformable merging learn at that ratio.
     """
     free: set[int] = set()
     for module in model.modules():
@@ -58,11 +59,15 @@ def dense_param_groups(model: nn.Module, optim: OptimConfig, lr: float) -> list[
         "no_decay": {"lr": lr, "weight_decay": 0.0},
         "head": {"lr": lr * optim.head_lr_ratio, "weight_decay": optim.weight_decay},
     }
+    if optim.offset_lr_ratio is not None:
+        groups["offset"] = {"lr": lr * optim.offset_lr_ratio, "weight_decay": optim.weight_decay}
     members: dict[str, list[nn.Parameter]] = {name: [] for name in groups}
     for name, parameter in model.named_parameters():
         if not parameter.requires_grad:
             continue
-        if optim.head_lr_ratio != 1 and not name.startswith(("backbone.", "fpn.")):
+        if "offset" in groups and name.endswith("offset.weight"):
+            members["offset"].append(parameter)
+        elif optim.head_lr_ratio != 1 and not name.startswith(("backbone.", "fpn.")):
             members["head"].append(parameter)
         elif optim.decay == "no_norms" and id(parameter) in free:
             members["no_decay"].append(parameter)
