@@ -66,7 +66,7 @@ def test_quoted_code_is_read_from_the_file(tmp_path: Path, monkeypatch: pytest.M
 
 def test_the_build_runs(tmp_path: Path) -> None:
     """At a small size: three trained models, the scene, every picture."""
-    build.train_models(tmp_path / "runs", images=4, epochs=1, size=64)
+    build.train_models(tmp_path / "runs", images=8, epochs=1, size=64)
     build.draw_pictures(tmp_path / "runs", tmp_path / "out", size=224)
     assert {path.name for path in (tmp_path / "out").iterdir()} == {"scene.jpg", *(f"{n}.png" for n in build.PICTURES)}
     for name in build.PICTURES:
