@@ -235,7 +235,7 @@ def test_features_frequencies_and_what_can_be_kept(visit: Visit, tmp_path: Path)
         download.value.save_as(target)
         if ending == ".npz":
             with np.load(target) as file:
-                assert set(file) == {"hi", "lo", "full"}
+                assert set(file) == {"3.1_hi", "3.1_lo", "3.1_full"}
         else:
             assert min(Image.open(target).size) >= 240
     assert page.inner_text("#command").startswith("litevit explain frequency scene-2.png --weights ")
@@ -255,6 +255,23 @@ def test_what_cannot_be_shown_is_said(visit: Visit) -> None:
     page.select_option("#model", RUN)
     page.wait_for_selector("#look-note", state="hidden")
     page.wait_for_selector("text=looks most at")
+
+
+def test_a_view_that_is_chosen_while_a_model_opens_shows_that_model(visit: Visit) -> None:
+    page = visit.page
+    visit.sample()
+    page.wait_for_selector(".panel[data-kind=classes]")
+    visit.look("offsets")
+    page.wait_for_selector("#canvas[data-points]")
+    held: list[Any] = []
+    page.route("**/api/describe", lambda route: held.append(route))
+    page.select_option("#model", "lvt")
+    page.wait_for_timeout(200)
+    page.check("input[value=attention]", force=True)
+    held.pop().continue_()
+    page.wait_for_selector("text=Attention looks most at")
+    page.select_option("#stage", "1")  # which the model before has no attention in
+    page.wait_for_selector("text=CSA looks most at")
 
 
 @pytest.mark.parametrize("kind", ["text", "huge"])

@@ -25,7 +25,7 @@ from litevit.app.server import PAGE, create_app, listen
 from litevit.app.work import BusyError, Worker
 from litevit.cli import main
 from litevit.data.class_names import ClassList
-from litevit.explain import attention_maps, sampling_chain
+from litevit.explain import attention_maps, chain_pixels, sampling_chain
 from litevit.jobs.dense_models import DenseModel
 from litevit.jobs.looking import Look
 from litevit.jobs.predict_dense import answer as look_for
@@ -187,7 +187,9 @@ def test_offsets_features_and_frequencies(client: Any, folder: Path) -> None:
     with np.load(io.BytesIO(ask(client, "look/arrays", headers, view="offsets", cell=2, **asked).content)) as file:
         levels = [torch.tensor(offsets.arrays[f"offsets{n}"]) for n in range(3)]
         w = levels[-1].shape[1]
-        np.testing.assert_array_equal(file["points"], sampling_chain(levels, row=2 // w, column=2 % w))
+        chain = sampling_chain(levels, row=2 // w, column=2 % w)
+        pixels = file[f"pixels_{2 // w}_{2 % w}"]
+        np.testing.assert_array_equal(pixels, chain_pixels(chain, image_size=(64, 64)))
     features = unpack(ask(client, "look/features", headers, stage=2, **asked).content)
     H, W, C = features.arrays["features"].shape
     assert features.arrays["pca"].shape == (H, W, 3)

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from litevit.app.packing import Answer
 from litevit.explain import (
+    chain_pixels,
     cosine_similarity,
     feature_maps,
     frequency_magnitude,
@@ -195,10 +196,17 @@ def arrays_of(
         h, w = raw[-1].shape[1:3]
         if not 0 <= cell < h * w:
             raise ValueError(f"The cell must be 0 to {h * w - 1} of the last map, got {cell}")
+        row, column = divmod(cell, w)
+        pixels = chain_pixels(
+            sampling_chain(raw, row=row, column=column),
+            image_size=seen.picture.shape[:2],
+            patch_size=strides(look.model)[0],
+        )
         found = {f"offsets_{i + 2}": o[0].cpu() for i, o in enumerate(raw)}
-        found["points"] = sampling_chain(raw, row=cell // w, column=cell % w)
+        found |= {"cells": np.array([[row, column]]), f"pixels_{row}_{column}": pixels}
     elif view == "frequency":
-        found = frequency_magnitude(look.model, seen.batch, stage=stage, block=block)
+        magnitudes = frequency_magnitude(look.model, seen.batch, stage=stage, block=block)
+        found = {f"{stage}.{block}_{branch}": m for branch, m in magnitudes.items()}
     elif view == "features":
         maps = feature_maps(look.model, seen.batch)
         if not 1 <= stage <= len(maps):

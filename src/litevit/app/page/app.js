@@ -89,6 +89,7 @@ const takeFile = (file) => take(() => upload(file), -1);
 async function choose() {
   state.choice = chooser.key;
   const key = state.choice;
+  state.about = null; // what is known is of the choice before
   const about = await attempt(() => postJson("api/describe", { choice: key }));
   if (state.choice !== key) return;
   state.about = about ?? null;

@@ -41,8 +41,9 @@ export class LookView {
 
   async update(state) {
     const { about, picture } = state;
+    if (picture && !about) return; // the model is being opened: this is called again
     $("save-source").hidden = !(picture?.sample >= 0);
-    const why = !picture ? "Take a sample above, or drop a picture anywhere on the page." : !about ? null
+    const why = !picture ? "Take a sample above, or drop a picture anywhere on the page."
       : !about.stages ? about.why : this.tool === "offsets" && !about.offsets
         ? `${about.label} has no deformable token merging, so there are no offsets to look at. LIT, LITv2, pvt_s_dtm and swin_ti_dtm have.`
         : ["attention", "frequency"].includes(this.tool) && !about.stages.flat().some(Boolean) ? `${about.label} has no attention in any block.` : null;
