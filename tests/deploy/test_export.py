@@ -2,6 +2,8 @@
 
 import json
 import os
+import subprocess
+import sys
 import threading
 from collections.abc import Callable
 from functools import cache
@@ -342,6 +344,25 @@ def test_a_full_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(OSError, match=r"Cannot write .*x.pt2: no space left for .* MB in .*Nothing was kept"):
         fixed(tmp_path / "x.pt2", "pt2")
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.skipif(
+    sys.platform != "linux", reason="fills a file system of its own, which Linux alone lets anyone make"
+)
+def test_a_disk_that_is_really_full(tmp_path: Path) -> None:
+    """In a process of its own: PyTorch's writer used to end it with `terminate called`."""
+    script = "mount -t tmpfs -o size=256k tmpfs $0 || exit 77; $1 -m litevit.cli export lvt_plain --weights none "
+    script += "--format pt2 --image-size 64 --batch-size 1 --no-verify --out $0/x.pt2; echo exit $?; ls -A $0"
+    command = ["unshare", "-rm", "sh", "-c", script, str(tmp_path), sys.executable]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+    except FileNotFoundError:
+        pytest.skip("there is no unshare here")
+    if done.returncode == 77 or "unshare" in done.stderr:
+        pytest.skip("no file system may be mounted here")
+    assert "x.pt2: no space left" in done.stderr, done.stderr
+    assert "Traceback" not in done.stderr
+    assert done.stdout.split() == ["exit", "2"]
 
 
 def test_a_folder_in_the_way(tmp_path: Path) -> None:

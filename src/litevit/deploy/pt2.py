@@ -1,5 +1,6 @@
 """PyTorch's own exported program (.pt2): runs wherever PyTorch does, and is what AOTInductor compiles."""
 
+import io
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -37,7 +38,10 @@ def _threads(count: int | None) -> Iterator[None]:
 
 
 def write(job: Job, path: Path) -> None:
-    torch.export.save(job.program(), path, extra_files={FILE: json.dumps(job.metadata.write())})
+    # Into memory first: on a full disk PyTorch's own writer of files ends the process instead of raising.
+    content = io.BytesIO()
+    torch.export.save(job.program(), content, extra_files={FILE: json.dumps(job.metadata.write())})
+    path.write_bytes(content.getbuffer())
 
 
 def load(path: Path, threads: int | None) -> Opened:
