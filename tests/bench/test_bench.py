@@ -88,6 +88,7 @@ def test_no_compiler_leaves_the_case_out():
 def test_peers():
     notes = []
     assert bench_models.resolve_peers("convnext_tiny,convnext_tinny,none", notes) == ["convnext_tiny"]
+    assert bench_models.resolve_peers(("resnet18,convnext_tiny", "none"), []) == ["resnet18", "convnext_tiny"]
     assert "convnext_tinny" in notes[0]
     assert "convnext_tiny" in notes[0].split("Did you mean")[1]
 

@@ -40,7 +40,7 @@ def _finish(report: Report, columns: Sequence[str], out: Path | None, plot: Call
 def main_models(
     models: tuple[str, ...] = ("litv2_s", "lit_s", "lvt"),
     *,
-    peers: str = "core",
+    peers: tuple[str, ...] = ("core",),
     size: tuple[int, ...] = (224,),
     batch: int | None = None,
     dtype: tuple[Dtype, ...] = ("fp32",),
@@ -61,8 +61,8 @@ def main_models(
     """Measures models beside timm's, in turns, in one process.
 
     Args:
-        models: ours, with spaces between; see `litevit list`. LITv2 also with _ws4: the 4 x 4 windows of the detectors.
-        peers: sets (core, published, today, light, none) or names of timm models, joined by commas, without spaces.
+        models: ours, with spaces or commas between; see `litevit list`. LITv2 also with _ws4: the detectors' windows.
+        peers: the same way: sets (core, published, today, light, none) or names of timm models.
         size: side, or H W, of the images.
         batch: images at a time; default: 8 on the CPU, 256 on a GPU.
         dtype: one or several of fp32, bf16, fp16.
@@ -80,6 +80,7 @@ def main_models(
         clock: wall, or cpu: processor time, steadier with one thread on a busy machine.
         out: folder for JSON, CSV and a plot.
     """
+    models = tuple(name for part in models for name in part.split(",") if name)
     _check(rounds=rounds, models=models, dtype=dtype, out=out)
     modes: list[Mode] = [*(["eager"] if eager else []), *(["compiled"] if compile else [])]  # type: ignore[list-item]
     if engines:
@@ -246,7 +247,7 @@ def main_twins(
 def main_scaling(
     models: tuple[str, ...] = ("litv2_s",),
     *,
-    peers: str = "convnext_tiny",
+    peers: tuple[str, ...] = ("convnext_tiny",),
     over: Literal["size", "batch", "threads"] = "size",
     sizes: tuple[int, ...] = (224, 384, 512, 768, 1024, 1536),
     batches: tuple[int, ...] = (1, 2, 4, 8, 16),

@@ -57,7 +57,7 @@ PEERS: dict[str, tuple[str, ...]] = {
 
 def resolve_peers(peers: str | Sequence[str], notes: list[str]) -> list[str]:
     """Names of timm models. Args: peers: a set of `PEERS`, or names, also joined by commas. Unknown ones are noted."""
-    words = peers.split(",") if isinstance(peers, str) else list(peers)
+    words = [word for part in ([peers] if isinstance(peers, str) else peers) for word in part.split(",")]
     names: list[str] = []
     for word in (w.strip() for w in words if w.strip()):
         for name in PEERS.get(word, (word,)):
