@@ -2,8 +2,11 @@
 
 import json
 import multiprocessing
+import os
 import signal
+import subprocess
 import sys
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -140,6 +143,26 @@ def test_sigterm_saves_and_returns(reference, tmp_path):
     recipe = toy_recipe(tmp_path)
     assert not fit(recipe, ToyTask(recipe), console=quiet()).stopped
     assert_same_run(reference, tmp_path)
+
+
+def test_sigterm_to_the_whole_group_reaches_no_worker(tmp_path):
+    """As `timeout` and schedulers send it: the loader's workers go on until the checkpoint is written."""
+    script = Path(__file__).parent / "toy.py"
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    process = subprocess.Popen(
+        [sys.executable, str(script), str(tmp_path), "epochs=100000", "sleep=0.02", "workers=2"], env=environment,
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True,
+    )  # fmt: skip
+    metrics = tmp_path / "metrics.jsonl"
+    for _ in range(600):
+        if metrics.exists() and metrics.read_text().count("train") > 3:
+            break
+        time.sleep(0.1)
+    os.killpg(process.pid, signal.SIGTERM)
+    said, _ = process.communicate(timeout=60)
+    assert "Traceback" not in said
+    assert "a checkpoint is written" in " ".join(said.split())
+    assert list_checkpoints(tmp_path / "checkpoints")
 
 
 def test_a_finished_run_is_left_as_it_is(reference, tmp_path):

@@ -488,7 +488,13 @@ def _batches(dataset: Dataset, stream: Any, task: Task, workers: int, accelerato
 
 
 def _leave_signals_to_the_main_process(_: int) -> None:
+    """Ctrl-C, and SIGTERM to a whole process group (`timeout`, a job's end), reach the loader's workers, too.
+
+    They ignore the first, so that the main process can finish its step and save; the second ends them, as PyTorch needs
+    to be rid of a worker that hangs.
+    """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, lambda number, _: signal.signal(number, signal.SIG_DFL))
 
 
 @contextlib.contextmanager
