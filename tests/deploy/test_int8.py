@@ -11,6 +11,7 @@ import litevit
 from litevit.cli import main
 from litevit.data.embedded import Digits
 from litevit.deploy.exporter import ExportError
+from litevit.deploy.quantize import _found_by_both
 
 FORMATS = {"onnx": ".onnx", "openvino": ".xml", "executorch": ".pte"}
 
@@ -71,3 +72,14 @@ def test_int8_that_loses_too_much_is_not_kept(tmp_path: Path, monkeypatch: pytes
         )
     assert "the same answer on 25.0 % of 4 images" in caught.value.report.notes[0]
     assert [f.name for f in tmp_path.iterdir()] == ["images"]
+
+
+def test_detections_are_compared_whatever_their_rank() -> None:
+    boxes = torch.tensor([[[0.0, 0, 10, 10], [50, 50, 80, 80], [20, 0, 30, 9]]])
+    ours = {"boxes": boxes, "scores": torch.tensor([[0.9, 0.8, 0.1]]), "labels": torch.tensor([[0, 1, 0]]),
+            "count": torch.tensor([3])}  # fmt: skip
+    order = [1, 0, 2]
+    swapped = {key: value if key == "count" else value[:, order] for key, value in ours.items()}
+    assert _found_by_both(ours, swapped) == 1
+    assert _found_by_both(ours, ours | {"count": torch.tensor([1])}) == pytest.approx(2 / 3)
+    assert _found_by_both(ours, ours | {"labels": torch.tensor([[0, 0, 0]])}) == 0.5

@@ -12,10 +12,12 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torchvision.ops import box_iou
 from torchvision.transforms.v2.functional import pil_to_tensor
 
 from litevit.data.images import read_image
-from litevit.deploy.exported import Exported
+from litevit.deploy.compare import MATCHED_IOU
+from litevit.deploy.exported import DETECTORS, Exported
 from litevit.deploy.shapes import InputShape
 from litevit.deploy.source import Source
 from litevit.jobs.predict import find_images
@@ -26,6 +28,7 @@ from litevit.tasks.segmentation import normalise
 MOST = 128  # images to calibrate with
 ROUNDS = 7  # of the speed's comparison
 TOP1 = 0.9  # share of calibration images on which int8 must say what float32 says
+SURE = 0.3  # score of a detection that counts
 SIGNAL = 0.35  # largest root mean square of int8's error, as a share of the output's spread
 
 
@@ -89,15 +92,16 @@ def compare(
                 right += b == labels[i]
         elif quantised.task == "semantic segmentation":
             agree += float((ours[name].argmax(1) == theirs[name].argmax(1)).double().mean())
+        elif quantised.task in DETECTORS:
+            agree += _found_by_both(ours, theirs)
+            continue  # row by row the lists do not belong together: ranks swap
         for output in quantised.metadata.outputs:
-            if quantised.task in DENSE_FLOATS and output != name:
-                continue
             x, y = ours[output], theirs[output]
             if x.is_floating_point() and x.shape == y.shape:
                 error += float((x - y).square().mean())
                 power += float((x - x.mean()).square().mean())
     found: dict[str, Any] = {"images": len(images), "error": (error / max(power, 1e-30)) ** 0.5}
-    if quantised.task in ("classification", "semantic segmentation"):
+    if quantised.task in ("classification", "semantic segmentation", *DETECTORS):
         found["agreement"] = agree / len(images)
     if labels:
         found |= {"top1": 100 * right / len(images), "top1_float32": 100 * right_exact / len(images)}
@@ -105,7 +109,18 @@ def compare(
     return found
 
 
-DENSE_FLOATS = ("detection", "instance segmentation", "panoptic segmentation")
+def _found_by_both(ours: dict[str, Tensor], theirs: dict[str, Tensor]) -> float:
+    """Share of the first image's sure detections, of either file, that the other file has too; 1 where none is."""
+    sides = [{key: side[key][0, : int(side["count"][0])] for key in ("boxes", "scores", "labels")}
+             for side in (ours, theirs)]  # fmt: skip
+    hits = total = 0
+    for one, other in (sides, sides[::-1]):
+        sure = one["scores"] >= SURE
+        same = one["labels"][sure][:, None] == other["labels"]
+        partner = same & (box_iou(one["boxes"][sure], other["boxes"]) > MATCHED_IOU)
+        hits += int(partner.any(1).sum())
+        total += int(sure.sum())
+    return hits / total if total else 1.0
 
 
 def _speed(exact: Callable[[], Any], quantised: Callable[[], Any]) -> float:
