@@ -55,10 +55,14 @@ def test_one_compiled_graph_for_all_sizes(kind: str, name: str) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["lit", "litv2", "lvt"])
 def test_inductor_trains(name: str) -> None:
-    """The default back end, forward and backward, against eager gradients."""
+    """The default back end, forward and backward, against eager gradients, at the size it is compiled for.
+
+    With `dynamic=True` Inductor of PyTorch 2.14.1 fails on strides of padded maps (`8*((s + 3)//4) < 8`: "cannot
+    determine truth value"), in training only.
+    """
     torch._dynamo.reset()
     model = classifier(name).train()
-    compiled = torch.compile(model, fullgraph=True, dynamic=True)
+    compiled = torch.compile(model, fullgraph=True, dynamic=False)
     images = torch.randn(2, 3, 64, 96)
     grads = []
     for run in (model, compiled):
