@@ -141,8 +141,8 @@ def test_json_and_pictures(picture, tmp_path):
     ]
     rows = json.loads(to_json(results))
     assert rows[0]["guesses"][0]["name"] == "n5"
-    assert set(rows[0]) == {"path", "guesses"}
-    assert rows[2] == {"path": "x.png", "error": "no"}
+    assert set(rows[0]) == {"path", "error", "guesses"}
+    assert rows[2] == {"path": "x.png", "error": "no", "guesses": []}
     written = draw_all(results, tmp_path / "out")
     assert [p.name for p in written] == ["a.png", "a-2.png"]
     assert {p.name for p in (tmp_path / "out").iterdir()} == {"a.png", "a-2.png"}

@@ -34,13 +34,15 @@ def predict(
     """Predicts on images, folders and videos: what the model's task is, with the preprocessing of its weights.
 
     Args:
-        images: image files, or folders to search; detectors and segmenters take videos too.
+        images: image files, quoted patterns ('photos/*.jpg'), or folders to search; detectors and segmenters take
+            videos too.
         model: name of a model, or a packed one: local-dir:FOLDER, hf-hub:OWNER/NAME; default: litv2_s, or what the
             checkpoint of a training run says.
         weights: 'official' (downloaded once; of a classifier also 'imagenet'), 'none' (random), a checkpoint file, or
             the folder of a training run.
         top: classifiers: how many classes to show; default: 5.
-        json: print JSON instead of a table.
+        json: print JSON instead of a table: an object per image with path, error and, under the names of the Parquet
+            columns (docs/batch.md), what was found.
         out: folder for pictures with the predictions, and for the result files of COCO's and ADE20K's formats.
         size: side of the square input, of detectors and segmenters the short side; default: the published one.
         num_classes: of the checkpoint, where it is not the published one's.
@@ -226,17 +228,18 @@ def _predict_with(dense: Any, images: Sequence[Path], *, json: bool, out: Path |
     from json import dumps
 
     from litevit.jobs import predict_dense as tool
+    from litevit.jobs.dense_models import SEMANTIC
     from litevit.jobs.dense_results import create_results
 
     files = tool.find_files(images)
     total = tool.count_pictures(files)
-    results = create_results(dense, out, keep=json or out is not None)
-    found = list(progress(tool.predict(dense, files, results), total, "pictures"))
+    results = create_results(dense, out, keep=out is not None)
+    found = list(progress(tool.predict(dense, files, results, columns=json), total, "pictures"))
     results.save()
     if json:
-        print(dumps(results.content(), indent=1, ensure_ascii=False))
+        print(dumps([one.to_dict() for one in found], indent=1, ensure_ascii=False))
     else:
-        show_rows(("file", "found", "score", ""), tool.table(found))
+        show_rows(("file", "found", "share of pixels" if dense.task == SEMANTIC else "score", ""), tool.table(found))
     if out is not None:
         print(f"Wrote pictures and results to {out}", file=sys.stderr)
     failed = [one for one in found if one.error]

@@ -94,7 +94,7 @@ def find_inputs(inputs: Iterable[Pathlike], *, without: Path | None = None) -> l
     """
     found: dict[str, None] = {}
     for given in inputs:
-        for path in _expand(os.fspath(given)):
+        for path in expand([given]):
             for file in _below(Path(path), without) if os.path.isdir(path) else _listed(path):
                 found.setdefault(file)
     if not found:
@@ -107,14 +107,23 @@ def find_inputs(inputs: Iterable[Pathlike], *, without: Path | None = None) -> l
     return measured
 
 
-def _expand(given: str) -> list[str]:
-    if os.path.exists(given):
-        return [given]
-    if any(sign in given for sign in "*?["):
-        if not (matched := sorted(glob.glob(given, recursive=True))):
-            raise FileNotFoundError(f"Nothing matches {given}")
-        return matched
-    raise FileNotFoundError(f"{given} does not exist")
+def expand(inputs: Iterable[Pathlike]) -> list[str]:
+    """What is there under these paths, and what patterns such as `photos/**/*.jpg` match, sorted.
+
+    Raises:
+        FileNotFoundError: nothing is.
+    """
+    found: list[str] = []
+    for given in (os.fspath(path) for path in inputs):
+        if os.path.exists(given):
+            found.append(given)
+        elif any(sign in given for sign in "*?["):
+            if not (matched := sorted(glob.glob(given, recursive=True))):
+                raise FileNotFoundError(f"Nothing matches {given}")
+            found += matched
+        else:
+            raise FileNotFoundError(f"{given} does not exist")
+    return found
 
 
 def _below(folder: Path, without: Path | None) -> list[str]:

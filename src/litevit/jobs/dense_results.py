@@ -37,6 +37,12 @@ class Found:
     frame: int | None = None
     rows: tuple[Row, ...] = ()
     error: str | None = None
+    columns: Mapping[str, Any] | None = None  # see `litevit.jobs.dense_columns`
+
+    def to_dict(self) -> dict[str, Any]:
+        """With `path`, `error`, the frame of a video, and the columns."""
+        frame = {} if self.frame is None else {"frame": self.frame}
+        return {"path": self.path, **frame, "error": self.error, **(self.columns or {})}
 
 
 def image_id(name: str) -> int | str:

@@ -16,6 +16,7 @@ from litevit.checkpoints.packed import is_packed, open_packed
 from litevit.checkpoints.published import Preprocessing, preprocessing, weights_word
 from litevit.data.class_folders import hidden_path
 from litevit.data.images import READABLE, is_image, read_image
+from litevit.data.many_images import expand
 from litevit.files import whole_file
 from litevit.jobs.draw import text_font
 from litevit.jobs.fonts import drawable
@@ -58,18 +59,16 @@ def find_in_folder(folder: Path, wanted: Callable[[Path], bool]) -> list[Path]:
 
 
 def find_images(inputs: Iterable[Pathlike]) -> list[Path]:
-    """The files themselves, and what looks like an image below the folders, sorted."""
+    """The files themselves, what patterns with `*` match, and what looks like an image below the folders, sorted."""
     found: list[Path] = []
-    for item in map(Path, inputs):
+    for item in map(Path, expand(inputs)):
         if item.is_dir():
             inside = find_in_folder(item, is_image)
             if not inside:
                 raise FileNotFoundError(f"No images in the folder {item} ({READABLE})")
             found += inside
-        elif item.is_file():
-            found.append(item)
         else:
-            raise FileNotFoundError(f"{item} does not exist")
+            found.append(item)
     if not found:
         raise ValueError("Nothing to predict: give image files or folders")
     return found
@@ -192,11 +191,11 @@ def recorded_classes(weights: Pathlike) -> list[str] | None:
 
 
 def to_json(predictions: Iterable[Prediction]) -> str:
-    """A list of objects with `path` and `guesses` (index, name, probability) or `error`."""
-    rows = []
-    for prediction in predictions:
-        row = asdict(prediction)
-        rows.append({k: v for k, v in row.items() if v is not None and not (k == "guesses" and prediction.error)})
+    """A list of objects with `path`, `error` (null: it could be read) and `guesses` (index, name, probability)."""
+    rows = [
+        {"path": one.path, "error": one.error, "guesses": [asdict(guess) for guess in one.guesses]}
+        for one in predictions
+    ]
     return json.dumps(rows, indent=1, ensure_ascii=False)
 
 

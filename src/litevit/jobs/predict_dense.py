@@ -22,8 +22,10 @@ from torchvision.transforms.v2.functional import to_dtype, to_image
 
 from litevit.checkpoints.files import Pathlike
 from litevit.data.images import is_image, read_image
+from litevit.data.many_images import expand
 from litevit.files import whole_file
 from litevit.jobs import draw
+from litevit.jobs.dense_columns import check_codec, columns_of
 from litevit.jobs.dense_models import SEMANTIC, DenseModel
 from litevit.jobs.dense_results import Found, Results, image_id
 from litevit.jobs.predict import find_in_folder
@@ -33,18 +35,16 @@ SHOWN = 0.3  # least score of detections, unless the caller says otherwise
 
 
 def find_files(inputs: Iterable[Pathlike]) -> list[Path]:
-    """The files themselves, and the images and videos below the folders, sorted."""
+    """The files themselves, what patterns with `*` match, and the images and videos below the folders, sorted."""
     found: list[Path] = []
-    for item in map(Path, inputs):
+    for item in map(Path, expand(inputs)):
         if item.is_dir():
             inside = find_in_folder(item, lambda path: is_image(path) or is_video(path))
             if not inside:
                 raise FileNotFoundError(f"No images or videos in the folder {item}")
             found += inside
-        elif item.is_file():
-            found.append(item)
         else:
-            raise FileNotFoundError(f"{item} does not exist")
+            found.append(item)
     if not found:
         raise ValueError("Nothing to predict: give image or video files, or folders")
     return found
@@ -99,17 +99,24 @@ def answer(dense: DenseModel, image: Image.Image | Tensor) -> dict[str, Any]:
     return {key: value.cpu() if isinstance(value, Tensor) else value for key, value in found.items()}
 
 
-def predict(dense: DenseModel, paths: Iterable[Pathlike], results: Results) -> Iterator[Found]:
+def predict(
+    dense: DenseModel, paths: Iterable[Pathlike], results: Results, *, columns: bool = False
+) -> Iterator[Found]:
     """Predicts image and video files one by one, and writes pictures to the folder of `results`.
 
     A file that cannot be read gives a `Found` with its error and stops nothing. `results.save()` is the caller's.
+
+    Args:
+        columns: fill `Found.columns`.
     """
+    if columns:
+        check_codec(dense)
     named = unique_names(map(Path, paths))
     if results.folder is not None:
         _protect(named, results.folder)
     for name, path in named:
         if is_video(path):
-            yield from _predict_video(dense, name, path, results)
+            yield from _predict_video(dense, name, path, results, columns)
             continue
         try:
             image = read_image(path)
@@ -120,7 +127,12 @@ def predict(dense: DenseModel, paths: Iterable[Pathlike], results: Results) -> I
         rows = results.add(name, found)
         if results.folder is not None:
             _save_picture(results.draw(image, found), results.folder / f"{name}.png")
-        yield Found(str(path), rows=rows)
+        yield Found(str(path), rows=rows, columns=_columns(dense, found, image) if columns else None)
+
+
+def _columns(dense: DenseModel, found: dict[str, Any], image: Image.Image | Tensor) -> dict[str, Any]:
+    height, width = image.shape[-2:] if isinstance(image, Tensor) else (image.height, image.width)
+    return columns_of(dense, found, height=height, width=width)
 
 
 def _protect(named: Sequence[tuple[str, Path]], folder: Path) -> None:
@@ -132,7 +144,7 @@ def _protect(named: Sequence[tuple[str, Path]], folder: Path) -> None:
             raise ValueError(f"the result of {path} would overwrite {target}: choose another folder")
 
 
-def _predict_video(dense: DenseModel, name: str, path: Path, results: Results) -> Iterator[Found]:
+def _predict_video(dense: DenseModel, name: str, path: Path, results: Results, columns: bool) -> Iterator[Found]:
     writer, width, complete = None, None, False
     try:
         if results.folder is not None:
@@ -146,7 +158,7 @@ def _predict_video(dense: DenseModel, name: str, path: Path, results: Results) -
             if writer is not None:
                 width = width or draw.legend_width(draw.to_picture(image), dense.classes.names)
                 writer.write(results.draw(image, found, width), pts)  # one width: frames must not change their size
-            yield Found(str(path), number, rows)
+            yield Found(str(path), number, rows, columns=_columns(dense, found, image) if columns else None)
         complete = True
     except (ValueError, OSError) as error:
         complete = True  # what could be read is kept

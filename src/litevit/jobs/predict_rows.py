@@ -3,13 +3,9 @@
 Every row has `path` and `error` (None: it could be read). Beside them, by what the model does:
 
     classification          `guesses`: index, name, probability, best first; or `embedding`, what the head sees
-    detection               `height`, `width`, `boxes` (xyxy, pixels of the upright picture), `scores`, `labels`,
-                            `names`
-    instance segmentation   the same, and `masks` (COCO's compressed run lengths: size, counts)
-    semantic segmentation   `height`, `width`, `segments`: label, name, area, mask; one for each class, largest first
-    panoptic segmentation   the same with isthing and score; things first
+    dense tasks             see `litevit.jobs.dense_columns`
 
-Labels count from 0 in the order of the model's classes. The work is in three parts, so that it can overlap: `prepare`
+The work is in three parts, so that it can overlap: `prepare`
 (decode and resize: in any thread), `answer` (the model, a batch at a time), and whatever becomes of the rows.
 """
 
@@ -28,9 +24,9 @@ from litevit.checkpoints.files import Pathlike
 from litevit.checkpoints.packed import is_packed
 from litevit.checkpoints.published import Preprocessing, weights_word
 from litevit.data.class_names import read_class_list
-from litevit.data.coco_masks import encode_masks, mask_codec
 from litevit.data.images import read_image
 from litevit.devices import find_device
+from litevit.jobs.dense_columns import check_codec, columns_of, names_of
 from litevit.jobs.dense_models import DETECTION, INSTANCES, PANOPTIC, SEMANTIC, DenseModel, load_dense, task_of
 from litevit.jobs.inference import for_inference
 from litevit.jobs.predict import class_names, load_classifier, recorded_classes
@@ -181,10 +177,8 @@ class DenseRows(RowPredictor):
 
     def __init__(self, dense: DenseModel):
         self.dense = dense
-        objects = ("boxes", "scores", "labels", "names", *(["masks"] if dense.task == INSTANCES else []))
-        self.columns = ("height", "width", *(("segments",) if dense.task in (SEMANTIC, PANOPTIC) else objects))
-        if dense.task != DETECTION:
-            mask_codec()  # missing? say so before hours of prediction
+        self.columns = names_of(dense)
+        check_codec(dense)
 
     def prepare(self, source: Source, name: str | None = None) -> Tensor:
         return _pixels(read_image(source, name=name))
@@ -193,45 +187,13 @@ class DenseRows(RowPredictor):
         return [self._one(image) for image in images]
 
     def _one(self, image: Tensor) -> Row:
-        size = {"height": image.shape[1], "width": image.shape[2]}
+        height, width = image.shape[1:]
         pixels = image.to(next(self.dense.model.parameters()).device).float() / 255
         try:
             found = answer(self.dense, pixels)
         except ValueError as error:  # too small for the model, or for an exported file
-            return {"error": str(error), **size}
-        if self.dense.task == SEMANTIC:
-            return {**size, "segments": self._classes(found["semantic"])}
-        if self.dense.task == PANOPTIC:
-            return {**size, "segments": self._segments(found["panoptic"], found["segments_info"])}
-        labels = found["labels"].tolist()
-        names = [self.dense.classes.names[label] for label in labels]
-        objects = {"boxes": found["boxes"].tolist(), "scores": found["scores"].tolist(), "labels": labels}
-        masks = {"masks": encode_masks(found["masks"])} if self.dense.task == INSTANCES else {}
-        return {**size, **objects, "names": names, **masks}
-
-    def _classes(self, labels: Tensor) -> list[Row]:
-        present, areas = labels.unique(return_counts=True)
-        order = areas.argsort(descending=True, stable=True)
-        masks = encode_masks(labels == present[order, None, None])
-        return [
-            {"label": k, "name": self.dense.classes.names[k], "area": area, "mask": mask}
-            for k, area, mask in zip(present[order].tolist(), areas[order].tolist(), masks)
-        ]
-
-    def _segments(self, ids: Tensor, listed: Sequence[Mapping[str, Any]]) -> list[Row]:
-        ordered = sorted(listed, key=lambda s: (not s["isthing"], -s["score"]))
-        of_segment = ids == torch.tensor([s["id"] for s in ordered], dtype=ids.dtype)[:, None, None]
-        return [
-            {
-                "label": int(s["category_id"]),
-                "name": self.dense.classes.names[s["category_id"]],
-                "isthing": bool(s["isthing"]),
-                "score": float(s["score"]),
-                "area": area,
-                "mask": mask,
-            }
-            for s, area, mask in zip(ordered, of_segment.sum((1, 2)).tolist(), encode_masks(of_segment))
-        ]
+            return {"error": str(error), "height": height, "width": width}
+        return columns_of(self.dense, found, height=height, width=width)
 
     def types(self) -> dict[str, Any]:
         import pyarrow as pa
