@@ -222,8 +222,8 @@ def with_lively_heads(model: nn.Module) -> nn.Module:
     for name, parameter in model.named_parameters():
         spread = 1 / parameter[0].numel() ** 0.5 if parameter.dim() > 1 else 0.0
         if "cls_logits" in name or "objectness" in name:
-            noise = torch.randn(parameter.shape, generator=random)
-            parameter.copy_(6 * spread * noise if spread else torch.full_like(parameter, -1.0))
+            bias = torch.full_like(parameter, -1.0)
+            parameter.copy_(6 * spread * torch.randn(parameter.shape, generator=random) if spread else bias)
         elif name.endswith("deltas.weight"):
             parameter.copy_(0.3 * spread * torch.randn(parameter.shape, generator=random))
         elif name.endswith(("semantic_head.classifier.weight", "mask_head.logits.weight")):
