@@ -21,6 +21,11 @@ from litevit.checkpoints.files import Pathlike, read_state_dict
 from litevit.checkpoints.layouts import Converted
 
 Shape = tuple[int, ...]
+# Tensors whose shapes follow the number of classes.
+OF_THE_CLASSES = re.compile(
+    r"(aux_)?head\.(weight|bias)|head\.(cls_logits|classifier)\.\w+|semantic_head\.classifier\.\w+"
+    r"|roi_heads\.box_head\.(cls_logits|deltas)\.\w+|roi_heads\.mask_head\.logits\.\w+"
+)
 
 
 @dataclass(kw_only=True)
@@ -36,6 +41,14 @@ class LoadReport:
     dropped: tuple[str, ...] = ()  # source keys left out on purpose
     missing: tuple[str, ...] = ()  # our keys that stayed at their initialisation
     unexpected: tuple[str, ...] = ()  # source keys nobody knows; only with strict=False
+
+    @property
+    def line(self) -> str:
+        """What is loaded and what is not, in one line."""
+        text = f"starting from {self.source}: {len(self.used)} tensors loaded"
+        if self.dropped:
+            text += f"; left out, of other classes or another task: {_some(self.dropped)}"
+        return text + (f"; fresh: {_some(self.missing)}" if self.missing else "")
 
     def __str__(self) -> str:
         inside = f" inside {' > '.join(self.wrapping)}" if self.wrapping else ""
@@ -133,8 +146,8 @@ def load_weights(
         model: a model of `create_model` or a backbone of `create_backbone`.
         source: `.pth` or `.safetensors` file, or its contents: official or ours, in any wrapping. A classifier or
             backbone checkpoint fits a dense model, and a whole model's checkpoint fits a backbone.
-        drop_head: leave out head tensors whose shape differs (another number of classes); they keep their
-            initialisation. Without it they raise.
+        drop_head: leave out tensors of the classes whose shape differs (another number of classes); they keep their
+            initialisation. Without it they raise, as all others do.
         ema: take the moving average where the checkpoint holds both.
         strict: raise when a tensor is missing or unknown. What `LoadReport.dropped` and `missing` list under
             strict=True was left out on purpose.
@@ -226,7 +239,7 @@ def _fit(found: Mapping[str, Tensor], target: Mapping[str, Tensor], *, drop_head
             if (resized := _resized(key, value, shapes[1])) is not None:
                 fit.tensors[key] = resized
                 fit.resized[key] = shapes
-            elif of_the_head(key) and drop_head:
+            elif drop_head and OF_THE_CLASSES.fullmatch(key):
                 fit.dropped.append(key)
             else:
                 fit.misfits[key] = shapes

@@ -13,7 +13,7 @@ import typing
 from dataclasses import dataclass, field
 from typing import Any, Generic, Literal, TypeVar
 
-from litevit.data.ranges import Above0, AtLeast0, Count, Positive, ShareBelow1
+from litevit.data.ranges import Above0, AtLeast0, Count, Positive, ShareAbove0, ShareBelow1
 
 Precision = Literal["fp32", "bf16", "fp16"]
 
@@ -25,6 +25,7 @@ class ModelConfig:
     name: str
     weights: str | None = None  # to start from: None, "official", "imagenet" (a dense model's backbone), or a file
     overrides: dict[str, Any] = field(default_factory=dict)  # fields of the family's or the task's Config
+    drop_head: bool | None = None  # dense tasks: weights of other classes lose what depends on the classes, and say so
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,6 +41,8 @@ class OptimConfig:
     eps: Above0 = 1e-8
     momentum: ShareBelow1 = 0.9  # sgd only
     clip_grad: Above0 | None = None  # L2 norm over all gradients
+    freeze: Count | None = None  # so many stages, from the image on, stay as they are
+    layer_decay: ShareAbove0 | None = None  # every layer learns at this share of the rate of the next one
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,7 +50,7 @@ class ScheduleConfig:
     """The learning rate as a function of the step alone; `litevit.engine.schedule` has the formulas."""
 
     kind: Literal["cosine", "poly", "step", "constant"] = "cosine"
-    epochs: Positive = 300
+    epochs: Positive | None = 300  # None: from the number of training images, `epochs_for`
     steps: Positive | None = None  # length in optimizer steps, instead of epochs
     per: Literal["step", "epoch"] = "step"  # how often the rate changes
     late: bool = False  # the published off-by-one: a step (epoch) uses the rate of the one before it

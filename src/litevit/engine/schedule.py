@@ -11,11 +11,22 @@ import math
 from litevit.engine.config import ScheduleConfig
 
 
+def epochs_for(images: int) -> int:
+    """Epochs for so many training images: those that show 10,000 images, but at least 12 and at most 100."""
+    return min(100, max(12, -(-10_000 // images)))
+
+
+def _epochs(config: ScheduleConfig) -> int:
+    if config.epochs is None:
+        raise ValueError("schedule.epochs is None: it follows from the number of training images, `epochs_for`")
+    return config.epochs
+
+
 def total_steps(config: ScheduleConfig, steps_per_epoch: int) -> int:
     """Optimizer steps of the whole run, cooldown included."""
     if config.steps is not None:
         return config.steps
-    return (config.epochs + config.cooldown_epochs) * steps_per_epoch
+    return (_epochs(config) + config.cooldown_epochs) * steps_per_epoch
 
 
 def learning_rate(
@@ -28,7 +39,7 @@ def learning_rate(
     """
     scale = bound_scale if config.scale_bounds else 1.0
     warmup_lr, min_lr = config.warmup_lr * scale, config.min_lr * scale
-    length: float = config.epochs * steps_per_epoch if config.steps is None else config.steps
+    length: float = _epochs(config) * steps_per_epoch if config.steps is None else config.steps
     warmup: float = config.warmup_epochs * steps_per_epoch if config.warmup_steps is None else config.warmup_steps
     now: float = step
     if config.per == "epoch":

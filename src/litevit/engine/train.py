@@ -43,7 +43,8 @@ from litevit.engine.logging import (
     scalars,
 )
 from litevit.engine.optim import create_optimizer, param_groups, scaled_lr
-from litevit.engine.schedule import learning_rate, total_steps
+from litevit.engine.schedule import epochs_for, learning_rate, total_steps
+from litevit.engine.stages import decay_by_layer, freeze_stages
 from litevit.files import without_nan, write_json
 
 INIT = 3  # seeds the weights; the other streams are in litevit.data.sampling
@@ -56,8 +57,8 @@ class Task(Protocol):
     Optional: `param_groups(model, optim, lr)` instead of the published grouping, `repeats` (of repeated augmentation),
     `batch_stream(dataset, **options)` instead of `BatchStream`, `max_unreadable` (images a run may skip),
     `class_names` and `class_ids` (kept with the best weights), `parts` and `notes` (what was read, and what to warn of:
-    shown at the start), `optimized` (which modules `build_model` has replaced by faster ones: kind -> number),
-    `report(model, folder)` (process 0, after the last evaluation).
+    shown at the start), `said` (other lines for the start), `optimized` (which modules `build_model` has replaced by
+    faster ones: kind -> number), `report(model, folder)` (process 0, after the last evaluation).
     """
 
     metric: str  # the entry of `evaluate`'s result that says which checkpoint is best; higher is better
@@ -111,8 +112,9 @@ def fit(recipe: Recipe, task: Task, *, console: Console | None = None) -> FitRes
     # Model, optimizer, data
     seed_everything(run.seed, INIT)
     model = task.build_model()
+    frozen, said_of_frozen = freeze_stages(model, recipe.optim.freeze)
     ema = create_ema(model, run.ema_decay, fsdp=run.fsdp)
-    wrapped = parallel.prepare_model(model.train(), run, accelerator)
+    wrapped = parallel.prepare_model(_train_mode(model, frozen), run, accelerator)
     if ema is not None:
         ema.to(accelerator.device)
         if run.fsdp:
@@ -138,6 +140,13 @@ def fit(recipe: Recipe, task: Task, *, console: Console | None = None) -> FitRes
         seed=run.seed,
     )
     per_epoch = stream.steps_per_epoch
+    said = [*getattr(task, "said", ()), *([said_of_frozen] if said_of_frozen else [])]
+    if recipe.schedule.epochs is None:
+        images = per_epoch * run.batch_size
+        recipe = replace(recipe, schedule=replace(recipe.schedule, epochs=epochs_for(images)))
+        said.append(f"{recipe.schedule.epochs} epochs of {images} images (10,000 images, within 12 to 100 epochs)")
+    for line in said:
+        console.print(line, highlight=False, markup=False, soft_wrap=True)
     steps = total_steps(recipe.schedule, per_epoch)
     last_step = min(steps, run.max_steps or steps)
     made = {
@@ -197,7 +206,7 @@ def fit(recipe: Recipe, task: Task, *, console: Console | None = None) -> FitRes
         judged.eval()
         with torch.no_grad(), accelerator.autocast():
             metrics = task.evaluate(judged, accelerator)
-        model.train()
+        _train_mode(model, frozen)
         state.judged_step = state.step
         state.owes_evaluation = False
         write({"kind": "eval", "epoch": state.step // per_epoch, "step": state.step, **metrics})
@@ -247,7 +256,7 @@ def fit(recipe: Recipe, task: Task, *, console: Console | None = None) -> FitRes
                     for base in base_rates
                 ]
                 for group, rate in zip(optimizer.param_groups, rates):
-                    group["lr"] = rate
+                    group["lr"] = rate * group.get("lr_scale", 1.0)
 
                 # One optimizer step over `accumulate` micro-batches
                 for micro in range(run.accumulate):
@@ -435,11 +444,20 @@ def _data_changes(parts: Sequence[Part], saved: dict[str, Any]) -> list[str]:
 
 
 def _groups(recipe: Recipe, task: Task, model: nn.Module, lr: float) -> list[dict[str, Any]]:
+    decay = recipe.optim.layer_decay
     if hasattr(task, "param_groups"):
-        return task.param_groups(model, recipe.optim, lr)
+        return decay_by_layer(model, task.param_groups(model, recipe.optim, lr), decay)
     ratio = recipe.optim.offset_lr_ratio
     offset_lr = None if ratio is None else lr * ratio
-    return param_groups(model, lr=lr, weight_decay=recipe.optim.weight_decay, offset_lr=offset_lr)
+    groups = param_groups(model, lr=lr, weight_decay=recipe.optim.weight_decay, offset_lr=offset_lr)
+    return decay_by_layer(model, groups, decay)
+
+
+def _train_mode(model: nn.Module, frozen: Sequence[nn.Module]) -> nn.Module:
+    model.train()
+    for module in frozen:
+        module.eval()
+    return model
 
 
 def _batch_stream(task: Task, dataset: Dataset, **options: Any) -> Any:

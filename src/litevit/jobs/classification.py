@@ -38,6 +38,7 @@ class ClassificationTask:
         self.eval_dataset: Dataset | None = None
         self.measured: ClassificationMetric | None = None  # by the last evaluation
         self.optimized: dict[str, int] = {}
+        self.said: list[str] = []
         self.parts: list[Part] = []  # what was read, and left out: shown at the start, kept with the run
         if self.data.num_classes == 1:
             raise ValueError(
@@ -46,7 +47,7 @@ class ClassificationTask:
             )
 
     def build_model(self) -> nn.Module:
-        model = build_classifier(self.recipe.model, self.data.num_classes)
+        model = build_classifier(self.recipe.model, self.data.num_classes, said=self.said)
         model, self.optimized = for_training(model, self.recipe.run)
         return model
 
@@ -150,11 +151,12 @@ def for_training(model: nn.Module, run: RunConfig) -> tuple[nn.Module, dict[str,
     return fast, dict(Counter(type(old).__name__ for old, new in pairs if type(old) is not type(new)))
 
 
-def build_classifier(config: ModelConfig, num_classes: int) -> nn.Module:
+def build_classifier(config: ModelConfig, num_classes: int, *, said: list[str] | None = None) -> nn.Module:
     """Our model, or timm's as `timm/NAME`. Weights with another number of classes keep all but their head.
 
     Args:
         config: its weights may also be the folder of a training run.
+        said: gets a line about what was loaded and what not.
     """
     overrides: dict[str, Any] = {  # lists come from JSON
         name: tuple(value) if isinstance(value, list) else value for name, value in config.overrides.items()
@@ -179,7 +181,9 @@ def build_classifier(config: ModelConfig, num_classes: int) -> nn.Module:
 
     model = create_model(config.name, num_classes=num_classes, **overrides)
     if weights is not None:
-        load_weights(model, fetch(config.name) if weights == "official" else weights, drop_head=True)
+        report = load_weights(model, fetch(config.name) if weights == "official" else weights, drop_head=True)
+        if said is not None:
+            said[:] = [report.line]
     return model
 
 

@@ -10,6 +10,9 @@ import torch.distributed
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
+from litevit.checkpoints.load import load_weights
+from litevit.checkpoints.published import fetch, weights_word
+from litevit.checkpoints.recorded import weights_file
 from litevit.data.coco_panoptic import CocoPanoptic
 from litevit.data.dense import EMBEDDED, DetectionData, DetectionSets, SegmentationData, SegmentationSets, Selected
 from litevit.data.grouping import GroupedBatchStream
@@ -20,22 +23,46 @@ from litevit.jobs.classification import for_training
 from litevit.jobs.dense_models import INSTANCES, task_of
 from litevit.jobs.evaluation_loop import evaluation_loader
 from litevit.jobs.measure_dense import Measured, measure_detection, measure_panoptic, measure_semantic
+from litevit.jobs.runs import find_run
 from litevit.metrics.coco import COCOAveragePrecision
 from litevit.models import create_model
 from litevit.tasks.segmentation import read_overrides
+from litevit.zoo import GENERIC, model_options
 
 Batch = tuple[list[Tensor], list[dict[str, Any]]]
 IMAGENET = "imagenet"  # ModelConfig.weights: the backbone's published ImageNet weights
 
 
-def build_dense_model(config: ModelConfig, **sizes: int) -> nn.Module:
+def build_dense_model(config: ModelConfig, *, said: list[str] | None = None, **sizes: int) -> nn.Module:
     """The recipe's model with as many classes as its data.
 
     Args:
+        said: gets a line about what was loaded and what not, where `config.drop_head` leaves out other classes.
         sizes: of the heads, such as `num_classes=80`.
     """
     options = sizes | read_overrides(config.overrides)
-    return create_model(config.name, weights=config.weights, **options)
+    word = weights_word(config.weights)
+    if not config.drop_head or word in (None, IMAGENET):
+        return create_model(config.name, weights=config.weights, **options)
+    model = create_model(config.name, **options)
+    report = load_weights(model, fetch(config.name) if word == "official" else weights_file(str(word)), drop_head=True)
+    if said is not None:
+        said[:] = [report.line]
+    return model
+
+
+def with_options_of(config: ModelConfig) -> ModelConfig:
+    """The model of a recipe that starts from a run: what the run's model was made with holds, unless it is given."""
+    word = weights_word(config.weights)
+    if not config.drop_head or word in (None, IMAGENET, "official") or (run := find_run(config.weights)) is None:
+        return config
+    made, backbone = run.saved["model"]["overrides"], config.overrides.get("backbone")
+    if config.name in GENERIC and backbone is None:
+        backbone = made.get("backbone", run.model_name)
+    known = model_options(config.name, backbone)
+    kept = {name: value for name, value in made.items() if name in known and name != "backbone"}
+    given = config.overrides if backbone is None else {**config.overrides, "backbone": backbone}
+    return replace(config, overrides={**kept, **given})
 
 
 def dense_param_groups(model: nn.Module, optim: OptimConfig, lr: float) -> list[dict[str, Any]]:
@@ -92,6 +119,7 @@ class _DenseTask:
         self.eval_dataset: Selected | None = None
         self.measured: Measured | None = None  # by the last evaluation
         self.notes: list[str] = []
+        self.said: list[str] = []
         self.optimized: dict[str, int] = {}
 
     def _opened(self, sets: Any) -> None:
@@ -145,7 +173,7 @@ class DetectionTask(_DenseTask):
         self.found: COCOAveragePrecision | None = None
 
     def build_model(self) -> nn.Module:
-        model = build_dense_model(self.recipe.model, num_classes=len(self.sets.classes))
+        model = build_dense_model(self.recipe.model, said=self.said, num_classes=len(self.sets.classes))
         self._note_many_objects(model)
         model, self.optimized = for_training(model, self.recipe.run)
         return model
@@ -195,7 +223,9 @@ class PanopticTask(_DenseTask):
         self.num_things, self.num_stuff = source.num_things, source.num_stuff
 
     def build_model(self) -> nn.Module:
-        model = build_dense_model(self.recipe.model, num_things=self.num_things, num_stuff=self.num_stuff)
+        model = build_dense_model(
+            self.recipe.model, said=self.said, num_things=self.num_things, num_stuff=self.num_stuff
+        )
         model, self.optimized = for_training(model, self.recipe.run)
         return model
 
@@ -241,7 +271,7 @@ class SegmentationTask(_DenseTask):
         self._opened(SegmentationSets(recipe.data, cache=cache_dir()))
 
     def build_model(self) -> nn.Module:
-        model = build_dense_model(self.recipe.model, num_classes=len(self.sets.classes))
+        model = build_dense_model(self.recipe.model, said=self.said, num_classes=len(self.sets.classes))
         # Published: the head's BatchNorm sees the batch of all GPUs, the backbone's (deformable merging) its own share.
         parallel = torch.distributed.is_available() and torch.distributed.is_initialized()
         if parallel and torch.cuda.is_available() and self.recipe.run.device != "cpu":

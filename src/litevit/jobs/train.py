@@ -16,7 +16,7 @@ from litevit.engine.logging import default_console
 from litevit.engine.train import FitResult, Task, fit
 from litevit.jobs.classification import ClassificationTask
 from litevit.jobs.dense_models import DETECTION, task_of
-from litevit.jobs.dense_tasks import DetectionTask, PanopticTask, SegmentationTask
+from litevit.jobs.dense_tasks import DetectionTask, PanopticTask, SegmentationTask, with_options_of
 from litevit.jobs.token_labeling import TokenLabelTask
 
 RESULTS = {
@@ -67,6 +67,7 @@ def resolve(recipe: Recipe) -> Recipe:
     that finds boxes alone reads no masks."""
     if isinstance(recipe.data, ClassificationData):
         return replace(recipe, data=resolve_classes(recipe.data))
+    recipe = replace(recipe, model=with_options_of(recipe.model))
     if recipe.task == "detection" and recipe.data.masks and task_of(recipe.model.name) == DETECTION:
         return replace(recipe, data=replace(recipe.data, masks=False))
     return recipe

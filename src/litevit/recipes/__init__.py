@@ -6,7 +6,7 @@ from pathlib import Path
 
 from litevit.engine.config import Recipe
 from litevit.jobs.train import load_recipe
-from litevit.recipes import ade20k, cifar10, coco, imagenet1k, quickstart_dense
+from litevit.recipes import ade20k, cifar10, coco, finetune_dense, imagenet1k, quickstart_dense
 from litevit.recipes.finetune import finetune
 from litevit.recipes.quickstart import quickstart
 
@@ -16,6 +16,10 @@ RECIPES: dict[str, Callable[[], Recipe]] = {
     "quickstart-panoptic": quickstart_dense.quickstart_panoptic,
     "quickstart-segmentation": quickstart_dense.quickstart_segmentation,
     "finetune": finetune,
+    "finetune-detection": finetune_dense.finetune_detection,
+    "finetune-instances": finetune_dense.finetune_instances,
+    "finetune-panoptic": finetune_dense.finetune_panoptic,
+    "finetune-segmentation": finetune_dense.finetune_segmentation,
     "cifar10": cifar10.cifar10,
     "cifar10_lit": cifar10.cifar10_lit,
     "cifar10_lvt": cifar10.cifar10_lvt,
