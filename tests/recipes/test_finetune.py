@@ -1,11 +1,14 @@
 """Fine-tuning of every task: what is loaded, what is fresh, what is frozen, and what is said of it."""
 
 import io
+import itertools
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 from rich.console import Console
 from safetensors.torch import load_file
 
@@ -114,6 +117,32 @@ def test_a_run_starts_from_a_run_with_its_options(scenes, tmp_path) -> None:
     assert "left out" not in line  # the same classes
     saved = json.loads((tmp_path / "again" / "recipe.json").read_text())["model"]["overrides"]
     assert saved["embed_dim"] == 8
+
+
+def test_a_segmenter_takes_the_backbone_of_a_classifiers_run(scenes, tmp_path) -> None:
+    rng = np.random.default_rng(0)
+    for split, name in itertools.product(("train", "val"), ("bee", "cow")):
+        (tmp_path / "photos" / split / name).mkdir(parents=True)
+        for i in range(2):
+            pixels = rng.integers(0, 256, (32, 32, 3), dtype=np.uint8)
+            Image.fromarray(pixels).save(tmp_path / "photos" / split / name / f"{i}.png")
+    recipe = get_recipe("finetune")
+    for path, value in {
+        "model.weights": None, "model.overrides": LITV2, "data.path": str(tmp_path / "photos"), "data.image_size": 32,
+        "run.batch_size": 4, "run.max_steps": 1, "run.workers": 0, "run.device": "cpu",
+        "run.dir": str(tmp_path / "cls"), "optim.freeze": 4,
+    }.items():  # fmt: skip
+        recipe = override(recipe, path, value)
+    probe = said(recipe)
+    assert "stages 1 to 4 are frozen, embeddings and statistics included: 130 of" in probe  # 64 x 2 and 2
+    start = tiny("finetune-segmentation", scenes, tmp_path / "run", **{"model.weights": str(tmp_path / "cls")})
+    fields = {"fpn_channels": 16, "head_channels": 16}
+    start = override(start, "model.overrides", fields)
+    text = said(override(start, "optim.freeze", 1))
+    assert "fresh: " in text
+    key = "backbone.embeds.0.proj.weight"
+    runs = [load_file(tmp_path / run / "best.safetensors") for run in ("cls", "run")]
+    assert torch.equal(runs[0][key], runs[1][key])
 
 
 def test_a_detector_takes_the_backbone_of_a_classifier(scenes, tmp_path) -> None:

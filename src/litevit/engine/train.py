@@ -142,7 +142,8 @@ def fit(recipe: Recipe, task: Task, *, console: Console | None = None) -> FitRes
     per_epoch = stream.steps_per_epoch
     said = [*getattr(task, "said", ()), *([said_of_frozen] if said_of_frozen else [])]
     if recipe.schedule.epochs is None:
-        images = per_epoch * run.batch_size
+        streamed = isinstance(dataset, StreamedImages)
+        images = per_epoch * run.batch_size if streamed else len(dataset)  # type: ignore[arg-type]
         recipe = replace(recipe, schedule=replace(recipe.schedule, epochs=epochs_for(images)))
         said.append(f"{recipe.schedule.epochs} epochs of {images} images (10,000 images, within 12 to 100 epochs)")
     for line in said:
