@@ -164,3 +164,14 @@ def test_more_stages_than_there_are_is_one_line(scenes, tmp_path, capsys) -> Non
     assert "optim.freeze is 5, but the model has 4 stages: give 0 to 4" in error
     assert "Traceback" not in error
     assert not (tmp_path / "run").exists()
+
+
+def test_layers_far_from_the_head_hardly_move(scenes, tmp_path) -> None:
+    source = other_classes("finetune-segmentation")
+    torch.save(source.state_dict(), tmp_path / "start.pth")
+    fields = {"model.weights": str(tmp_path / "start.pth"), "optim.layer_decay": 1e-4, "optim.lr": 1e-2}
+    train(tiny("finetune-segmentation", scenes, tmp_path / "run", **fields), console=Console(quiet=True))
+    got, there = load_file(tmp_path / "run" / "best.safetensors"), source.state_dict()
+    first, last = "backbone.embeds.0.proj.weight", "head.branches.0.0.0.weight"
+    assert torch.allclose(got[first], there[first], atol=1e-8)
+    assert (got[last] - there[last]).abs().max() > 5e-5
