@@ -82,7 +82,8 @@ def create_model(
         file = weights_file(word)
         if file.is_file():
             recorded = recorded_options(file, name)
-            backbone = backbone or recorded.pop("backbone", None)
+            theirs = recorded.pop("backbone", None)
+            backbone = backbone or theirs
             overrides = {**recorded, **overrides}
     model = build_model(name, backbone=backbone, **overrides)
     if file is not None:

@@ -144,6 +144,7 @@ def test_attention_measures_every_kind():
     }
 
 
+@pytest.mark.slow
 def test_ops_measures_every_operator(monkeypatch, tmp_path):
     pytest.importorskip("matplotlib", reason="matplotlib is not installed: no plots")
     monkeypatch.setattr(torch, "compile", lambda function, **options: function)  # half a minute for nothing here

@@ -36,6 +36,18 @@ def test_a_run(folder):
         assert torch.equal(run.model()(images), made(images))
 
 
+def test_the_backbone_of_a_run_may_be_said_again(tmp_path):
+    """It was an error: "multiple values for keyword argument 'backbone'"."""
+    saved = to_dict(get_recipe("quickstart-detection"))
+    saved["model"]["overrides"] = {"backbone": "litv2_s", **SMALL, "channels": 16, "box_hidden": 16}
+    torch.manual_seed(0)
+    model = litevit.create_model("mask_rcnn", **saved["model"]["overrides"], num_classes=2)
+    write_state_dict(model.state_dict(), tmp_path / "best.safetensors", metadata={"recipe": json.dumps(saved)})
+    again = litevit.create_model("mask_rcnn", weights=tmp_path, backbone="litv2_s")
+    assert again.config.num_classes == 2
+    assert all(torch.equal(a, b) for a, b in zip(model.state_dict().values(), again.state_dict().values()))
+
+
 def test_preprocessing_is_callable(folder, tmp_path):
     image = Image.new("RGB", (90, 70), "red")
     image.save(tmp_path / "a.png")
