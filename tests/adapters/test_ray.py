@@ -42,7 +42,7 @@ def test_a_batch_becomes_a_table(folder):
 
 
 def test_wrong_input_before_ray_is_started(folder, tmp_path, monkeypatch):
-    ray = pytest.importorskip("ray")
+    ray = pytest.importorskip("ray", reason="the adapter needs Ray (the extra `ray`)")
     from litevit.adapters.ray import predict
 
     monkeypatch.setattr(ray, "init", lambda **_: pytest.fail("Ray was started"))
@@ -56,7 +56,7 @@ def test_wrong_input_before_ray_is_started(folder, tmp_path, monkeypatch):
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
 def test_one_actor_writes_what_litevit_predict_writes(folder, tmp_path):
-    pytest.importorskip("ray")
+    pytest.importorskip("ray", reason="the adapter needs Ray (the extra `ray`)")
     wanted, out = tmp_path / "wanted", tmp_path / "out"
     assert (
         main(["predict", str(folder), "--out", str(wanted), "--format", "parquet", "--rows-per-file", "2", *SMALL]) == 0
@@ -96,7 +96,7 @@ def test_one_actor_writes_what_litevit_predict_writes(folder, tmp_path):
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
 def test_an_exported_file_is_a_stage_too(folder, tmp_path):
-    pytest.importorskip("ray")
+    pytest.importorskip("ray", reason="the adapter needs Ray (the extra `ray`)")
     file = tmp_path / "small.pt2"
     litevit.export(litevit.create_model("lvt", num_classes=3).eval(), file, format="pt2", verify=False, image_size=64)
     run = start(folder, tmp_path / "out", "--weights", file, "--size", "64")
