@@ -110,7 +110,9 @@ def test_litevit_timm_and_transformers_open_it(packed, tmp_path):
     assert not same_weights(wanted, litevit.create_model(name, weights="none"))
     assert not same_weights(wanted, timm.create_model(name, pretrained=False))
 
-    transformers = pytest.importorskip("transformers", reason="packed classifiers open in transformers, which is not installed")
+    transformers = pytest.importorskip(
+        "transformers", reason="packed classifiers open in transformers, which is not installed"
+    )
     image = Image.effect_noise((90, 70), 90).convert("RGB")
     found = transformers.pipeline("image-classification", model=str(packed))(image)
     with torch.no_grad():
