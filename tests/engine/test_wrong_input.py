@@ -17,6 +17,7 @@ from torch import nn
 sys.path.insert(0, str(Path(__file__).parent))
 from toy import Points, ToyTask, quiet, toy_recipe
 
+from litevit import devices
 from litevit.devices import multiplies_bfloat16
 from litevit.engine import OptimConfig, fit, parallel
 from litevit.engine import checkpoint as checkpoints
@@ -254,16 +255,16 @@ def test_compiled_in_bfloat16_is_the_same_run(tmp_path):
 
 
 @pytest.mark.parametrize(("has_units", "taken"), [(True, "bf16"), (False, "fp32")])
-def test_precision_auto_is_what_the_device_multiplies(tmp_path, monkeypatch, has_units, taken):
+def test_precision_auto_is_what_is_faster(tmp_path, monkeypatch, has_units, taken):
     """Said, and kept with the run: a checkpoint goes on in the same precision or says that it cannot."""
-    monkeypatch.setattr(parallel, "multiplies_bfloat16", lambda device: has_units)
+    monkeypatch.setattr(parallel, "gains_from_bfloat16", lambda device: has_units)
     recipe = toy_recipe(tmp_path, precision="auto", max_steps=2)
     said = io.StringIO()
     fit(recipe, ToyTask(recipe), console=Console(file=said, width=500))
     assert f"Training on cpu in {taken} (run.precision auto)." in said.getvalue()
     assert json.loads((tmp_path / "recipe.json").read_text())["run"]["precision"] == taken
     assert json.loads((tmp_path / "launch.json").read_text())["precision"] == taken
-    monkeypatch.setattr(parallel, "multiplies_bfloat16", lambda device: not has_units)
+    monkeypatch.setattr(parallel, "gains_from_bfloat16", lambda device: not has_units)
     with pytest.raises(ValueError, match=f"run.precision: .*, checkpoint '{taken}'"):
         fit(recipe, ToyTask(recipe), console=quiet())
 
@@ -289,6 +290,22 @@ def test_units_for_bfloat16(monkeypatch):
         assert multiplies_bfloat16("cpu") is (answer and oned)
     assert not multiplies_bfloat16("mps")
     assert not multiplies_bfloat16("meta")
+
+
+@pytest.mark.parametrize("slower", ["bfloat16", "float32"])
+def test_bfloat16_is_timed_on_a_cpu(monkeypatch, slower):
+    monkeypatch.setattr(devices, "multiplies_bfloat16", lambda device: True)
+    product = torch.nn.functional.linear
+
+    def timed(x, weight):
+        return [product(x, weight) for _ in range(20 if str(x.dtype).endswith(slower) else 1)]
+
+    monkeypatch.setattr(torch.nn.functional, "linear", timed)
+    devices.gains_from_bfloat16.cache_clear()
+    try:
+        assert devices.gains_from_bfloat16("cpu") is (slower == "float32")
+    finally:
+        devices.gains_from_bfloat16.cache_clear()
 
 
 def test_a_second_run_makes_a_new_folder(tmp_path):

@@ -74,7 +74,11 @@ NATIVE_CASES = {
         lambda qkv, N, s, scale: attention.window_attention(qkv, num_heads=N, window_size=s, scale=scale),
         lambda: [randn(2, 9, 3, 3 * 64), 1, 3, 0.25],
     ),
-    "csa": (csa.cpu_csa, csa._reference, lambda: [randn(2, 9, 6, 32), randn(2, 5, 3, 2, 9, 9), randn(9, 32, 32) / 6]),
+    "csa": (
+        csa.cpu_csa,
+        csa._reference,
+        lambda: [randn(2, 9, 6, 32), randn(2, 5, 3, 2, 9, 9), randn(9, 32, 32) / 6, 0.25],
+    ),
     "norm": (norm.cpu_layer_norm, lambda x, w, b, eps: norm.F.layer_norm(x, w.shape, w, b, eps), lambda: [
         randn(3, 5, 48), randn(48), randn(48), 1e-5]),
     "add and norm": (norm.cpu_add_layer_norm, norm._reference, lambda: [

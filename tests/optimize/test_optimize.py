@@ -13,7 +13,7 @@ from torch.utils.flop_counter import FlopCounterMode
 import litevit
 from litevit.layers.attention import RelativeAttention
 from litevit.layers.deformable_merging import DeformableTokenMerging
-from litevit.optimize import attention, inference
+from litevit.optimize import attention, inference, linear
 from litevit.optimize.attention import KeptRelativeAttention
 from litevit.optimize.feed_forward import BlockedMLP
 from litevit.optimize.linear import OneDNNLinear, TrainedLinear
@@ -184,6 +184,40 @@ def test_relative_biases_are_kept_and_never_stale(monkeypatch):
         looked_up.clear()
         fast(x)
         assert len(looked_up) == 2
+
+
+@pytest.mark.skipif(not prefers_onednn(), reason="no AVX-512: weights are not packed")
+@torch.no_grad()
+def test_packed_weights_are_kept_and_never_stale(monkeypatch):
+    plain = nn.Linear(48, 96)
+    fast = OneDNNLinear(48, 96)
+    fast.load_state_dict(plain.state_dict())
+    x, made = torch.randn(linear.PACK_ROWS, 48), []
+    reorder = torch.ops.mkldnn._reorder_linear_weight
+
+    def counted(*args):
+        made.append(1)
+        return reorder(*args)
+
+    monkeypatch.setattr(torch.ops.mkldnn, "_reorder_linear_weight", counted)
+    for _ in range(2):
+        close(fast(x), plain(x))
+    assert len(made) == 1
+    for m in (plain, fast):
+        m.weight.data[95, 47] += 1  # the last value, and no version counter sees it
+    close(fast(x), plain(x))
+    assert len(made) == 2
+    twin = copy.deepcopy(fast)
+    for m in (plain, twin):
+        m.weight.mul_(2)
+    close(twin(x), plain(x))
+    size = len(linear._KEPT)
+    del fast, twin, m
+    assert len(linear._KEPT) == size - 2
+    fast = OneDNNLinear(48, 96)
+    fast.load_state_dict(plain.state_dict())
+    for dtype in (torch.float64, torch.float32):
+        close(fast.to(dtype)(x.to(dtype)), plain.to(dtype)(x.to(dtype)))
 
 
 @pytest.mark.parametrize("native", [True, False])

@@ -13,7 +13,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from litevit.devices import find_device, multiplies_bfloat16
+from litevit.devices import find_device, gains_from_bfloat16
 from litevit.engine.config import RunConfig
 
 if TYPE_CHECKING:
@@ -23,10 +23,10 @@ ACCELERATE_PRECISION = {"fp32": "no", "bf16": "bf16", "fp16": "fp16"}
 
 
 def with_precision(run: RunConfig) -> RunConfig:
-    """The run with `precision` "auto" decided: bf16 on a device with units for it, else fp32."""
+    """The run with `precision` "auto" decided: bf16 on a device whose products are faster in it, else fp32."""
     if run.precision != "auto":
         return run
-    return replace(run, precision="bf16" if multiplies_bfloat16(find_device(run.device)) else "fp32")
+    return replace(run, precision="bf16" if gains_from_bfloat16(find_device(run.device)) else "fp32")
 
 
 def create_accelerator(run: RunConfig) -> "Accelerator":
@@ -43,11 +43,18 @@ def create_accelerator(run: RunConfig) -> "Accelerator":
     _join_restarted_group(run)
     # accelerate keeps the first Accelerator's precision for the life of the process; a second run may want another.
     AcceleratorState._reset_state()
-    return Accelerator(
-        mixed_precision=ACCELERATE_PRECISION[with_precision(run).precision],
+    precision = with_precision(run).precision
+    accelerator = Accelerator(
+        mixed_precision=ACCELERATE_PRECISION[precision],
         cpu=run.device == "cpu",
         kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=run.find_unused_parameters)],
     )
+    if (first := from_main_process(precision, accelerator)) != precision:
+        raise ValueError(
+            f"run.precision auto: this machine would train in {precision}, that of the first process in {first}. "
+            "All processes need the same: give --run.precision bf16 or fp32."
+        )
+    return accelerator
 
 
 def _join_restarted_group(run: RunConfig) -> None:

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from torch import Tensor
 
 from litevit.layers.csa import ConvolutionalSelfAttention
-from litevit.ops.csa import mix_windows, window_values
+from litevit.ops.csa import mix_windows, window_means, window_values
 from litevit.optimize.linear import product, trained_product
 from litevit.optimize.native import kernels
 from litevit.optimize.operators import operator, takes
@@ -20,28 +20,28 @@ from litevit.optimize.operators import operator, takes
 PLANES = ((4,), (3, 5), (1, 7), (0, 2, 6, 8))
 
 
-def _reference(x: Tensor, logits: Tensor, value_weight: Tensor) -> Tensor:
+def _reference(x: Tensor, logits: Tensor, value_weight: Tensor, scale: float) -> Tensor:
     _, H, W, _ = x.shape
-    return mix_windows(logits, window_values(x, value_weight, logits.shape[3]), H, W)
+    return mix_windows(logits * scale, window_values(x, value_weight, logits.shape[3]), H, W)
 
 
-def _kernel(x: Tensor, logits: Tensor, value_weight: Tensor) -> Tensor:
+def _kernel(x: Tensor, logits: Tensor, value_weight: Tensor, scale: float) -> Tensor:
     values = []
     for plane, positions in zip(kernels.csa_split(x), PLANES):
         matrix = value_weight[list(positions)].flatten(0, 1)
         values.append(product(plane, matrix, None))
     out = x.new_empty(x.shape)
-    kernels.csa_mix(logits.contiguous(), values, out, logits.shape[3])
+    kernels.csa_mix(logits.contiguous(), values, out, logits.shape[3], scale)
     return out
 
 
-def _flops(x: Sequence[int], logits: Sequence[int], value_weight: Sequence[int]) -> int:
+def _flops(x: Sequence[int], logits: Sequence[int], value_weight: Sequence[int], scale: float) -> int:
     windows, C = logits[0] * logits[1] * logits[2], x[3]
     return 2 * windows * (9 * C * C + 81 * C)
 
 
 cpu_csa = operator(
-    "cpu_csa(Tensor x, Tensor logits, Tensor value_weight) -> Tensor",
+    "cpu_csa(Tensor x, Tensor logits, Tensor value_weight, float scale) -> Tensor",
     kernel=_kernel,
     reference=_reference,
     flops=_flops,
@@ -55,10 +55,11 @@ class NativeCSA(ConvolutionalSelfAttention):
         """Args: x: (B, H, W, C). Returns: (B, H, W, C)."""
         if not (takes(x, self.value_weight) and kernels.mixes(x, self.num_heads)):
             return super().forward(x)
-        logits = self.logits(x)
+        logits = self.attn(window_means(x))
+        logits = logits.view(*logits.shape[:3], self.num_heads, 9, 9)
         if not takes(x, logits):
-            return super().forward(x)
-        return self.proj(cpu_csa(x, logits, self.value_weight))
+            return self.proj(_reference(x, logits, self.value_weight, self.scale))
+        return self.proj(cpu_csa(x, logits, self.value_weight, self.scale))
 
 
 class TrainedCSA(ConvolutionalSelfAttention):

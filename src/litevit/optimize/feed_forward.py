@@ -35,7 +35,8 @@ def _expand(x: Tensor, weight: Tensor, bias: Tensor, buffer: Tensor | None, acti
 def _reduce(out: Tensor, hidden: Tensor, weight: Tensor, bias: Tensor, added: Tensor | None) -> None:
     """out <- hidden @ weight.T + bias (+ added)."""
     if prefers_onednn():
-        out.copy_(product(hidden, weight, bias) if added is None else add_product(hidden, weight, bias, added))
+        made = product(hidden, weight, bias)
+        _ = out.copy_(made) if added is None else torch.add(made, added, out=out)
         return
     torch.addmm(bias, hidden, weight.t(), out=out)
     if added is not None:

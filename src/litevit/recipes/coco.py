@@ -2,7 +2,7 @@
 
 Detection: 1x schedule (12 epochs, rate x 0.1 after 8 and 11), AdamW, 16 images per step from 8 GPUs x 2, warm-up over
 500 steps from 0.001, images into 1333 x 800, flip. The offset convolutions of deformable merging train at the common
-rate: their published factor is read by no detection code. Our choice: bf16, on a device with units for it, where the
+rate: their published factor is read by no detection code. Our choice: bf16, where it is faster, where the
 published runs used apex (fp16).
 
 Every run starts from the backbone's ImageNet weights (`model.weights` "imagenet").

@@ -3,8 +3,8 @@
 Every run: 1024 images per step, AdamW, 300 epochs, RandAugment, Mixup 0.8 / CutMix 1.0, random erasing 0.25, label
 smoothing 0.1. `optim.lr` is the published base rate for 512 images; the total batch scales it. Published hardware:
 8 GPUs x 128 images; fewer GPUs run the same recipe with `--run.accumulate`. Our choice: bf16 (on a device
-with units for it, else fp32) instead of the published fp16 mixed precision (apex O1 or native AMP), because it needs
-no loss scaling.
+whose products are faster in it, else fp32) instead of the published fp16 mixed precision (apex O1 or native AMP),
+because it needs no loss scaling.
 
 The two families differ more than their papers say. LIT-Ti (and PVT, which shares its code) uses repeated augmentation,
 a schedule per epoch, 5 warm-up epochs and no gradient clipping; LIT-S/M/B and LITv2 none, per step, 20 and 5.0.

@@ -33,10 +33,12 @@ struct Windows {
   }
 };
 
-// Weights of a row of windows, (w, N, 9 sources, LANES), from their logits, (w, N, 9 destinations, 9 sources).
+// Weights of a row of windows, (w, N, 9 sources, LANES), from their logits, (w, N, 9 destinations, 9 sources), times a
+// scale above 0.
 template <class T>
-static void softmax_row(const typename T::Value* logits, int64_t windows, float* weights) {
+static void softmax_row(const typename T::Value* logits, float scale, int64_t windows, float* weights) {
   const __mmask16 nine = 0x1ff;
+  const __m512 factor = _mm512_set1_ps(scale);
   for (int64_t i = 0; i < windows; i++, logits += 81, weights += 9 * LANES) {
     alignas(64) float rows[9][LANES], columns[9][LANES] = {};  // turned around: destinations along the lanes
     for (int d = 0; d < 9; d++) _mm512_store_ps(rows[d], T::load(nine, logits + 9 * d));
@@ -48,7 +50,7 @@ static void softmax_row(const typename T::Value* logits, int64_t windows, float*
     for (int s = 1; s < 9; s++) top = _mm512_max_ps(top, x[s]);
     __m512 total = _mm512_setzero_ps();
     for (int s = 0; s < 9; s++) {
-      x[s] = T::exp(_mm512_sub_ps(x[s], top));
+      x[s] = T::exp(_mm512_mul_ps(_mm512_sub_ps(x[s], top), factor));
       total = _mm512_add_ps(total, x[s]);
     }
     const __m512 inverse = _mm512_div_ps(_mm512_set1_ps(1.f), total);
@@ -58,7 +60,7 @@ static void softmax_row(const typename T::Value* logits, int64_t windows, float*
 
 template <class T>
 static int mix(const typename T::Value* logits, const typename T::Value* const* planes, typename T::Value* out,
-               const int64_t* sizes, int threads) {
+               const int64_t* sizes, float scale, int threads) {
   using Value = typename T::Value;
   const int64_t B = sizes[0], H = sizes[1], W = sizes[2], N = sizes[3], D = sizes[4], C = N * D;
   if (D % 16) return NO_KERNEL;
@@ -78,9 +80,9 @@ static int mix(const typename T::Value* logits, const typename T::Value* const* 
     for (int64_t line = begin; line < end && weights; line++) {
       const int64_t image = line / h, i = line % h;
       const Value* row_logits = logits + line * w * N * 81;
-      if (line == begin || i == 0) softmax_row<T>(row_logits, w * N, weights_of(i));
+      if (line == begin || i == 0) softmax_row<T>(row_logits, scale, w * N, weights_of(i));
       const bool below = i + 1 < h, odd_row = 2 * i + 1 < H;
-      if (below) softmax_row<T>(row_logits + w * N * 81, w * N, weights_of(i + 1));
+      if (below) softmax_row<T>(row_logits + w * N * 81, scale, w * N, weights_of(i + 1));
       const Value *here[2][9], *under[2][9];  // windows (i, j) and (i, j + 1), (i + 1, j) and (i + 1, j + 1), in turns
       windows.values(image, i, 0, here[0]);
       windows.values(image, i + 1, 0, under[0]);
@@ -163,14 +165,15 @@ int csa_split(const void* x, void* planes, const int64_t* sizes, int64_t pixel_b
 
 // out (B, H, W, N * D) <- what the windows say about every pixel. logits: (B, h, w, N, 9 destinations, 9 sources); v..:
 // values of each plane, (B, rows, columns, positions, N, D). sizes: B, H, W, N, D.
+// scale: factor on the logits.
 int csa_mix_float(const void* logits, const void* v0, const void* v1, const void* v2, const void* v3, void* out,
-                  const int64_t* sizes, int threads) {
+                  const int64_t* sizes, float scale, int threads) {
   const float* planes[4] = {(const float*)v0, (const float*)v1, (const float*)v2, (const float*)v3};
-  return mix<Float>((const float*)logits, planes, (float*)out, sizes, threads);
+  return mix<Float>((const float*)logits, planes, (float*)out, sizes, scale, threads);
 }
 int csa_mix_bfloat16(const void* logits, const void* v0, const void* v1, const void* v2, const void* v3, void* out,
-                     const int64_t* sizes, int threads) {
+                     const int64_t* sizes, float scale, int threads) {
   const uint16_t* planes[4] = {(const uint16_t*)v0, (const uint16_t*)v1, (const uint16_t*)v2, (const uint16_t*)v3};
-  return mix<BFloat16>((const uint16_t*)logits, planes, (uint16_t*)out, sizes, threads);
+  return mix<BFloat16>((const uint16_t*)logits, planes, (uint16_t*)out, sizes, scale, threads);
 }
 }

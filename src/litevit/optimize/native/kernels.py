@@ -154,7 +154,7 @@ def csa_split(x: Tensor) -> list[Tensor]:
     return [part.view(shape) for part, shape in zip(parts, shapes)]
 
 
-def csa_mix(logits: Tensor, planes: Sequence[Tensor], out: Tensor, num_heads: int) -> None:
+def csa_mix(logits: Tensor, planes: Sequence[Tensor], out: Tensor, num_heads: int, scale: float) -> None:
     """Softmax and mixing of LVT's convolutional self-attention.
 
     Args:
@@ -162,9 +162,10 @@ def csa_mix(logits: Tensor, planes: Sequence[Tensor], out: Tensor, num_heads: in
         planes: values of the four planes of `csa_split`, each (B, rows, columns, positions * N * D) with the positions
             of `litevit.optimize.csa.PLANES`, D a multiple of 16.
         out: (B, H, W, N * D), written to.
+        scale: factor on the logits, above 0.
     """
     B, H, W, C = out.shape
-    _call(_name("csa_mix", out), logits, *planes, out, [B, H, W, num_heads, C // num_heads])
+    _call(_name("csa_mix", out), logits, *planes, out, [B, H, W, num_heads, C // num_heads], float(scale))
 
 
 def normalises(x: Tensor, weight: Tensor, added: Tensor | None = None) -> bool:
