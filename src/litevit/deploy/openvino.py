@@ -13,6 +13,8 @@ from torch import Tensor
 
 from litevit.deploy.formats import Format, Job, Opened, holds_anything
 from litevit.deploy.metadata import KEY, Metadata
+from litevit.deploy.program import trace
+from litevit.deploy.twins import with_channels_kept_first
 
 
 class OpenVINOEngine:
@@ -35,10 +37,14 @@ def convert(job: Job) -> Any:
     """The model in OpenVINO's form, with names and metadata."""
     import openvino
 
+    program = job.program() if job.shape.fixed else trace(with_channels_kept_first(job.graph), job.shape)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        model = openvino.convert_model(job.program(), extension=[_suppression()])
+        model = openvino.convert_model(program, extension=[_suppression()])
     model.inputs[0].get_tensor().set_names({"images"})
+    # Its front end takes every size for free, and the CPU's plug-in then copies at each change of layout.
+    H, W = job.shape.size or (-1, -1)
+    model.reshape([job.shape.batch or -1, 3, H, W])
     for output, name in zip(model.outputs, job.graph.names, strict=True):
         output.get_tensor().set_names({name})
     for key, value in job.metadata.write().items():

@@ -20,6 +20,10 @@ class InputShape:
     smallest: int = 64  # side, where free
     uint8: bool = False  # RGB bytes instead of normalised floats
 
+    @property
+    def fixed(self) -> bool:
+        return self.batch is not None and self.size is not None
+
     def example(self) -> Tensor:
         """A batch to trace with: of two images where the batch is free, because one would be taken for a constant."""
         H, W = self.size or (max(TRACED[0], self.smallest + 11), max(TRACED[1], self.smallest + 37))

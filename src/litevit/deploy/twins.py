@@ -1,4 +1,4 @@
-"""Layers rewritten for runtimes that take tensors of few axes: the same function, proven with the file."""
+"""Layers rewritten for one runtime: the same function, proven with the file."""
 
 import copy
 
@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from litevit.deploy.graph import Graph
+from litevit.layers.conv_ffn import ConvFFN
 from litevit.layers.csa import ConvolutionalSelfAttention
 from litevit.ops.csa import window_means
 
@@ -41,17 +42,41 @@ class FlatCSA(ConvolutionalSelfAttention):
         return self.proj(torch.stack([even_rows, odd_rows], 2).flatten(1, 2)[:, :H, :W])
 
 
+class ChannelsFirstConvFFN(ConvFFN):
+    """ConvFFN whose products are 1 x 1 convolutions; replaces ConvFFN in OpenVINO's files of free batch or size.
+
+    There the CPU's plug-in copies a map at each change between the products' layout and the convolution's, and the
+    hidden maps are four times as large as those between blocks (litv2_s 9.2 -> 13.0 images/s, Sapphire Rapids). At
+    fixed sizes it copies nothing, and the products are the faster form (15.0 and 13.8).
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Args: x: (B, H, W, C). Returns: (B, H, W, C)."""
+        hidden = self.dwconv(_pixelwise(self.fc1, x.permute(0, 3, 1, 2)))
+        return _pixelwise(self.fc2, F.gelu(hidden)).permute(0, 2, 3, 1)
+
+
+def _pixelwise(layer: nn.Linear, x: Tensor) -> Tensor:
+    """Args: x: (B, C, H, W). Returns: (B, C', H, W)."""
+    return F.conv2d(x, layer.weight[:, :, None, None], layer.bias)
+
+
 def with_few_axes(graph: Graph) -> Graph:
     """A copy of a graph whose layers keep to five axes where we have a twin."""
+    return _with_twins(graph, ConvolutionalSelfAttention, FlatCSA)
+
+
+def with_channels_kept_first(graph: Graph) -> Graph:
+    """A copy of a graph whose feed-forward networks stay in their convolution's layout."""
+    return _with_twins(graph, ConvFFN, ChannelsFirstConvFFN)
+
+
+def _with_twins(graph: Graph, plain: type[nn.Module], twin: type[nn.Module]) -> Graph:
     copied = copy.deepcopy(graph)
     for module in list(copied.modules()):
         for name, child in module.named_children():
-            if type(child) is ConvolutionalSelfAttention:
-                setattr(module, name, _flat(child))
+            if type(child) is plain:
+                made = twin.__new__(twin)
+                made.__dict__.update(child.__dict__)
+                setattr(module, name, made)
     return copied
-
-
-def _flat(layer: ConvolutionalSelfAttention) -> nn.Module:
-    twin = FlatCSA.__new__(FlatCSA)
-    twin.__dict__.update(layer.__dict__)
-    return twin
