@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch._inductor.exc import InvalidCxxCompiler
 
+from litevit.bench import cases as bench_cases
 from litevit.bench import layers as bench_layers
 from litevit.bench import models as bench_models
 from litevit.bench import report as bench_report
@@ -65,7 +66,7 @@ def test_out_of_memory_halves_the_batch():
         return run
 
     notes = []
-    case = bench_report.prepare(make, 8, "model", notes)
+    case = bench_cases.prepare(make, 8, "model", notes)
     assert case.batch == 2
     assert notes == [
         "model: out of memory at batch 8, halved to 4.",
@@ -81,7 +82,7 @@ def test_no_compiler_leaves_the_case_out():
         return run
 
     notes = []
-    assert bench_report.prepare(make, 8, "model", notes) is None
+    assert bench_cases.prepare(make, 8, "model", notes) is None
     assert "no working compiler" in notes[0]
 
 

@@ -1,7 +1,7 @@
 """The commands `litevit bench models | attention | ops | scaling`: options in, table, files and plot out.
 
 Everything compared runs in one process, in turns (`bench_timing.interleave`). A case that cannot run (an unknown peer,
-no compiler, no memory) is noted and left out; the others go on.
+no compiler, no memory) is noted and left out; the others go on. Libraries are imported when a command runs.
 """
 
 import errno
@@ -10,20 +10,13 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from rich.console import Console
-
-from litevit.bench import timing as timing
-from litevit.bench.engines import Engine
-from litevit.bench.layers import measure_attention, measure_ops
-from litevit.bench.models import MODEL_COLUMNS, is_ours, measure_models, measure_scaling
-from litevit.bench.plots import plot_attention, plot_models, plot_ops, plot_scaling
-from litevit.bench.report import Dtype, Mode, Report
-from litevit.bench.timing import Clock
-from litevit.bench.twins import TWIN_COLUMNS, WAYS, Way, measure_twins
-from litevit.devices import find_device
+from litevit.bench.report import Report
+from litevit.bench.words import WAYS, Clock, Dtype, Engine, Mode, Way
 
 
 def _print_progress(text: str) -> None:
+    from rich.console import Console
+
     console = Console(stderr=True)
     if console.is_terminal:
         console.print(f"[dim]{text}[/dim]", end="\r", soft_wrap=True)
@@ -80,6 +73,9 @@ def main_models(
         clock: wall, or cpu: processor time, steadier with one thread on a busy machine.
         out: folder for JSON, CSV and a plot.
     """
+    from litevit.bench.models import MODEL_COLUMNS, is_ours, measure_models
+    from litevit.bench.plots import plot_models
+
     models = tuple(name for part in models for name in part.split(",") if name)
     _check(rounds=rounds, models=models, dtype=dtype, out=out)
     modes: list[Mode] = [*(["eager"] if eager else []), *(["compiled"] if compile else [])]  # type: ignore[list-item]
@@ -144,6 +140,9 @@ def main_attention(
         clock: wall or cpu.
         out: folder for JSON, CSV and a plot.
     """
+    from litevit.bench.layers import measure_attention
+    from litevit.bench.plots import plot_attention
+
     _check(rounds=rounds, sides=sides, batch=batch, dim=dim, heads=heads, out=out)
     if dim % heads:
         raise ValueError(f"dim must be a multiple of heads, got dim={dim}, heads={heads}")
@@ -185,6 +184,9 @@ def main_ops(
         clock: wall or cpu.
         out: folder for JSON, CSV and a plot.
     """
+    from litevit.bench.layers import measure_ops
+    from litevit.bench.plots import plot_ops
+
     _check(rounds=rounds, batch=batch, out=out)
     report = measure_ops(
         batch=batch,
@@ -227,6 +229,8 @@ def main_twins(
         clock: wall or cpu.
         out: folder for JSON and CSV.
     """
+    from litevit.bench.twins import TWIN_COLUMNS, measure_twins
+
     _check(rounds=rounds, batch=batch, out=out)
     report = measure_twins(
         models,
@@ -273,6 +277,9 @@ def main_scaling(
         clock: wall or cpu.
         out: folder for JSON, CSV and a plot.
     """
+    from litevit.bench.models import measure_scaling
+    from litevit.bench.plots import plot_scaling
+
     _check(rounds=rounds, models=models, batches=batches, thread_counts=thread_counts, out=out)
     _check(32, sizes=sizes)
     report = measure_scaling(
@@ -327,5 +334,7 @@ def _side(size: Sequence[int]) -> tuple[int, int]:
 
 
 def _batch(batch: int | None, device: str) -> int:
+    from litevit.devices import find_device
+
     _check(batch=batch)
     return batch or (256 if find_device(device).type == "cuda" else 8)

@@ -3,17 +3,16 @@
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from litevit.bench.report import Dtype
+from litevit.bench.words import Dtype
 from litevit.deploy.exporter import export
 from litevit.deploy.formats import find
 from litevit.deploy.openvino import open_file
 
-Engine = Literal["torch", "compiled", "onnxruntime", "openvino"]
 FORMAT: dict[str, str] = {"onnxruntime": "onnx", "openvino": "openvino"}
 PRECISION: dict[Dtype, str] = {"fp32": "f32", "bf16": "bf16", "fp16": "f16"}
 

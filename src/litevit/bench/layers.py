@@ -12,8 +12,9 @@ from torch import Tensor, nn
 from torchvision.ops import deform_conv2d
 
 from litevit.bench import timing as timing
-from litevit.bench.report import DTYPES, Case, Dtype, Mode, Report, inference, prepare, training_step
-from litevit.bench.timing import Clock
+from litevit.bench.cases import DTYPES, Case, inference, prepare, training_step
+from litevit.bench.report import Report
+from litevit.bench.words import Clock, Dtype, Mode
 from litevit.devices import find_device
 from litevit.layers.attention import Attention, RelativeAttention
 from litevit.layers.conv_ffn import ConvFFN

@@ -10,9 +10,11 @@ import torch
 from torch import nn
 
 from litevit.bench import timing as timing
+from litevit.bench.cases import DTYPES, Case, inference, prepare, training_step
 from litevit.bench.engines import FORMAT, engine_runner
-from litevit.bench.report import DTYPES, Case, Dtype, Mode, Report, inference, prepare, training_step
-from litevit.bench.timing import Clock, Timing
+from litevit.bench.report import Report
+from litevit.bench.timing import Timing
+from litevit.bench.words import Clock, Dtype, Mode
 from litevit.devices import find_device
 from litevit.models import count_macs, create_backbone, create_model, list_models
 from litevit.optimize.inference import optimize_for_inference

@@ -17,7 +17,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Literal, TypeGuard
+from typing import Any, TypeGuard
 
 import torch
 import torch.nn.functional as F
@@ -25,12 +25,11 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from litevit.bench.words import Clock
 from litevit.files import whole_file, write_json
 from litevit.optimize.linear import product
 from litevit.optimize.native import build, kernels
 from litevit.optimize.native.build import runs_here
-
-Clock = Literal["wall", "cpu"]
 
 
 @dataclass

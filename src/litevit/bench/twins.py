@@ -5,15 +5,16 @@ A kernel of our own stays only while this shows that it pays (docs/performance.m
 
 import warnings
 from collections.abc import Callable, Sequence
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import nn
 
 from litevit.bench import timing as timing
+from litevit.bench.cases import DTYPES, Case, inference, prepare
 from litevit.bench.models import build_model
-from litevit.bench.report import DTYPES, Case, Dtype, Report, inference, prepare
-from litevit.bench.timing import Clock
+from litevit.bench.report import Report
+from litevit.bench.words import WAYS, Clock, Dtype, Way
 from litevit.layers.attention import Attention, RelativeAttention
 from litevit.layers.block import AttentionBlock, FeedForwardBlock
 from litevit.layers.conv_ffn import ConvFFN
@@ -24,9 +25,6 @@ from litevit.layers.mlp import MLP
 from litevit.layers.patch_embed import OverlapPatchEmbed, PatchEmbed
 from litevit.layers.rasa import RecursiveAtrousSelfAttention
 from litevit.optimize.inference import TWINS, optimize_for_inference
-
-Way = Literal["eager", "compiled", "frozen", "optimized", "without", "openvino"]
-WAYS: tuple[Way, ...] = ("eager", "compiled", "frozen", "optimized", "without", "openvino")
 
 # What is left out together: a twin alone would leave its partner without what it is made for.
 GROUPS: dict[str, tuple[type[nn.Module], ...]] = {
