@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 import litevit
+from litevit.bench.commands import COMMANDS
 from litevit.cli import VERBS
 
 ROOT = Path(litevit.__file__).parent
@@ -93,10 +94,9 @@ def test_no_utils() -> None:
     assert not [p for p in modules() if p.stem in ("utils", "helpers", "misc", "common")]
 
 
-SECONDS = {"torch", "torchvision", "timm", "litevit.zoo", "litevit.models", "litevit.jobs", "litevit.recipes"}
+SECONDS = {"torch", "torchvision", "timm", "scipy", "matplotlib", "accelerate", "litevit.zoo", "litevit.models"}
 TENTHS = {"tyro", "rich", "numpy", "PIL"}
-LISTS = ("train", "bench")  # their help lists what is in the library
-HELP = "from litevit.cli import main\ntry: main([{!r}, '--help'])\nexcept SystemExit as end: assert not end.code"
+HELP = "from litevit.cli import main\ntry: main([*{!r}, '--help'])\nexcept SystemExit as end: assert not end.code"
 MAIN = "from litevit.cli import main; assert main({}) == 0"
 
 
@@ -109,7 +109,8 @@ MAIN = "from litevit.cli import main; assert main({}) == 0"
         (MAIN.format(["list"]), SECONDS),
         (MAIN.format(["list", "litv2*", "--names"]), SECONDS),
         (MAIN.format(["info", "mask_rcnn_lit_s"]), SECONDS),
-        *((HELP.format(verb), SECONDS) for verb in VERBS if verb not in LISTS),
+        *((HELP.format([verb]), SECONDS) for verb in VERBS),
+        *((HELP.format(["bench", what]), SECONDS) for what in COMMANDS),
     ],
 )
 def test_what_takes_seconds_to_import_is_not_imported_to_answer_at_once(code: str, without: set[str]) -> None:

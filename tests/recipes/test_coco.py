@@ -6,10 +6,10 @@ import pytest
 import torch
 
 import litevit
-from litevit.engine.config import to_dict
+from litevit.engine.config import IMAGENET, to_dict
 from litevit.engine.schedule import learning_rate, total_steps
-from litevit.jobs.dense_tasks import IMAGENET, dense_param_groups
-from litevit.jobs.train import recipe_from_dict
+from litevit.jobs.dense_tasks import dense_param_groups
+from litevit.jobs.recipe_files import recipe_from_dict
 from litevit.recipes import RECIPES, coco, get_recipe
 
 # name: (lr, drop path, decay, precision, activation checkpointing)

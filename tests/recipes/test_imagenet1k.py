@@ -12,7 +12,8 @@ from rich.console import Console
 
 import litevit
 from litevit.engine.config import override, to_dict
-from litevit.jobs.train import create_task, load_recipe, recipe_from_dict, train
+from litevit.jobs.recipe_files import load_recipe, recipe_from_dict
+from litevit.jobs.train import create_task, train
 from litevit.recipes import RECIPES, get_recipe, imagenet1k
 
 # What differs between the rows. Everything else is in `test_...common`.

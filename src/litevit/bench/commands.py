@@ -1,6 +1,6 @@
 """The commands `litevit bench models | attention | ops | scaling`: options in, table, files and plot out.
 
-Everything compared runs in one process, in turns (`bench_timing.interleave`). A case that cannot run (an unknown peer,
+Everything compared runs in one process, in turns (`timing.interleave`). A case that cannot run (an unknown peer,
 no compiler, no memory) is noted and left out; the others go on. Libraries are imported when a command runs.
 """
 

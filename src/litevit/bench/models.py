@@ -138,7 +138,7 @@ def measure_models(
         memory: also the peak memory of one call, run eagerly (CPU), or as it is (CUDA).
         device: auto, cpu, cuda, mps.
         num_threads: CPU threads.
-        rounds, min_seconds: see `bench_timing.interleave`.
+        rounds, min_seconds: see `timing.interleave`.
         clock: wall, or cpu for processor time (one thread on a busy machine).
         progress: told what is being done.
     """

@@ -26,8 +26,6 @@ def train(arguments: Sequence[str]) -> None:
     The fields of the recipe are its options: `litevit train quickstart --help` lists them.
     """
     from litevit import recipes
-    from litevit.engine.config import to_dict
-    from litevit.jobs import train as job
 
     names = ", ".join(recipes.RECIPES)
     usage = f"usage: litevit train RECIPE --data PATH [OPTIONS]\n\nRecipes: {names}, or a run's recipe.json"
@@ -39,6 +37,9 @@ def train(arguments: Sequence[str]) -> None:
     name, *rest = arguments
     about = recipes.RECIPES[name].__doc__ if name in recipes.RECIPES else f"The recipe in {name}."
     recipe, only_show = read_options(recipes.get_recipe(name), rest, prog=f"litevit train {name}", about=about)
+    from litevit.engine.config import to_dict
+    from litevit.jobs import train as job
+
     if only_show:
         print(json.dumps(to_dict(job.resolve(recipe)), indent=2))
     else:
@@ -53,10 +54,10 @@ def read_options(recipe: Any, arguments: Sequence[str], *, prog: str, about: str
     """
     from dataclasses import replace
 
-    from litevit.engine.config import check
-    from litevit.jobs.train import TASKS, Recipe
+    from litevit.engine.config import Recipe, check
+    from litevit.jobs.recipe_files import DATA
 
-    whole: Any = Recipe[TASKS[recipe.task][0]]  # type: ignore[misc]
+    whole: Any = Recipe[DATA[recipe.task]]  # type: ignore[misc, valid-type]
     chosen = _choose_model(recipe, arguments)
     kept, known = _keep_overrides(recipe, *chosen)
     types = {name: _as_option(kind) for name, kind in known.items()}

@@ -14,7 +14,7 @@ import os
 import re
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -26,65 +26,16 @@ from torch.utils.data import Dataset
 from litevit.data import hugging_face
 from litevit.data.class_folders import SPLIT_NAMES, ClassFolders, Part, digest_of, find_split, split_names
 from litevit.data.class_tars import ClassTars
+from litevit.data.config import Augment as Augment
+from litevit.data.config import ClassificationData as ClassificationData
 from litevit.data.embedded import Digits
 from litevit.data.labelled_images import ClassificationImages, Policy, class_names
 from litevit.data.layouts import TRAINED_BY, layouts_of
 from litevit.data.posterize import with_posterize_to_black
-from litevit.data.ranges import Above0, AtLeast0, Count, Positive, Share, ShareAbove0, ShareBelow1
 from litevit.data.shards import WebDatasetReader, expand_shards
 from litevit.data.streaming import Source, StreamedImages, create_source, epoch_samples
-from litevit.ops import imagenet
 
 ANY = 10**9  # as a number of classes: not compared with the data
-
-
-@dataclass(frozen=True, kw_only=True)
-class Augment:
-    """Training augmentation; the defaults are those of every published LIT and LITv2 row (timm's names)."""
-
-    crop: Literal["resized", "padded"] = "resized"  # RandomResizedCrop, or (small images) padding and a random crop
-    scale: tuple[ShareAbove0, ShareAbove0] = (0.08, 1.0)
-    ratio: tuple[Above0, Above0] = (3 / 4, 4 / 3)
-    hflip: Share = 0.5
-    interpolation: Literal["bicubic", "bilinear", "random"] = "bicubic"
-    auto_augment: str | None = "rand-m9-mstd0.5-inc1"
-    color_jitter: AtLeast0 | None = 0.4  # timm ignores it while auto_augment is set
-    erase_prob: Share = 0.25
-    erase_mode: Literal["pixel", "rand", "const"] = "pixel"
-    erase_count: Positive = 1
-    mixup: AtLeast0 = 0.8
-    cutmix: AtLeast0 = 1.0
-    mix_prob: Share = 1.0
-    switch_prob: Share = 0.5
-    label_smoothing: ShareBelow1 = 0.1
-    repeats: Positive = 1  # repeated augmentation: each sample this many times per epoch, the epoch as long as before
-
-
-@dataclass(frozen=True, kw_only=True)
-class ClassificationData:
-    path: str = ""
-    eval_path: str | None = None  # where the evaluation data are, if not under path
-    reader: str = ""  # "" (folder or tar), "wds", "hfds/NAME"
-    stream: bool = False  # read shards front to back: for data that are not on a local disk
-    num_samples: Positive | None = None  # an epoch of a stream; None: what the shards hold, where that is known
-    shuffle_buffer: Positive = 4096  # undecoded images of a stream that every process draws from
-    train_split: str = "train"
-    eval_split: str = "validation"
-    image_column: str | None = None  # of a Hugging Face data set; None: the one whose type or name says so
-    label_column: str | None = None
-    num_classes: Count = 1000  # 0: count the class folders
-    hold_out: ShareBelow1 = 0.0  # share of each class to evaluate on, where a folder has no split for it
-    image_size: Positive = 224
-    crop_pct: ShareAbove0 = 0.875  # evaluation: shorter side to image_size / crop_pct, centre crop; 1.0: plain resize
-    eval_interpolation: Literal["bicubic", "bilinear"] = "bicubic"
-    mean: tuple[float, float, float] = imagenet.MEAN
-    std: tuple[Above0, Above0, Above0] = imagenet.STD
-    augment: Augment = field(default_factory=Augment)
-    eval_batch_size: Positive = 128  # per process
-    unreadable: Literal["skip", "raise"] = "skip"  # in training; evaluation always raises
-    max_unreadable: Count = 100  # a run skips at most so many before it stops
-    token_labels: str | None = None  # folder of label maps (`litevit token-labels`) for token labelling
-    token_label_crop: Literal["aligned", "transposed"] = "aligned"  # "transposed" reproduces the published package
 
 
 def create_dataset(

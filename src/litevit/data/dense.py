@@ -3,7 +3,7 @@
 import hashlib
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -15,66 +15,17 @@ from litevit.data.class_folders import Part as ReadPart
 from litevit.data.coco import CocoInstances
 from litevit.data.coco_entries import read_json
 from litevit.data.coco_panoptic import CocoPanoptic
+from litevit.data.config import DEFAULT_LOOK as DEFAULT_LOOK
+from litevit.data.config import EMBEDDED as EMBEDDED
+from litevit.data.config import DetectionData as DetectionData
+from litevit.data.config import ScenesConfig as ScenesConfig
+from litevit.data.config import ScenesData as ScenesData
+from litevit.data.config import SegmentationData as SegmentationData
+from litevit.data.config import Split as Split
 from litevit.data.dense_transforms import ToFloat, detection_train, segmentation_train
 from litevit.data.layouts import Layout, Part, find_layout
 from litevit.data.mask_labels import IGNORE, MaskLabels, labels_of, palette_labels, read_labels
-from litevit.data.ranges import Above0, Count, Positive, Share, ShareAbove0, ShareBelow1
-from litevit.data.scenes import ScenesConfig, write_ade, write_coco
-
-EMBEDDED = "embedded:scenes"
-DEFAULT_LOOK = ScenesConfig()
-Split = Literal["train", "val"]
-
-
-@dataclass(frozen=True, kw_only=True)
-class ScenesData:
-    """How many scenes a run is made of, and what they look like; used with path `embedded:scenes`."""
-
-    train: Positive = 1600
-    val: Positive = 200
-    seed: Count = 0
-    look: ScenesConfig = DEFAULT_LOOK
-
-
-@dataclass(frozen=True, kw_only=True)
-class DetectionData:
-    """Objects or panoptic maps in any layout of `litevit.data.layouts`. The defaults are the published 1x pipeline."""
-
-    path: str = "data/coco"  # or "embedded:scenes"
-    hold_out: ShareBelow1 = 0.1  # share of the images to evaluate on, where the data have no split for it
-    masks: bool = True  # instance masks are read, learned and evaluated
-    resize: bool = True  # False: images keep their size (the model's `resize` must agree)
-    long_side: Positive = 1333
-    short_side: tuple[Positive, Positive] = (800, 800)  # range from which every image's is drawn
-    flip: Share = 0.5
-    group: Positive = 2  # images of one aspect-ratio group that stay together in a batch
-    repeat: Positive = 1  # passes over the images in what the schedule calls an epoch
-    limit: Count = 0  # train on the first images only; 0: all
-    eval_split: Split = "val"  # "train" evaluates what was trained on: a check, no result
-    eval_limit: Count = 0
-    eval_batch_size: Positive = 1
-    scenes: ScenesData = ScenesData()
-
-
-@dataclass(frozen=True, kw_only=True)
-class SegmentationData:
-    """Masks of classes in any layout of `litevit.data.layouts`. The defaults are the published pipeline."""
-
-    path: str = "data/ADEChallengeData2016"  # or "embedded:scenes"
-    hold_out: ShareBelow1 = 0.1  # share of the images to evaluate on, where the data have no split for it
-    reduce_zero_label: bool | None = None  # 0 in masks is ignored, 1.. are the classes; None: ADE20K's layout True
-    ignore_index: int = IGNORE  # value in masks that counts for nothing; -1: none
-    long_side: Positive = 2048
-    short_side: Positive = 512
-    ratios: tuple[Above0, Above0] = (0.5, 2.0)  # random scale on top of both
-    crop: Positive = 512
-    category_cap: ShareAbove0 = 0.75  # no class may cover more of a crop
-    flip: Share = 0.5
-    distortion: bool = True  # photometric
-    limit: Count = 0  # train on the first images only; 0: all
-    eval_split: Split = "val"
-    eval_limit: Count = 0
-    scenes: ScenesData = ScenesData()
+from litevit.data.scenes import write_ade, write_coco
 
 
 class Selected(Dataset):

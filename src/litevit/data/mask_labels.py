@@ -24,7 +24,8 @@ import torch
 from PIL import Image as PILImage
 from torch import Tensor
 
-IGNORE = 255  # label of ignored pixels in tensors, whatever the files use
+from litevit.data.config import IGNORE as IGNORE
+
 MAX_VALUE = 65_535
 Colour = tuple[int, int, int]
 ZERO, VOID = "--data.reduce_zero_label", "--data.ignore_index"

@@ -22,24 +22,10 @@ import numpy as np
 from PIL import Image as PILImage
 
 from litevit.data.coco_masks import write_panoptic_png
-from litevit.data.ranges import AtLeast0, Count, Positive, Share, ShareAbove0
+from litevit.data.config import ScenesConfig as ScenesConfig
 
 Array = np.ndarray
 Rng = np.random.Generator
-
-
-@dataclass(frozen=True, kw_only=True)
-class ScenesConfig:
-    height: Positive = 128
-    width: Positive = 128
-    things: tuple[str, ...] = ("disc", "square", "triangle")  # a choice of SHAPES
-    stuff: tuple[str, ...] = ("grass", "water", "sand", "brick")  # a choice of GROUNDS
-    objects: tuple[Count, Count] = (1, 7)  # per scene, ends included
-    radius: tuple[ShareAbove0, ShareAbove0] = (0.08, 0.26)  # of a thing, as a share of the shorter side
-    typical: Share = 0.8  # share of things that wear the texture of their class; 0: a texture says nothing
-    turn: AtLeast0 = 0.3  # things are turned by at most this angle, in radians; pi: any way up
-    empty_rate: Share = 0.02  # scenes without things
-    crowd_rate: Share = 0.05  # scenes with a crowd
 
 
 @dataclass

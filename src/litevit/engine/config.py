@@ -16,6 +16,7 @@ from typing import Any, Generic, Literal, TypeVar
 from litevit.data.ranges import Above0, AtLeast0, Count, Positive, ShareAbove0, ShareBelow1
 
 Precision = Literal["fp32", "bf16", "fp16"]
+IMAGENET = "imagenet"  # ModelConfig.weights: the backbone's published ImageNet weights
 
 
 @dataclass(frozen=True, kw_only=True)

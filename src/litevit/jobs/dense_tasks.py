@@ -17,7 +17,7 @@ from litevit.data.coco_panoptic import CocoPanoptic
 from litevit.data.dense import EMBEDDED, DetectionData, DetectionSets, SegmentationData, SegmentationSets, Selected
 from litevit.data.grouping import GroupedBatchStream
 from litevit.data.readability import check_readable
-from litevit.engine.config import ModelConfig, OptimConfig, Recipe
+from litevit.engine.config import IMAGENET, ModelConfig, OptimConfig, Recipe
 from litevit.files import cache_dir, without_nan, write_json
 from litevit.jobs.classification import for_training
 from litevit.jobs.dense_models import INSTANCES, task_of
@@ -30,7 +30,6 @@ from litevit.tasks.segmentation import read_overrides
 from litevit.zoo import GENERIC, model_options
 
 Batch = tuple[list[Tensor], list[dict[str, Any]]]
-IMAGENET = "imagenet"  # ModelConfig.weights: the backbone's published ImageNet weights
 
 
 def build_dense_model(config: ModelConfig, *, said: list[str] | None = None, **sizes: int) -> nn.Module:

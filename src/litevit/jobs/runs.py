@@ -13,6 +13,7 @@ from litevit.checkpoints.published import Preprocessing, is_file, preprocessing
 from litevit.checkpoints.recorded import BEST
 from litevit.data.classification import crop_mode
 from litevit.engine.config import Recipe
+from litevit.jobs.recipe_files import recipe_from_dict
 from litevit.tasks.segmentation import read_overrides
 
 CLASSIFICATION = ("classification", "token_labeling")
@@ -85,8 +86,6 @@ class Run:
     @cached_property
     def recipe(self) -> Recipe:
         """The resolved recipe."""
-        from litevit.jobs.train import recipe_from_dict  # which stands above this file
-
         return recipe_from_dict(self.saved)
 
     @property

@@ -1,17 +1,13 @@
 """Trains: from a recipe to a run's folder. What `litevit train` does."""
 
-import json
 import os
 from collections.abc import Callable
 from dataclasses import replace
-from pathlib import Path
-from typing import Any
 
 from rich.console import Console
 
 from litevit.data.classification import ClassificationData, resolve_classes
-from litevit.data.dense import DetectionData, SegmentationData
-from litevit.engine.config import Recipe, check, from_dict
+from litevit.engine.config import Recipe, check
 from litevit.engine.logging import default_console
 from litevit.engine.train import FitResult, Task, fit
 from litevit.jobs.classification import ClassificationTask
@@ -33,33 +29,14 @@ RESULTS = {
     "checkpoints": "to continue from",
 }
 
-# Task name -> what `Recipe.data` is, and what the training loop is given.
-TASKS: dict[str, tuple[type, Callable[[Recipe], Task]]] = {
-    "classification": (ClassificationData, ClassificationTask),
-    "token_labeling": (ClassificationData, TokenLabelTask),
-    "detection": (DetectionData, DetectionTask),
-    "panoptic": (DetectionData, PanopticTask),
-    "segmentation": (SegmentationData, SegmentationTask),
+# Task name -> what the training loop is given; `recipe_files.DATA` has what their data are.
+TASKS: dict[str, Callable[[Recipe], Task]] = {
+    "classification": ClassificationTask,
+    "token_labeling": TokenLabelTask,
+    "detection": DetectionTask,
+    "panoptic": PanopticTask,
+    "segmentation": SegmentationTask,
 }
-
-
-def load_recipe(path: Path) -> Recipe:
-    """Reads `runs/<name>/recipe.json`; unknown fields and wrong types raise ValueError."""
-    try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise FileNotFoundError(f"No recipe at {path}. A run keeps its own as recipe.json in its folder.") from None
-    except json.JSONDecodeError as error:
-        raise ValueError(f"{path} is not JSON: {error}") from error
-    return recipe_from_dict(values)
-
-
-def recipe_from_dict(values: dict[str, Any]) -> Recipe:
-    """The inverse of `litevit.engine.config.to_dict`."""
-    task = values.get("task") if isinstance(values, dict) else None
-    if task not in TASKS:
-        raise ValueError(f"recipe.task must be one of {', '.join(TASKS)}, got {task!r}")
-    return from_dict(Recipe[TASKS[task][0]], values)  # type: ignore[misc, arg-type]
 
 
 def resolve(recipe: Recipe) -> Recipe:
@@ -74,7 +51,7 @@ def resolve(recipe: Recipe) -> Recipe:
 
 
 def create_task(recipe: Recipe) -> Task:
-    return TASKS[recipe.task][1](recipe)
+    return TASKS[recipe.task](recipe)
 
 
 def train(recipe: Recipe, *, console: Console | None = None) -> FitResult:

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from litevit.engine.config import Recipe
-from litevit.jobs.train import load_recipe
+from litevit.jobs.recipe_files import load_recipe
 from litevit.recipes import ade20k, cifar10, coco, finetune_dense, imagenet1k, quickstart_dense
 from litevit.recipes.finetune import finetune
 from litevit.recipes.quickstart import quickstart

@@ -7,9 +7,8 @@ its configs say 80k.
 
 from dataclasses import replace
 
-from litevit.data.dense import SegmentationData
-from litevit.engine.config import ModelConfig, OptimConfig, Recipe, RunConfig, ScheduleConfig
-from litevit.jobs.dense_tasks import IMAGENET
+from litevit.data.config import SegmentationData
+from litevit.engine.config import IMAGENET, ModelConfig, OptimConfig, Recipe, RunConfig, ScheduleConfig
 
 SegmentationRecipe = Recipe[SegmentationData]
 

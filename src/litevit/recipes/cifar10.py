@@ -7,7 +7,7 @@ published size is kept.
 
 from dataclasses import replace
 
-from litevit.data.classification import Augment, ClassificationData
+from litevit.data.config import Augment, ClassificationData
 from litevit.engine.config import ModelConfig, OptimConfig, Recipe, RunConfig, ScheduleConfig
 
 ClassificationRecipe = Recipe[ClassificationData]

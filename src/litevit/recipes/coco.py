@@ -11,9 +11,8 @@ Every run starts from the backbone's ImageNet weights (`model.weights` "imagenet
 from dataclasses import replace
 from typing import Literal
 
-from litevit.data.dense import DetectionData
-from litevit.engine.config import ModelConfig, OptimConfig, Recipe, RunConfig, ScheduleConfig
-from litevit.jobs.dense_tasks import IMAGENET
+from litevit.data.config import DetectionData
+from litevit.engine.config import IMAGENET, ModelConfig, OptimConfig, Recipe, RunConfig, ScheduleConfig
 
 DetectionRecipe = Recipe[DetectionData]
 

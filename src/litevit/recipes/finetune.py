@@ -1,6 +1,6 @@
 """Fine-tuning on your own images."""
 
-from litevit.data.classification import Augment, ClassificationData
+from litevit.data.config import Augment, ClassificationData
 from litevit.engine.config import ModelConfig, OptimConfig, Recipe, RunConfig, ScheduleConfig
 
 

@@ -7,7 +7,7 @@ epochs, which follow from its number of images (`schedule.epochs` None), and pic
 
 from dataclasses import replace
 
-from litevit.data.dense import DetectionData, SegmentationData
+from litevit.data.config import DetectionData, SegmentationData
 from litevit.engine.config import ModelConfig, OptimConfig, Recipe, RunConfig, ScheduleConfig
 
 OPTIM = OptimConfig(lr=1e-4, weight_decay=0.05, decay="no_norms", clip_grad=5.0, layer_decay=0.9)

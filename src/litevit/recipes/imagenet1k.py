@@ -12,7 +12,7 @@ a schedule per epoch, 5 warm-up epochs and no gradient clipping; LIT-S/M/B and L
 
 from dataclasses import replace
 
-from litevit.data.classification import Augment, ClassificationData
+from litevit.data.config import Augment, ClassificationData
 from litevit.engine.config import ModelConfig, OptimConfig, Recipe, RunConfig, ScheduleConfig
 
 ClassificationRecipe = Recipe[ClassificationData]

@@ -1,6 +1,6 @@
 """The first run: a small LITv2 on real handwritten digits that come with the package."""
 
-from litevit.data.classification import Augment, ClassificationData
+from litevit.data.config import Augment, ClassificationData
 from litevit.engine.config import ModelConfig, OptimConfig, Recipe, RunConfig, ScheduleConfig
 
 

@@ -2,8 +2,7 @@
 
 from dataclasses import replace
 
-from litevit.data.dense import EMBEDDED, DetectionData, ScenesData, SegmentationData
-from litevit.data.scenes import ScenesConfig
+from litevit.data.config import EMBEDDED, DetectionData, ScenesConfig, ScenesData, SegmentationData
 from litevit.engine.config import ModelConfig, OptimConfig, Recipe, RunConfig, ScheduleConfig
 
 SMALL_LITV2 = {
