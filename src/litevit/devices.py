@@ -1,7 +1,10 @@
 """The device a command runs on."""
 
 import functools
+import os
+import platform
 import time
+from pathlib import Path
 
 import torch
 
@@ -23,6 +26,22 @@ def find_device(name: str = "auto") -> torch.device:
             "Use one of them, or auto."
         )
     return torch.device(name)
+
+
+def hardware(device: torch.device | str) -> str:
+    """What a figure was measured on: the GPU's name, or the processor's and its threads."""
+    kind = torch.device(device).type
+    if kind == "cuda":
+        return torch.cuda.get_device_name(device)
+    return f"{processor_name()}, {torch.get_num_threads()} of {os.cpu_count()} threads" + (", MPS" * (kind == "mps"))
+
+
+def processor_name() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        return next(line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    except (OSError, StopIteration):
+        return platform.processor() or platform.machine()
 
 
 def multiplies_bfloat16(device: torch.device | str) -> bool:

@@ -26,6 +26,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from litevit.bench.words import Clock
+from litevit.devices import processor_name
 from litevit.files import whole_file, write_json
 from litevit.optimize.linear import product
 from litevit.optimize.native import build, kernels
@@ -226,7 +227,7 @@ def environment(device: torch.device) -> dict[str, Any]:
         "date": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
         "command": " ".join(["litevit", *sys.argv[1:]]),
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
-        "processor": _processor(),
+        "processor": processor_name(),
         "capability": torch.backends.cpu.get_cpu_capability(),
         "bf16_units": bool(torch.ops.mkldnn._is_mkldnn_bf16_supported()) if device.type == "cpu" else None,
         "cpp_kernels": kernels.available(),
@@ -250,14 +251,6 @@ def environment(device: torch.device) -> dict[str, Any]:
     if warnings:
         out["warning"] = "; ".join(warnings)
     return out
-
-
-def _processor() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-        return next(line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
-    except (OSError, StopIteration):
-        return platform.processor() or platform.machine()
 
 
 def _commit() -> str | None:

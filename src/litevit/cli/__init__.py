@@ -81,6 +81,11 @@ VERBS: dict[str, Verb] = {
         "token_labels",
         "Writes label maps for token labelling, made by any classifier; an interrupted run is continued.",
     ),
+    "reproduce": Verb(
+        "reproduce",
+        "reproduce",
+        "Measures every published figure on your own data sets, with the official weights, beside what was published.",
+    ),
     "doctor": Verb(
         "doctor",
         "doctor",

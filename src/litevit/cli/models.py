@@ -92,7 +92,8 @@ def count(name: str, size: tuple[int, int] | None = None) -> dict[str, Any]:
     return {**found, "differs": differs, "preprocessing": str(WEIGHTS[name].preprocessing) if name in WEIGHTS else ""}
 
 
-def _facts(name: str, size: tuple[int, int] | None) -> dict[str, Any]:
+def facts(name: str, size: tuple[int, int] | None = None) -> dict[str, Any]:
+    """What is known of a model: committed, or counted at another size."""
     return _committed()[name] if size is None and name in _committed() else count(name, size)
 
 
@@ -128,19 +129,19 @@ def _table(names: list[str], size: tuple[int, int] | None) -> None:
     shown = Live(table, console=console, vertical_overflow="visible") if console.is_terminal else nullcontext()
     with shown:  # row by row, as they are counted
         for name in names:
-            facts = _facts(name, size)
+            known = facts(name, size)
             published = [
-                f"{short} {facts['published'][key]}" for key, short in METRICS.items() if key in facts["published"]
+                f"{short} {known['published'][key]}" for key, short in METRICS.items() if key in known["published"]
             ]
-            source = (facts["source"] or "").partition(" ")[0]
+            source = (known["source"] or "").partition(" ")[0]
             table.add_row(
                 name,
-                f"{facts['params'] / 1e6:.2f} M",
-                f"{facts['macs'] / 1e9:.2f} G",
-                "x".join(map(str, facts["image_size"])),
-                facts["task"],
+                f"{known['params'] / 1e6:.2f} M",
+                f"{known['macs'] / 1e9:.2f} G",
+                "x".join(map(str, known["image_size"])),
+                known["task"],
                 ", ".join(published),
-                f"{source}, {(facts['licence'] or '').partition(':')[0]}" if source else "",
+                f"{source}, {(known['licence'] or '').partition(':')[0]}" if source else "",
             )
     if not console.is_terminal:
         console.print(table)
@@ -157,23 +158,23 @@ def info(model: Positional[str], *, size: tuple[int, ...] = (), json: bool = Fal
         size: side, or H W, to count multiply-adds at; default: the size of the published figure.
         json: print JSON.
     """
-    facts = dict(_facts(model, parse_size(size)))
-    differs, preprocessing = facts.pop("differs"), facts.pop("preprocessing")
+    known = dict(facts(model, parse_size(size)))
+    differs, preprocessing = known.pop("differs"), known.pop("preprocessing")
     if json:
-        print(dumps(facts, indent=1))
+        print(dumps(known, indent=1))
         return
-    H, W = facts["image_size"]
-    with_regions = ", with {} boxes and {} masks".format(*facts["regions"]) if facts["regions"] else ""
+    H, W = known["image_size"]
+    with_regions = ", with {} boxes and {} masks".format(*known["regions"]) if known["regions"] else ""
     rows = {
-        "task": facts["task"],
-        "parameters": f"{facts['params']:,}",
-        "multiply-adds": f"{facts['macs']:,} at {H} x {W}{with_regions}",
-        "published": ", ".join(f"{key} {value}" for key, value in facts["published"].items()) or "nothing",
+        "task": known["task"],
+        "parameters": f"{known['params']:,}",
+        "multiply-adds": f"{known['macs']:,} at {H} x {W}{with_regions}",
+        "published": ", ".join(f"{key} {value}" for key, value in known["published"].items()) or "nothing",
         "differs": differs,
-        "weights": facts["weights"] or "none published",
+        "weights": known["weights"] or "none published",
         "preprocessing": preprocessing,
-        "licence": facts["licence"] or "",
-        "source": facts["source"] or "",
+        "licence": known["licence"] or "",
+        "source": known["source"] or "",
     }
     show(f"[bold]{model}[/bold]")
     for key, value in rows.items():

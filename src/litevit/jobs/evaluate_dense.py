@@ -16,7 +16,7 @@ from torch.utils.data import DataLoader
 
 from litevit.checkpoints.files import Pathlike
 from litevit.data.ade20k import SegmentationFolder
-from litevit.data.class_names import ADE20K
+from litevit.data.class_names import ADE20K, ClassList
 from litevit.data.coco import CocoInstances
 from litevit.data.coco_entries import as_flag
 from litevit.data.coco_panoptic import CocoPanoptic
@@ -158,8 +158,8 @@ def evaluate(
     if target is not None:
         target.mkdir(parents=True, exist_ok=True)
     run = {SEMANTIC: _semantic, PANOPTIC: _panoptic}.get(dense.task, _detection)
-    source = _open(dense, data, annotations, "train" if split == "train" else "val", rule or Masks())
-    _check_classes(dense, source)
+    source = open_data(dense.task, dense.classes, data, annotations, "train" if split == "train" else "val", rule)
+    check_classes(source, dense.task, dense.classes, of=dense.name)
     chosen = Selected(source, range(min(len(source), limit) if limit else len(source)))
     samples = _Samples(dense, chosen, workers, accelerator, on_progress)
     training = dense.model.training
@@ -205,25 +205,33 @@ def data_of_run(weights: Pathlike, task: str) -> str:
 Source = CocoInstances | CocoPanoptic | SegmentationFolder
 
 
-def _open(dense: DenseModel, data: Pathlike, annotations: Pathlike | None, split: Split, rule: "Masks") -> Source:
-    root = Path(data)
+def open_data(
+    task: str,
+    classes: ClassList,
+    data: Pathlike,
+    annotations: Pathlike | None = None,
+    split: Split = "val",
+    rule: Masks | None = None,
+) -> Source:
+    """The images and truth that a model of these classes is measured on; all files are there. See `evaluate`."""
+    root, rule = Path(data), rule or Masks()
     if not root.exists():
         raise FileNotFoundError(f"data folder {root} does not exist")
-    if dense.task == SEMANTIC:
-        return _open_semantic(dense, root, annotations, split, rule)
+    if task == SEMANTIC:
+        return _open_semantic(classes, root, annotations, split, rule)
     options: dict[str, Any] = {"transforms": ToFloat()}
-    if dense.task == PANOPTIC:
-        options["things"] = dense.classes.names[: dense.classes.num_things]
+    if task == PANOPTIC:
+        options["things"] = classes.names[: classes.num_things]
     else:
-        options["masks"] = dense.task == INSTANCES
+        options["masks"] = task == INSTANCES
     if annotations is not None:
-        kind: Any = CocoPanoptic if dense.task == PANOPTIC else CocoInstances
+        kind: Any = CocoPanoptic if task == PANOPTIC else CocoInstances
         source = kind(root, Path(annotations), **options)
         source.require_files()
     else:
-        layout = find_layout(root, "panoptic" if dense.task == PANOPTIC else "instances")
+        layout = find_layout(root, "panoptic" if task == PANOPTIC else "instances")
         source = open_objects(
-            _whole(layout, rule.hold_out), split, hold_out=rule.hold_out, panoptic=dense.task == PANOPTIC, **options
+            _whole(layout, rule.hold_out), split, hold_out=rule.hold_out, panoptic=task == PANOPTIC, **options
         )
     if isinstance(source, CocoInstances) and source.masks and len(source.without_masks) < _objects(source):
         source.require_masks()  # none at all: boxes are measured, see `_detection`
@@ -243,12 +251,12 @@ def _whole(layout: Layout, hold_out: float) -> Layout:
 
 
 def _open_semantic(
-    dense: DenseModel, root: Path, annotations: Pathlike | None, split: Split, rule: "Masks"
+    classes: ClassList, root: Path, annotations: Pathlike | None, split: Split, rule: Masks
 ) -> SegmentationFolder:
     settings: dict[str, Any] = {"reduce_zero_label": rule.reduce_zero_label, "ignore_index": rule.ignore_index}
     if annotations is not None:
         # The masks are read as those were that the model learned from; published models have learned ADE20K's.
-        names, ids = dense.classes.names, dense.classes.ids
+        names, ids = classes.names, classes.ids
         if rule.reduce_zero_label is None:
             labels = MaskLabels(names, ids, rule.ignore_index, reduce_zero_label=0 not in ids)
         else:
@@ -256,9 +264,9 @@ def _open_semantic(
         source = SegmentationFolder(root, Path(annotations), labels, transforms=ToFloat())
     else:
         layout = find_layout(root, "semantic")
-        if layout.classes is None and dense.classes.names != ADE20K:
+        if layout.classes is None and classes.names != ADE20K:
             raise FileNotFoundError(f"no class list in {root}: put classes.json there, or give --names")
-        labels = mask_labels(layout, names=dense.classes.names, **settings)
+        labels = mask_labels(layout, names=classes.names, **settings)
         source = open_masks(_whole(layout, rule.hold_out), split, labels, hold_out=rule.hold_out, transforms=ToFloat())
     try:
         source.check_masks()
@@ -267,20 +275,25 @@ def _open_semantic(
     return source
 
 
-def _check_classes(dense: DenseModel, source: Source) -> None:
-    """Labels of model and data must mean the same."""
-    ours, theirs = dense.classes, tuple(source.classes)
+def check_classes(source: Source, task: str, classes: ClassList, *, of: str) -> None:
+    """Labels of a model and of the data must mean the same.
+
+    Args:
+        classes: of the model.
+        of: its name.
+    """
+    theirs = tuple(source.classes)
     things = getattr(source, "num_things", None)
-    if len(ours.names) != len(theirs) or (things is not None and things != ours.num_things):
+    if len(classes.names) != len(theirs) or (things is not None and things != classes.num_things):
         said = "" if things is None else f" ({things} things)"
-        mine = "" if things is None else f" ({ours.num_things} things)"
-        raise ValueError(f"the data has {len(theirs)} classes{said}, {dense.name} {len(ours.names)}{mine}")
-    numbered = all(name == f"class {i}" for i, name in enumerate(ours.names))
+        mine = "" if things is None else f" ({classes.num_things} things)"
+        raise ValueError(f"the data has {len(theirs)} classes{said}, {of} {len(classes.names)}{mine}")
+    numbered = all(name == f"class {i}" for i, name in enumerate(classes.names))
     # ADE20K's lists give a class several names and differ in which is first; COCO's are the same everywhere.
-    if dense.task != SEMANTIC and not numbered and ours.names != theirs:
-        first = next(i for i, (a, b) in enumerate(zip(ours.names, theirs)) if a != b)
+    if task != SEMANTIC and not numbered and classes.names != theirs:
+        first = next(i for i, (a, b) in enumerate(zip(classes.names, theirs)) if a != b)
         raise ValueError(
-            f"class {first} is {ours.names[first]!r} for {dense.name} and {theirs[first]!r} in the data: the model was "
+            f"class {first} is {classes.names[first]!r} for {of} and {theirs[first]!r} in the data: the model was "
             "made for other classes (--names FILE if only the names differ)"
         )
 
