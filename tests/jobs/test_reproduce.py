@@ -27,7 +27,7 @@ from litevit.cli import main
 from litevit.jobs.reproduction import plan, run
 from litevit.jobs.reproduction.found import PER_CLASS, look
 from litevit.jobs.reproduction.rows import BENCHMARKS, FIGURES, all_rows, choose
-from litevit.optimize.native import kernels
+from litevit.optimize.native import build
 from litevit.zoo import MODELS
 
 # Published facts that are no quality on a data set.
@@ -39,7 +39,7 @@ OTHER |= {f"{what}_mem_{unit}_b64" for what in ("train", "test") for unit in ("M
 @pytest.fixture(scope="module")
 def made(tmp_path_factory) -> Path:
     """Weights of the LVT models, and data sets of what they see."""
-    kernels.available()  # compiled into the usual cache, not into each test's
+    build.make()  # compiled into the usual cache, not into each test's
     root = tmp_path_factory.mktemp("benchmarks")
     lvt = tiny.write_weights("lvt", root / "weights")
     assert tiny.imagenet(root / "imagenet", lvt) == 75.0
