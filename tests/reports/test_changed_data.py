@@ -55,3 +55,31 @@ def test_on_the_command_line(begun, recipe, tmp_path, litevit):
     code, _, said = litevit(*again, "--run.data-changed")
     assert code == 0
     assert "warning: the data have changed: training has 11 images, had 12" in said
+
+
+def test_epochs_that_follow_from_the_images_follow_the_new_ones(begun, recipe, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr("litevit.engine.train.epochs_for", lambda images: 2 * images)
+    automatic = {"schedule__epochs": None, "run": "automatic"}
+    train(recipe(begun, **automatic))
+    (begun / "train" / "bee" / "train3.png").unlink()
+    with pytest.raises(ValueError, match="training has 11 images, had 12"):
+        train(recipe(begun, run__max_steps=4, **automatic))
+    capsys.readouterr()
+    assert train(recipe(begun, run__max_steps=4, run__data_changed=True, **automatic)).step == 4
+    said = capsys.readouterr()
+    line = "the data have changed: training has 11 images, had 12; schedule.epochs: 22, checkpoint 24"
+    assert line in said.out + said.err
+    # What a person changes is still refused, and so is another number of epochs that was given.
+    with pytest.raises(ValueError, match="another recipe; it differs in optim.lr"):
+        train(recipe(begun, run__max_steps=6, optim__lr=0.5, run__data_changed=True, **automatic))
+    with pytest.raises(ValueError, match=r"another recipe; it differs in schedule\.epochs: 7, checkpoint 22"):
+        train(recipe(begun, run__max_steps=6, run__data_changed=True, run="automatic", schedule__epochs=7))
+
+
+def test_another_number_of_classes_needs_another_head(begun, recipe, tmp_path, photo):
+    for i, split in enumerate(("train", "val")):
+        photo(begun / split / "elk" / "0.png", 200 + i)
+    with pytest.raises(ValueError, match=r"another number of classes, so .* would be \(4,.*--model.weights .*run"):
+        train(recipe(begun, run__max_steps=4, run__data_changed=True))
+    started = recipe(begun, run="next", model__weights=str(tmp_path / "run"))
+    assert train(started).step == 2

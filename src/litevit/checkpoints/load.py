@@ -19,6 +19,7 @@ from litevit import zoo
 from litevit.checkpoints import layouts
 from litevit.checkpoints.files import Pathlike, read_state_dict
 from litevit.checkpoints.layouts import Converted
+from litevit.checkpoints.recorded import class_counts_of, weights_file
 
 Shape = tuple[int, ...]
 # Tensors whose shapes follow the number of classes.
@@ -146,8 +147,9 @@ def load_weights(
         model: a model of `create_model` or a backbone of `create_backbone`.
         source: `.pth` or `.safetensors` file, or its contents: official or ours, in any wrapping. A classifier or
             backbone checkpoint fits a dense model, and a whole model's checkpoint fits a backbone.
-        drop_head: leave out tensors of the classes whose shape differs (another number of classes); they keep their
-            initialisation. Without it they raise, as all others do.
+        drop_head: leave out tensors of the classes whose shape differs (another number of classes), and of another
+            system (Mask R-CNN's for a RetinaNet) all but the backbone; the model's own keep their initialisation.
+            Without it they raise, as all others do.
         ema: take the moving average where the checkpoint holds both.
         strict: raise when a tensor is missing or unknown. What `LoadReport.dropped` and `missing` list under
             strict=True was left out on purpose.
@@ -156,7 +158,7 @@ def load_weights(
         What was used, resized, dropped and left at its initialisation.
 
     Raises:
-        ValueError: the checkpoint is damaged, malicious, or of another model; the model is as it was.
+        ValueError: the checkpoint is damaged, malicious, or of another model (`MisfitError`); the model is as it was.
     """
     name = "state dict" if isinstance(source, Mapping) else str(source)
     state = read_state_dict(source, ema=ema)
@@ -168,7 +170,7 @@ def load_weights(
     source_keys = {ours: key for key, ours in found.origin.items()}
     unexpected = [*found.unexpected, *(source_keys[key] for key in fit.unknown)]
     if fit.misfits or (strict and (fit.wanting or unexpected)):
-        raise ValueError(_explain(name, found, target, fit, unexpected, num_classes=_num_classes(model)))
+        raise _misfit(name, found, target, fit, unexpected)
 
     def own(key: str) -> str:
         return key if whole else key.removeprefix("backbone.")
@@ -210,14 +212,21 @@ def _kind(keys: Mapping[str, Any]) -> str:
     return "classifier" if not dense and all(key.startswith(layouts.LVT_HEAD) for key in heads) else "dense"
 
 
+def _parts_of_the_head(keys: Mapping[str, Any]) -> set[str]:
+    """What tells systems apart: `rpn.conv`, `head.cls_logits`."""
+    return {".".join(key.split(".")[:2]) for key in keys if not key.startswith("backbone.")}
+
+
 def _fit(found: Mapping[str, Tensor], target: Mapping[str, Tensor], *, drop_head: bool) -> _Fit:
     """Takes from a checkpoint what a model has."""
     source_kind, target_kind = _kind(found), _kind(target)
-    # A head may go when the model has none, or another task's while the checkpoint is a classifier.
+    other_system = source_kind == target_kind == "dense" and _parts_of_the_head(found) != _parts_of_the_head(target)
+    # A head may go when the model has none, or another task's while the checkpoint is a classifier, or where it may.
     head_may_go = target_kind == "backbone" or (source_kind == "classifier" and target_kind == "dense")
+    head_may_go |= drop_head and other_system
     head_may_stay_fresh = source_kind == "backbone" or head_may_go
     # The class token belongs to the classifier, the output norms to the dense task.
-    flavour_may_differ = source_kind != target_kind or source_kind == "backbone"
+    flavour_may_differ = source_kind != target_kind or source_kind == "backbone" or (drop_head and other_system)
     headless = target_kind == "classifier" and "head.weight" not in target  # num_classes=0
 
     def of_the_head(key: str) -> bool:
@@ -250,42 +259,43 @@ def _fit(found: Mapping[str, Tensor], target: Mapping[str, Tensor], *, drop_head
     return fit
 
 
-def _num_classes(model: nn.Module) -> int | None:
-    found = getattr(getattr(model, "config", None), "num_classes", None)
-    return found if isinstance(found, int) and found > 0 else None
+class MisfitError(ValueError):
+    """A checkpoint that is not of the model. The command line says the advice in its own options.
+
+    Attributes:
+        what: the message without advice.
+        options: that would give the model the checkpoint's classes, where nothing else differs: `num_classes`, ...
+        other_system: of two dense models that share no more than a backbone.
+        fits: names of backbones that the checkpoint fits.
+    """
+
+    def __init__(
+        self, what: str, *, options: Mapping[str, int] | None = None, other_system: bool = False, fits: Any = ()
+    ):
+        self.what, self.options, self.other_system, self.fits = what, dict(options or {}), other_system, tuple(fits)
+        advice = []
+        if options is not None:
+            same = ", ".join(f"{name}={value}" for name, value in options.items()) or "the file's number of classes"
+            advice.append(
+                f"Create the model with {same}, or keep a fresh head: litevit.load_weights(model, source, "
+                "drop_head=True)."
+            )
+        if other_system:
+            advice.append("To take its backbone alone: load_weights(model.backbone, ...).")
+        if fits:
+            advice.append(f"Its backbone fits {', '.join(fits)}.")
+        super().__init__(" ".join([what, *advice]))
 
 
-def _classes_of_file(theirs: Shape, ours: Shape, num_classes: int | None) -> int | None:
-    """Classes that a head of the file's shape has, if the model's of `num_classes` has the other shape."""
-    if num_classes is None:
-        return None
-    if ours[0] == num_classes + 1:  # and the background
-        return theirs[0] - 1
-    rows, rest = divmod(ours[0], num_classes)  # of a class: anchors, or a box's four numbers
-    return theirs[0] // rows if rest == 0 and theirs[0] % rows == 0 else None
-
-
-def _explain(
-    name: str,
-    found: Converted,
-    target: Mapping[str, Tensor],
-    fit: _Fit,
-    unexpected: list[str],
-    *,
-    num_classes: int | None,
-) -> str:
-    """One message for a checkpoint that does not fit."""
+def _misfit(
+    name: str, found: Converted, target: Mapping[str, Tensor], fit: _Fit, unexpected: list[str]
+) -> MisfitError:
     misfits, missing = fit.misfits, fit.wanting
-    heads = {key: shapes for key, shapes in misfits.items() if not key.startswith("backbone.")}
+    heads = {key: shapes for key, shapes in misfits.items() if OF_THE_CLASSES.fullmatch(key)}
     if heads and len(heads) == len(misfits) and not missing and not unexpected:
         key, (theirs, ours) = next(iter(heads.items()))
-        classes = _classes_of_file(theirs, ours, num_classes)
-        create = "the file's number of classes" if classes is None else f"num_classes={classes}"
-        return (
-            f"{name}: the head is for another number of classes ({key} is {theirs} in the file, {ours} in the model). "
-            f"Create the model with {create}, or keep a fresh head: litevit.load_weights(model, source, "
-            "drop_head=True); on the command line a `finetune` recipe does that (litevit train --help)."
-        )
+        what = f"the head is for another number of classes ({key} is {theirs} in the file, {ours} in the model)."
+        return MisfitError(f"{name}: {what}", options=class_counts_of(found.state))
     parts = []
     if misfits:
         key, (theirs, ours) = next(iter(misfits.items()))
@@ -296,14 +306,16 @@ def _explain(
         parts.append(f"{len(missing)} missing ({_some(missing, 3)})")
     if unexpected:
         parts.append(f"{len(unexpected)} unexpected ({_some(unexpected, 3)})")
-    advice = ""
-    source_kind, target_kind = _kind(found.state), _kind(target)
-    if source_kind == "dense" and target_kind != "backbone":
-        advice = " To take its backbone alone: load_weights(model.backbone, ...)."
-    fits = models_that_fit(found.state)
-    if fits:
-        advice += f" Its backbone fits {', '.join(fits)}."
-    return f"{name} ({found.layout} layout) is not a checkpoint of this model: {'; '.join(parts)}.{advice}"
+    return MisfitError(
+        f"{name} ({found.layout} layout) is not a checkpoint of this model: {'; '.join(parts)}.",
+        other_system=_kind(found.state) == "dense" and _kind(target) != "backbone",
+        fits=models_that_fit(found.state),
+    )
+
+
+def backbones_of(path: Pathlike) -> list[str]:
+    """Names of the backbones that a checkpoint may be of."""
+    return models_that_fit(layouts.to_ours(read_state_dict(weights_file(path)).tensors).state)
 
 
 def models_that_fit(tensors: Mapping[str, Tensor]) -> list[str]:

@@ -1,6 +1,7 @@
 """What a checkpoint says of the model it is of: the recipe in its header, the classes in its shapes."""
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +37,11 @@ def recorded_options(path: Pathlike, name: str) -> dict[str, Any]:
 def class_counts(path: Pathlike) -> dict[str, int]:
     """Options that give a detector, segmenter or panoptic model the classes of a checkpoint."""
     state = layouts.to_ours(read_state_dict(path).tensors).state
+    return {} if "head.weight" in state else class_counts_of(state)
+
+
+def class_counts_of(state: Mapping[str, Any]) -> dict[str, int]:
+    """Options that give a model the classes of a whole model's tensors, under our keys; {}: they have no head."""
 
     def rows(key: str) -> int | None:
         return len(state[key]) if key in state else None
@@ -48,5 +54,5 @@ def class_counts(path: Pathlike) -> dict[str, int]:
         return {"num_things": things - 1, "num_stuff": stuff - 1}
     if things:
         return {"num_classes": things - 1}
-    classes = rows("head.classifier.bias")
+    classes = rows("head.classifier.bias") or rows("head.bias")
     return {"num_classes": classes} if classes else {}

@@ -133,7 +133,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print("Interrupted.", file=sys.stderr)
         return 130
     except (ValueError, OSError, ImportError) as error:
-        return _fail(str(error))
+        return _fail(_in_options(error, name))
+
+
+def _in_options(error: Exception, verb: str) -> str:
+    """The message; where weights do not fit a model, what to do about it is said in options of the verb."""
+    load = sys.modules.get("litevit.checkpoints.load")  # if it has not been imported, it has not complained
+    if load is None or not isinstance(error, load.MisfitError):
+        return str(error)
+    from litevit.cli.misfits import advice
+
+    return " ".join([error.what, *advice(error, verb)])
 
 
 def _show_warning(message: Warning | str, *_: Any, **__: Any) -> None:

@@ -13,6 +13,7 @@ def token_labels(
     out: Positional[Path],
     *,
     weights: str | None = None,
+    num_classes: int | None = None,
     reader: str = "",
     split: str = "train",
     size: int = 576,
@@ -30,6 +31,7 @@ def token_labels(
         out: folder for the maps.
         weights: of our model: 'official' (also 'imagenet'), a checkpoint file or a training run's folder; timm's models
             bring their own.
+        num_classes: of the checkpoint of our model, where it is not the published one's.
         reader: how timm reads the data: '' (folder or tar), 'wds', 'hfds/NAME'.
         split: of the data.
         size: side the images are resized to; 576 gives 18 x 18 positions at stride 32.
@@ -48,6 +50,7 @@ def token_labels(
             data,
             out,
             weights=weights,
+            num_classes=num_classes,
             reader=reader,
             split=split,
             image_size=size,

@@ -6,7 +6,7 @@ import sys
 import types
 import typing
 from collections.abc import Sequence
-from typing import Annotated, Any, Literal, TypedDict, Union
+from typing import Annotated, Any, Literal, NamedTuple, TypedDict, Union
 
 from tyro.conf import FlagConversionOff, arg
 from tyro.constructors import (
@@ -59,7 +59,8 @@ def read_options(recipe: Any, arguments: Sequence[str], *, prog: str, about: str
 
     whole: Any = Recipe[DATA[recipe.task]]  # type: ignore[misc, valid-type]
     chosen = _choose_model(recipe, arguments)
-    kept, known = _keep_overrides(recipe, *chosen)
+    recipe, chosen = _with_backbone(recipe, chosen)
+    kept, known = _keep_overrides(recipe, chosen.name, recipe.model.overrides.get("backbone"), chosen.without)
     types = {name: _as_option(kind) for name, kind in known.items()}
     kinds: Any = TypedDict("kinds", types, total=False)  # type: ignore[misc]
 
@@ -95,17 +96,55 @@ def read_options(recipe: Any, arguments: Sequence[str], *, prog: str, about: str
     return recipe, only_show
 
 
-def _choose_model(recipe: Any, arguments: Sequence[str]) -> tuple[str, str | None, tuple[str, ...]]:
-    """What decides which other options there are: model, backbone, and what is left out of the recipe's overrides."""
+class Chosen(NamedTuple):
+    """What decides which other options there are."""
 
+    name: str  # of the model
+    weights: str | None
+    backbone: str | None
+    without: tuple[str, ...]  # of the recipe's overrides
+
+
+def _choose_model(recipe: Any, arguments: Sequence[str]) -> Chosen:
     def choice(
         name: Annotated[str, arg(name="model.name")] = recipe.model.name,
-        backbone: Annotated[str | None, arg(name="model.overrides.backbone")] = recipe.model.overrides.get("backbone"),
+        weights: Annotated[str | None, arg(name="model.weights")] = recipe.model.weights,
+        backbone: Annotated[str | None, arg(name="model.overrides.backbone")] = None,
         without: tuple[str, ...] = (),
-    ) -> tuple[str, str | None, tuple[str, ...]]:
-        return name, backbone, without
+    ) -> Chosen:
+        own = None if "backbone" in without else recipe.model.overrides.get("backbone")
+        return Chosen(name, weights, backbone or own, without)
 
     return parse(choice, arguments, prog="litevit train", return_unknown_args=True, add_help=False)[0]
+
+
+def _with_backbone(recipe: Any, chosen: Chosen) -> tuple[Any, Chosen]:
+    """The recipe with the backbone of a model that takes any: the one that is given, or that of the weights."""
+    from dataclasses import replace
+
+    from litevit.checkpoints.load import backbones_of
+    from litevit.checkpoints.published import is_file
+    from litevit.jobs.runs import find_run
+    from litevit.zoo import GENERIC
+
+    backbone = chosen.backbone
+    if chosen.name in GENERIC and backbone is None:
+        if (run := find_run(chosen.weights)) is not None:
+            backbone = run.backbone
+        elif chosen.weights is not None and is_file(chosen.weights):
+            backbone = next(iter(backbones_of(chosen.weights)), None)
+        if backbone is None:
+            raise ValueError(
+                f"{chosen.name} takes any backbone: say which, as --model.overrides.backbone litv2_s, or start from a "
+                "run with --model.weights RUN"
+            )
+        said = f"{chosen.name} takes the backbone of {chosen.weights}: {backbone}"
+        print(f"litevit: {said} (--model.overrides.backbone: another)", file=sys.stderr)
+        chosen = chosen._replace(without=tuple(name for name in chosen.without if name != "backbone"))
+    if backbone is not None:
+        overrides = {**recipe.model.overrides, "backbone": backbone}
+        recipe = replace(recipe, model=replace(recipe.model, overrides=overrides))
+    return recipe, chosen
 
 
 def _keep_overrides(

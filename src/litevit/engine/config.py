@@ -10,6 +10,7 @@ import difflib
 import functools
 import json
 import typing
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from typing import Any, Generic, Literal, TypeVar
 
@@ -223,14 +224,21 @@ def field_types(cls: Any) -> dict[str, Any]:
     return {k: filled.get(v, v) for k, v in typing.get_type_hints(origin).items() if k in names}
 
 
-def differences(mine: Any, theirs: dict[str, Any]) -> list[str]:
+def differences(
+    mine: Any, theirs: dict[str, Any], *, but: Collection[str] = (), only: Collection[str] | None = None
+) -> list[str]:
     """The fields, as `optim.lr: 0.001, checkpoint 0.002`, in which a recipe differs from a saved one so that they are
-    two different runs."""
+    two different runs.
+
+    Args:
+        but: fields that may differ as well.
+        only: nothing but these fields.
+    """
     ours, saved = flat(to_dict(mine)), flat(theirs)
     return [
         f"{name}: {ours.get(name)!r}, checkpoint {saved.get(name)!r}"
-        for name in sorted(ours.keys() | saved.keys())
-        if name not in FREE_TO_CHANGE and ours.get(name) != saved.get(name)
+        for name in sorted(ours.keys() | saved.keys() if only is None else only)
+        if name not in FREE_TO_CHANGE and name not in but and ours.get(name) != saved.get(name)
     ]
 
 

@@ -141,7 +141,9 @@ def fit(recipe: Recipe, task: Task, *, console: Console | None = None) -> FitRes
     )
     per_epoch = stream.steps_per_epoch
     said = [*getattr(task, "said", ()), *([said_of_frozen] if said_of_frozen else [])]
+    follows = {"data.num_samples"}  # fields that follow from the data
     if recipe.schedule.epochs is None:
+        follows.add("schedule.epochs")
         streamed = isinstance(dataset, StreamedImages)
         images = per_epoch * run.batch_size if streamed else len(dataset)  # type: ignore[arg-type]
         recipe = replace(recipe, schedule=replace(recipe.schedule, epochs=epochs_for(images)))
@@ -169,7 +171,10 @@ def fit(recipe: Recipe, task: Task, *, console: Console | None = None) -> FitRes
                 f"{path} was trained on other data: {'; '.join(changes)}. Give the data it began with, or go on with "
                 "these by --run.data_changed True."
             )
-        if different := differences(recipe, saved["recipe"]):
+        if changes:
+            _refuse_other_classes(path, model, saved)
+            changes += differences(recipe, saved["recipe"], only=follows)
+        if different := differences(recipe, saved["recipe"], but=follows if changes else ()):
             raise ValueError(
                 f"{path} is a checkpoint of another recipe; it differs in " + "; ".join(different) + ". "
                 "Give --run.dir a new folder, or the recipe saved beside it."
@@ -442,6 +447,18 @@ def _data_changes(parts: Sequence[Part], saved: dict[str, Any]) -> list[str]:
     """In what the data differ from those of a checkpoint."""
     before = saved.get("data", {})
     return [change for part in parts if part.name in before for change in part.changes(before[part.name])]
+
+
+def _refuse_other_classes(path: Path, model: nn.Module, saved: dict[str, Any]) -> None:
+    """More or fewer classes need another head."""
+    shapes = {key: tuple(value.shape) for key, value in model.state_dict().items()}
+    for key, value in saved["model"].items():
+        if shapes.get(key, tuple(value.shape)) != tuple(value.shape):
+            raise ValueError(
+                f"{path} cannot go on with these data: they have another number of classes, so {key} would be "
+                f"{shapes[key]} and is {tuple(value.shape)}. Start a new run from it: --model.weights "
+                f"{path.parent.parent}, with a new --run.dir."
+            )
 
 
 def _groups(recipe: Recipe, task: Task, model: nn.Module, lr: float) -> list[dict[str, Any]]:

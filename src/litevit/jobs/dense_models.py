@@ -107,7 +107,8 @@ def load_dense(
         if report.missing:
             raise ValueError(
                 f"{weights} is not a checkpoint of the whole {name}: {len(report.missing)} tensors are missing, "
-                f"such as {report.missing[0]}"
+                f"such as {report.missing[0]}. A backbone or a classifier is what training starts from: litevit train "
+                f"RECIPE --model.name {name} --model.weights {weights}"
             )
     _resize_to(model, task, size)
     classes = read_class_list(Path(names), first_id=int(task == SEMANTIC)) if names is not None else None

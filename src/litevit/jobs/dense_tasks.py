@@ -53,14 +53,16 @@ def build_dense_model(config: ModelConfig, *, said: list[str] | None = None, **s
 def with_options_of(config: ModelConfig) -> ModelConfig:
     """The model of a recipe that starts from a run: what the run's model was made with holds, unless it is given."""
     word = weights_word(config.weights)
-    if not config.drop_head or word in (None, IMAGENET, "official") or (run := find_run(config.weights)) is None:
+    if word in (None, IMAGENET, "official") or (run := find_run(config.weights)) is None:
         return config
-    made, backbone = run.saved["model"]["overrides"], config.overrides.get("backbone")
-    if config.name in GENERIC and backbone is None:
-        backbone = made.get("backbone", run.model_name)
-    known = model_options(config.name, backbone)
+    given = dict(config.overrides)
+    if config.name in GENERIC and run.backbone is not None:
+        given = {"backbone": run.backbone} | given
+    if not config.drop_head or given.get("backbone", run.backbone) != run.backbone:
+        return replace(config, overrides=given)
+    known = model_options(config.name, given.get("backbone"))
+    made = run.saved["model"]["overrides"]
     kept = {name: value for name, value in made.items() if name in known and name != "backbone"}
-    given = config.overrides if backbone is None else {**config.overrides, "backbone": backbone}
     return replace(config, overrides={**kept, **given})
 
 

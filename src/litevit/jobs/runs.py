@@ -15,6 +15,7 @@ from litevit.data.classification import crop_mode
 from litevit.engine.config import Recipe
 from litevit.jobs.recipe_files import recipe_from_dict
 from litevit.tasks.segmentation import read_overrides
+from litevit.zoo import MODELS
 
 CLASSIFICATION = ("classification", "token_labeling")
 
@@ -77,6 +78,12 @@ class Run:
     @property
     def model_name(self) -> str:
         return self.saved["model"]["name"]
+
+    @property
+    def backbone(self) -> str | None:
+        """Name of the model's backbone; None: timm's classifier, which has none of ours."""
+        known = MODELS.get(self.model_name)
+        return known.backbone_name if known is not None else self.saved["model"]["overrides"].get("backbone")
 
     @property
     def task(self) -> str:

@@ -24,6 +24,7 @@ def make_token_labels(
     out: str | Path,
     *,
     weights: str | None = None,
+    num_classes: int | None = None,
     reader: str = "",
     split: str = "train",
     image_size: int = 576,
@@ -42,6 +43,7 @@ def make_token_labels(
     Args:
         model: a name of ours, timm's as `timm/NAME` (with timm's weights unless `weights` says otherwise), or a module.
         weights: of our model: "official", a file, or the folder of a training run.
+        num_classes: of the checkpoint of our model, where it is not the published one's.
         data: a folder, tar or shards of images, as for training.
         image_size: 576 gives an 18 x 18 map at stride 32.
         on_progress: called with images done and images to do.
@@ -50,7 +52,7 @@ def make_token_labels(
         How many maps were written.
     """
     source = resolve_classes(ClassificationData(path=data, reader=reader, train_split=split, num_classes=0))
-    network, mean, std = _network(model, weights)
+    network, mean, std = _network(model, weights, num_classes)
     network = network.eval().to(device)
     images = create_dataset(_squashed(source, image_size, mean, std, split), "eval")
     if not isinstance(images, ClassificationImages):
@@ -132,7 +134,7 @@ class _Named(Dataset):
         return self.images[index][0], index
 
 
-def _network(model: str | nn.Module, weights: str | None) -> tuple[nn.Module, Any, Any]:
+def _network(model: str | nn.Module, weights: str | None, num_classes: int | None) -> tuple[nn.Module, Any, Any]:
     default = ClassificationData()
     if isinstance(model, nn.Module):
         return model, default.mean, default.std
@@ -147,7 +149,7 @@ def _network(model: str | nn.Module, weights: str | None) -> tuple[nn.Module, An
             timm.models.load_checkpoint(network, weights)
         config = resolve_model_data_config(network)
         return network, config["mean"], config["std"]
-    network, prepared = load_classifier(model, weights)
+    network, prepared = load_classifier(model, weights, num_classes=num_classes)
     return network, prepared.mean, prepared.std
 
 
