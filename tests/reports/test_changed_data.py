@@ -70,7 +70,7 @@ def test_epochs_that_follow_from_the_images_follow_the_new_ones(begun, recipe, t
     line = "the data have changed: training has 11 images, had 12; schedule.epochs: 22, checkpoint 24"
     assert line in said.out + said.err
     # What a person changes is still refused, and so is another number of epochs that was given.
-    with pytest.raises(ValueError, match="another recipe; it differs in optim.lr"):
+    with pytest.raises(ValueError, match=r"another recipe; it differs in optim\.lr"):
         train(recipe(begun, run__max_steps=6, optim__lr=0.5, run__data_changed=True, **automatic))
     with pytest.raises(ValueError, match=r"another recipe; it differs in schedule\.epochs: 7, checkpoint 22"):
         train(recipe(begun, run__max_steps=6, run__data_changed=True, run="automatic", schedule__epochs=7))

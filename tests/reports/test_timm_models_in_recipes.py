@@ -2,6 +2,7 @@
 
 import json
 
+from annotated_sets import official
 from litevit.recipes import get_recipe
 
 
@@ -23,3 +24,18 @@ def test_a_run_of_a_timm_model_predicts_and_evaluates(litevit, photos, tmp_path)
     code, out, said = litevit("predict", picture, "--weights", tmp_path / "run", "--json")
     assert code == 0, said
     assert {guess["name"] for guess in json.loads(out)[0]["guesses"]} == {"bee", "cow", "dog"}
+
+
+def test_timms_backbones_learn_at_one_rate_by_themselves(tmp_path, litevit):
+    """`--optim.layer_decay None` had to be given by hand."""
+    command = ("train", "finetune-detection", "--data", official(tmp_path / "data"), "--model.name", "retinanet")
+    code, out, said = litevit(*command, "--model.overrides.backbone", "resnet18", "--show-recipe")
+    assert (code, json.loads(out)["optim"]["layer_decay"]) == (0, None), said
+    code, out, _ = litevit(*command, "--model.overrides.backbone", "lit_ti", "--show-recipe")
+    assert (code, json.loads(out)["optim"]["layer_decay"]) == (0, 0.9)
+    options = ("--model.weights", "none", "--run.dir", tmp_path / "run", "--run.device", "cpu", "--run.workers", 0)
+    options += ("--run.max_steps", 1, "--run.batch_size", 2, "--model.overrides.channels", 16, "--model.overrides.resize", False, "--data.resize", False)
+    code, _, said = litevit(*command, "--model.overrides.backbone", "resnet18", *options)
+    assert code == 0, said
+    assert "optim.layer_decay 0.9 is left out: the layers of timm's backbones are not known" in said
+    assert json.loads((tmp_path / "run" / "recipe.json").read_text())["optim"]["layer_decay"] is None

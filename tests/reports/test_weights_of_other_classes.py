@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from annotated_sets import official
 
+from annotated_sets import official
 from litevit import create_model, load_weights
 from litevit.checkpoints.load import MisfitError
 from litevit.cli.misfits import advice
@@ -52,7 +52,13 @@ def lvt(tmp_path_factory) -> Path:
 def test_a_file_of_other_classes(command, lvt, photos, litevit, tmp_path) -> None:
     if command[0] == "export":
         pytest.importorskip("onnx", reason="the format needs the extra 'export'")
-    places = {"FILE": lvt, "PHOTOS": photos, "PHOTO": photos / "val/bee/val0.png", "OUT": tmp_path / "out", "OUT.onnx": tmp_path / "out.onnx"}
+    places = {
+        "FILE": lvt,
+        "PHOTOS": photos,
+        "PHOTO": photos / "val/bee/val0.png",
+        "OUT": tmp_path / "out",
+        "OUT.onnx": tmp_path / "out.onnx",
+    }
     code, _, error = litevit(*(places.get(word, word) for word in command))
     assert code == 2
     assert error.count("\n") == 1

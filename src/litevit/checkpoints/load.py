@@ -287,9 +287,7 @@ class MisfitError(ValueError):
         super().__init__(" ".join([what, *advice]))
 
 
-def _misfit(
-    name: str, found: Converted, target: Mapping[str, Tensor], fit: _Fit, unexpected: list[str]
-) -> MisfitError:
+def _misfit(name: str, found: Converted, target: Mapping[str, Tensor], fit: _Fit, unexpected: list[str]) -> MisfitError:
     misfits, missing = fit.misfits, fit.wanting
     heads = {key: shapes for key, shapes in misfits.items() if OF_THE_CLASSES.fullmatch(key)}
     if heads and len(heads) == len(misfits) and not missing and not unexpected:

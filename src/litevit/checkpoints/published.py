@@ -291,7 +291,10 @@ def find(name: str) -> Weights:
         return WEIGHTS[name]
     near = get_close_matches(name.lower(), WEIGHTS, n=3)
     hint = f" Near names that have one: {', '.join(near)}." if near else ""
-    raise ValueError(f"No checkpoint was published for '{name}'.{hint} Use weights=None or the path of a file.")
+    raise ValueError(
+        f"No checkpoint was published for '{name}'.{hint} Other weights: none (random), the path of a file, a run; "
+        "imagenet, for a backbone of ours in a detector or segmenter."
+    )
 
 
 def preprocessing(name: str) -> Preprocessing:

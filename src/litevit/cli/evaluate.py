@@ -24,7 +24,7 @@ def eval_(
     annotations: Path | None = None,
     names: Path | None = None,
     num_classes: int | None = None,
-    size: int | None = None,
+    size: int | Literal["own"] | None = None,
     crop_pct: float | None = None,
     limit: int = 0,
     window: tuple[int, ...] = (),
@@ -62,7 +62,8 @@ def eval_(
         annotations: COCO-format JSON, or folder of index masks, of data in no layout that is known.
         names: class names of a detector or segmenter, as for `litevit predict`.
         num_classes: of the checkpoint, where it is not the published one's.
-        size: side of a classifier's input, of detectors and segmenters the short side; default: the published one.
+        size: side of a classifier's input, of detectors and segmenters the short side, or 'own' for images as they are;
+            default: the published one.
         crop_pct: classifiers: crop side / resized shorter side; default: the published one, or the run's; 1.0: without
             a crop.
         limit: detectors and segmenters: only the first images.
@@ -106,6 +107,9 @@ def eval_(
              "ratios": ratios, "flip": flip, "out": out, **masks},
             f"for detectors and segmenters; {model or source} is a classifier",
         )  # fmt: skip
+        refuse(
+            {"size": size if size == "own" else None}, "a number for classifiers; own is for detectors and segmenters"
+        )
         given = {
             "split": split, "reader": reader, "num_classes": num_classes, "image_size": size, "crop_pct": crop_pct,
             "labels": labels, "batch_size": batch_size, "precision": precision,

@@ -18,7 +18,7 @@ def predict(
     top: int | None = None,
     json: bool = False,
     out: Path | None = None,
-    size: int | None = None,
+    size: int | Literal["own"] | None = None,
     num_classes: int | None = None,
     names: Path | None = None,
     score_threshold: float | None = None,
@@ -44,7 +44,8 @@ def predict(
         json: print JSON instead of a table: an object per image with path, error and, under the names of the Parquet
             columns (docs/batch.md), what was found.
         out: folder for pictures with the predictions, and for the result files of COCO's and ADE20K's formats.
-        size: side of the square input, of detectors and segmenters the short side; default: the published one.
+        size: side of the square input, of detectors and segmenters the short side, or 'own' for images as they are;
+            default: the published one.
         num_classes: of the checkpoint, where it is not the published one's.
         names: text file with one class name per line; for detectors and segmenters also COCO's annotation file.
         score_threshold: least score of objects; default: 0.3, panoptic models: their own.
@@ -80,12 +81,13 @@ def predict(
     from litevit.devices import find_device
     from litevit.jobs import predict as tool
     from litevit.jobs.inference import OPTIMIZED, for_inference
+    from litevit.jobs.preprocessing import side_of
 
     if (file := exported_file(weights)) is not None:
         refuse({"model": model, "num_classes": num_classes}, f"for checkpoints; {weights} knows its model")
         if file.task in ("classification", "features", "module"):
             refuse({"score_threshold": score_threshold}, "for detectors; a classifier shows its --top classes")
-            _predict_exported(file, images, names, size, top, batch_size, json=json, out=out)
+            _predict_exported(file, images, names, side_of(size), top, batch_size, json=json, out=out)
         else:
             refuse({"top": top, "batch_size": batch_size, "size": size}, f"for others; {weights} does {file.task}")
             _predict_with(file.as_dense(names, score_threshold), images, json=json, out=out)
@@ -98,6 +100,7 @@ def predict(
         return None
     if score_threshold is not None:
         raise ValueError("--score-threshold is for detectors; a classifier shows its --top classes")
+    side = side_of(size)
     paths = tool.find_images(images)
     labels = list(read_class_list(names).names) if names else None
     classes = num_classes or (len(labels) if labels else None)
@@ -109,10 +112,8 @@ def predict(
     network, how = tool.load_classifier(model, None if weights == "none" else weights, num_classes=classes)
     if names is not None and labels is not None and len(labels) != classes:
         raise ValueError(f"{names} has {len(labels)} names, the model {classes} classes")
-    if size is not None:
-        if size < 32:
-            raise ValueError(f"--size must be at least 32, got {size}")
-        how = replace(how, size=size)
+    if side is not None:
+        how = replace(how, size=side)
     where = find_device(device)
     network = for_inference(network, where)
     if weights == "none":

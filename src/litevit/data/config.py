@@ -106,6 +106,7 @@ class DetectionData:
     limit: Count = 0  # train on the first images only; 0: all
     eval_split: Split = "val"  # "train" evaluates what was trained on: a check, no result
     eval_limit: Count = 0
+    eval_own_size: bool = False  # the best weights are also measured on images that are not resized
     eval_batch_size: Positive = 1
     scenes: ScenesData = ScenesData()
 
@@ -128,4 +129,5 @@ class SegmentationData:
     limit: Count = 0  # train on the first images only; 0: all
     eval_split: Split = "val"
     eval_limit: Count = 0
+    eval_own_size: bool = False  # the best weights are also measured on images that are not resized
     scenes: ScenesData = ScenesData()

@@ -58,7 +58,8 @@ class Task(Protocol):
     `batch_stream(dataset, **options)` instead of `BatchStream`, `max_unreadable` (images a run may skip),
     `class_names` and `class_ids` (kept with the best weights), `parts` and `notes` (what was read, and what to warn of:
     shown at the start), `said` (other lines for the start), `optimized` (which modules `build_model` has replaced by
-    faster ones: kind -> number), `report(model, folder)` (process 0, after the last evaluation).
+    faster ones: kind -> number), `evaluate_own_size(model, accelerator)` (further metrics of the best weights),
+    `report(model, folder)` (process 0, after the last evaluation).
     """
 
     metric: str  # the entry of `evaluate`'s result that says which checkpoint is best; higher is better
@@ -369,6 +370,8 @@ def _finish(
         with torch.no_grad(), accelerator.autocast():
             metrics = task.evaluate(judged, accelerator)
     judged.eval()
+    with torch.no_grad(), accelerator.autocast():
+        metrics = metrics | getattr(task, "evaluate_own_size", lambda *_: {})(judged, accelerator)
     if accelerator.is_main_process:
         write_json(folder / "result.json", {"step": state.best_step, **without_nan(metrics)}, indent=2)
         draw_curves(folder)

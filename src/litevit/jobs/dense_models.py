@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from torch import nn
 
@@ -26,6 +26,8 @@ from litevit.zoo import GENERIC, MODELS
 
 DETECTION, INSTANCES = "detection", "instance segmentation"
 SEMANTIC, PANOPTIC = "semantic segmentation", "panoptic segmentation"
+OWN: Literal["own"] = "own"
+Size = int | Literal["own"]  # short side that images are resized to, or their own size
 
 
 class DenseModel(NamedTuple):
@@ -55,7 +57,7 @@ def load_dense(
     num_classes: int | None = None,
     names: Pathlike | None = None,
     score_threshold: float | None = None,
-    size: int | None = None,
+    size: Size | None = None,
 ) -> DenseModel:
     """A dense model with its weights and class names.
 
@@ -66,7 +68,7 @@ def load_dense(
         num_classes: where it is not the model's own and the checkpoint does not tell.
         names: file of class names, see `read_class_list`; None: the training data's, COCO's or ADE20K's, or numbers.
         score_threshold: least score of objects; None keeps the model's.
-        size: short side the image is resized to; None keeps the model's.
+        size: short side the image is resized to, or "own": images as they are; None keeps the model's.
     """
     weights = published.weights_word(weights)
     packed = open_packed(str(name)) if is_packed(name) else None
@@ -110,7 +112,7 @@ def load_dense(
                 f"such as {report.missing[0]}. A backbone or a classifier is what training starts from: litevit train "
                 f"RECIPE --model.name {name} --model.weights {weights}"
             )
-    _resize_to(model, task, size)
+    model.config = config_at_size(model, task, size)  # type: ignore[assignment]
     classes = read_class_list(Path(names), first_id=int(task == SEMANTIC)) if names is not None else None
     if classes is None and packed is not None and packed.classes:
         classes = ClassList(packed.classes, tuple(packed.about["class_ids"]), packed.about.get("num_things"))
@@ -119,17 +121,25 @@ def load_dense(
     return DenseModel(model.eval(), name, task, _checked(classes, _own_classes(model, task), str(names or weights)))
 
 
-def _resize_to(model: nn.Module, task: str, size: int | None) -> None:
+def config_at_size(model: nn.Module, task: str, size: Size | None) -> Any:
+    """The config of a model that looks at images at another size.
+
+    Args:
+        size: as of `load_dense`.
+    """
+    config: Any = model.config
     if size is None:
-        return
+        return config
+    if size == OWN:
+        if task == SEMANTIC:
+            return replace(config, test=replace(config.test, scale=None))
+        return replace(config, resize=False)
     if size < 32:
         raise ValueError(f"--size must be at least 32, got {size}")
-    config: Any = model.config
     if task == SEMANTIC:
-        model.config = replace(config, test=replace(config.test, scale=(4 * size, size)))  # type: ignore[assignment]
-    else:  # the published ratio of the longest to the shortest side
-        longest = round(size * config.max_size / config.min_size)
-        model.config = replace(config, min_size=size, max_size=longest, resize=True)  # type: ignore[assignment]
+        return replace(config, test=replace(config.test, scale=(4 * size, size)))
+    # The published ratio of the longest to the shortest side.
+    return replace(config, min_size=size, max_size=round(size * config.max_size / config.min_size), resize=True)
 
 
 def _own_classes(model: nn.Module, task: str) -> ClassList:

@@ -20,7 +20,7 @@ from litevit.data.readability import check_readable
 from litevit.engine.config import IMAGENET, ModelConfig, OptimConfig, Recipe
 from litevit.files import cache_dir, without_nan, write_json
 from litevit.jobs.classification import for_training
-from litevit.jobs.dense_models import INSTANCES, task_of
+from litevit.jobs.dense_models import INSTANCES, OWN, config_at_size, task_of
 from litevit.jobs.evaluation_loop import evaluation_loader
 from litevit.jobs.measure_dense import Measured, measure_detection, measure_panoptic, measure_semantic
 from litevit.jobs.runs import find_run
@@ -119,6 +119,7 @@ class _DenseTask:
         self.sets: Any = None
         self.eval_dataset: Selected | None = None
         self.measured: Measured | None = None  # by the last evaluation
+        self.found: COCOAveragePrecision | None = None  # a detector's
         self.notes: list[str] = []
         self.said: list[str] = []
         self.optimized: dict[str, int] = {}
@@ -143,6 +144,23 @@ class _DenseTask:
 
     def param_groups(self, model: nn.Module, optim: OptimConfig, lr: float) -> list[dict[str, Any]]:
         return dense_param_groups(model, optim, lr)
+
+    def evaluate_own_size(self, model: nn.Module, accelerator: Any) -> dict[str, float]:
+        """The same figures on images that are not resized, as `own_size/...`; {}: not asked for, or no others."""
+        published: Any = model.config
+        own = config_at_size(model, task_of(self.recipe.model.name), OWN)
+        if not self.recipe.data.eval_own_size or own == published:
+            return {}
+        kept, model.config = self.found, own
+        measured = self.measured
+        try:
+            found = self.evaluate(model, accelerator)
+        finally:
+            model.config, self.found, self.measured = published, kept, measured
+        return {f"own_size/{name}": value for name, value in found.items()}
+
+    def evaluate(self, model: nn.Module, accelerator: Any, *, save: Path | None = None) -> dict[str, float]:
+        raise NotImplementedError
 
     def _write_per_class(self, folder: Path) -> None:
         """What was neither in the truth nor found: null."""
@@ -171,7 +189,6 @@ class DetectionTask(_DenseTask):
         self._opened(DetectionSets(self.data, cache=cache_dir()))
         self.kinds = ("bbox", "segm") if makes_masks else ("bbox",)
         self.metric = f"{self.kinds[-1]}/AP"
-        self.found: COCOAveragePrecision | None = None
 
     def build_model(self) -> nn.Module:
         model = build_dense_model(self.recipe.model, said=self.said, num_classes=len(self.sets.classes))

@@ -27,11 +27,11 @@ from litevit.data.class_names import read_class_list
 from litevit.data.images import read_image
 from litevit.devices import find_device
 from litevit.jobs.dense_columns import check_codec, columns_of, names_of
-from litevit.jobs.dense_models import DETECTION, INSTANCES, PANOPTIC, SEMANTIC, DenseModel, load_dense, task_of
+from litevit.jobs.dense_models import DETECTION, INSTANCES, PANOPTIC, SEMANTIC, DenseModel, Size, load_dense, task_of
 from litevit.jobs.inference import for_inference
 from litevit.jobs.predict import class_names, load_classifier, recorded_classes
 from litevit.jobs.predict_dense import SHOWN, answer
-from litevit.jobs.preprocessing import of_classifier
+from litevit.jobs.preprocessing import of_classifier, side_of
 
 Row = dict[str, Any]
 Source = str | bytes | Path | Image.Image
@@ -229,7 +229,7 @@ def open_predictor(
     exported: Any = None,
     embeddings: bool = False,
     top: int | None = None,
-    size: int | None = None,
+    size: Size | None = None,
     num_classes: int | None = None,
     names: Pathlike | None = None,
     score_threshold: float | None = None,
@@ -336,12 +336,11 @@ def _of_file(file: Any, options: dict[str, Any], names: Pathlike | None, batch_s
     return ClassRows(file, how, labels, top=options["top"] or 5, batch_size=batch_size)
 
 
-def _resized(how: Preprocessing, size: int | None) -> Preprocessing:
+def _resized(how: Preprocessing, size: Size | None) -> Preprocessing:
     from dataclasses import replace
 
-    if size is not None and size < 32:
-        raise ValueError(f"--size must be at least 32, got {size}")
-    return how if size is None else replace(how, size=size)
+    side = side_of(size)
+    return how if side is None else replace(how, size=side)
 
 
 def _pooling(model: Any) -> Callable[[Tensor], Tensor]:

@@ -92,3 +92,10 @@ def preprocessing(model: str | Path | Run) -> Preprocessing:
     else:
         raise unknown(str(model), sorted(MODELS), "model or run")
     return Preprocessing(**dataclasses.asdict(facts))
+
+
+def side_of(size: int | str | None) -> int | None:
+    """The side of a classifier's input, as --size gives it; None: the published one."""
+    if size is not None and (isinstance(size, str) or size < 32):
+        raise ValueError(f"--size of a classifier must be a number of at least 32, got {size}")
+    return size

@@ -7,13 +7,14 @@ from dataclasses import replace
 from rich.console import Console
 
 from litevit.data.classification import ClassificationData, resolve_classes
-from litevit.engine.config import Recipe, check
+from litevit.engine.config import ModelConfig, Recipe, check
 from litevit.engine.logging import default_console
 from litevit.engine.train import FitResult, Task, fit
 from litevit.jobs.classification import ClassificationTask
 from litevit.jobs.dense_models import DETECTION, task_of
 from litevit.jobs.dense_tasks import DetectionTask, PanopticTask, SegmentationTask, with_options_of
 from litevit.jobs.token_labeling import TokenLabelTask
+from litevit.zoo import BACKBONES, GENERIC
 
 RESULTS = {
     "recipe.json": "the resolved recipe; `litevit train` takes it in place of a name",
@@ -40,14 +41,23 @@ TASKS: dict[str, Callable[[Recipe], Task]] = {
 
 
 def resolve(recipe: Recipe) -> Recipe:
-    """Fills in what depends on data and model: `data.num_classes` 0 becomes the number of class folders, and a detector
-    that finds boxes alone reads no masks."""
+    """Fills in what depends on data and model: `data.num_classes` 0 becomes the number of class folders, a detector
+    that finds boxes alone reads no masks, and timm's backbones, whose layers are not known, learn at one rate."""
+    if recipe.optim.layer_decay is not None and not _has_known_layers(recipe.model):
+        recipe = replace(recipe, optim=replace(recipe.optim, layer_decay=None))
     if isinstance(recipe.data, ClassificationData):
         return replace(recipe, data=resolve_classes(recipe.data))
     recipe = replace(recipe, model=with_options_of(recipe.model))
     if recipe.task == "detection" and recipe.data.masks and task_of(recipe.model.name) == DETECTION:
         return replace(recipe, data=replace(recipe.data, masks=False))
     return recipe
+
+
+def _has_known_layers(model: ModelConfig) -> bool:
+    """Whether the backbone is ours."""
+    if model.name in GENERIC:
+        return with_options_of(model).overrides.get("backbone") in BACKBONES
+    return not model.name.startswith("timm/")
 
 
 def create_task(recipe: Recipe) -> Task:
@@ -61,10 +71,15 @@ def train(recipe: Recipe, *, console: Console | None = None) -> FitResult:
     """
     console = console or default_console()
     check(recipe)
-    recipe = resolve(recipe)
+    given, recipe = recipe, resolve(recipe)
     main = int(os.environ.get("RANK", "0")) == 0  # accelerate is not up yet
     if main:
         console.print(f"{recipe.name}: {recipe.task}, {recipe.model.name}", highlight=False, soft_wrap=True)
+        if recipe.optim.layer_decay != given.optim.layer_decay:
+            said = (
+                f"optim.layer_decay {given.optim.layer_decay} is left out: the layers of timm's backbones are not known"
+            )
+            console.print(f"{said}, all learn at one rate", highlight=False, soft_wrap=True)
     result = fit(recipe, create_task(recipe), console=console)
     if main and not result.stopped:
         console.print(f"\nResults in {result.folder}/", soft_wrap=True)

@@ -1,7 +1,8 @@
 """Fine-tuning detectors, segmenters and panoptic models on your own data. Everything here is our choice.
 
 A start from weights needs a low rate, and less of it towards the image (`optim.layer_decay`); a small set needs many
-epochs, which follow from its number of images (`schedule.epochs` None), and pictures of many sizes. Another start:
+epochs, which follow from its number of images (`schedule.epochs` None), and pictures of many sizes. It is evaluated at
+the published size; the best weights are also measured on images as they are (`data.eval_own_size`). Another start:
 `--model.weights FILE` or a run's folder, also a classifier's, whose backbone it takes; `none`: random weights.
 """
 
@@ -21,7 +22,7 @@ def finetune_detection() -> Recipe[DetectionData]:
         name="finetune-detection",
         task="detection",
         model=_start("retinanet_litv2_s"),
-        data=DetectionData(masks=False, short_side=(480, 800)),
+        data=DetectionData(masks=False, short_side=(480, 800), eval_own_size=True),
         optim=OPTIM,
         schedule=SCHEDULE,
         run=RUN,
@@ -49,7 +50,7 @@ def finetune_segmentation() -> Recipe[SegmentationData]:
         name="finetune-segmentation",
         task="segmentation",
         model=_start("semantic_fpn_litv2_s"),
-        data=SegmentationData(),
+        data=SegmentationData(eval_own_size=True),
         optim=OPTIM,
         schedule=SCHEDULE,
         run=RUN,
