@@ -34,7 +34,18 @@ def test_timms_backbones_learn_at_one_rate_by_themselves(tmp_path, litevit):
     code, out, _ = litevit(*command, "--model.overrides.backbone", "lit_ti", "--show-recipe")
     assert (code, json.loads(out)["optim"]["layer_decay"]) == (0, 0.9)
     options = ("--model.weights", "none", "--run.dir", tmp_path / "run", "--run.device", "cpu", "--run.workers", 0)
-    options += ("--run.max_steps", 1, "--run.batch_size", 2, "--model.overrides.channels", 16, "--model.overrides.resize", False, "--data.resize", False)
+    options += (
+        "--run.max_steps",
+        1,
+        "--run.batch_size",
+        2,
+        "--model.overrides.channels",
+        16,
+        "--model.overrides.resize",
+        False,
+        "--data.resize",
+        False,
+    )
     code, _, said = litevit(*command, "--model.overrides.backbone", "resnet18", *options)
     assert code == 0, said
     assert "optim.layer_decay 0.9 is left out: the layers of timm's backbones are not known" in said
