@@ -388,6 +388,18 @@ def test_a_disk_that_is_really_full(tmp_path: Path) -> None:
     assert done.stdout.split() == ["exit", "2"]
 
 
+def test_what_a_converter_raises_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from litevit.deploy import pt2
+
+    def fails(*_: object, **__: object) -> None:
+        raise RuntimeError("pages of advice\nand more") from AssertionError("only 4D query\nsecond line")
+
+    monkeypatch.setattr(pt2.torch.export, "save", fails)
+    with pytest.raises(ValueError, match=r"^The converter to PyTorch could not write .*: only 4D query. Try fixed .*$"):
+        fixed(tmp_path / "x.pt2", "pt2")
+    assert not list(tmp_path.iterdir())
+
+
 def test_a_folder_in_the_way(tmp_path: Path) -> None:
     (tmp_path / "x.pt2").mkdir()
     with pytest.raises(OSError, match=r"Cannot write .*x.pt2: it is a folder"):

@@ -7,7 +7,8 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from functools import cache
 from pathlib import Path
@@ -168,7 +169,7 @@ def export(
         progress("writing")
         size = 2 * sum(p.numel() * p.element_size() for p in job.graph.parameters())
         calibration = None if int8 is None else calibration_images(source, int8, job.shape)
-        with TRACING, says_when_full(path, size):
+        with TRACING, _one_line(kind, source.name), says_when_full(path, size):
             kind.write(job, staged)
         report.bytes = _bytes_in(staged.parent)
         if verify:
@@ -185,6 +186,24 @@ def export(
             staged.with_name(f"{path.name}.report.json").write_text(report.to_json(), encoding="utf-8")
             publish(staged, path)
     return report
+
+
+@contextmanager
+def _one_line(kind: Format, name: str) -> Iterator[None]:
+    """What a converter raises when it meets what it has no form for, pages long, as one line."""
+    try:
+        yield
+    except (ValueError, OSError, MemoryError):
+        raise
+    except Exception as error:
+        cause: BaseException = error
+        while cause.__cause__ is not None:
+            cause = cause.__cause__
+        reason = next((line.strip() for line in str(cause).splitlines() if line.strip()), type(cause).__name__)
+        raise ValueError(
+            f"The converter to {kind.runtime} could not write {name}: {reason}. Try fixed sizes (--image-size, "
+            "--batch-size), another format, or the backbone alone (litevit.create_backbone)."
+        ) from error
 
 
 def _plan(

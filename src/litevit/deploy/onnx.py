@@ -12,7 +12,7 @@ from torch import Tensor
 
 from litevit.deploy.formats import Format, Job, Opened
 from litevit.deploy.metadata import Metadata
-from litevit.deploy.program import with_free_layouts
+from litevit.deploy.program import attention_axes, with_free_layouts, with_plain_attention
 from litevit.ops.batched_nms import batched_nms
 
 OPSET = 20  # GridSample takes "linear" from here on; ONNX Runtime reads it since 1.17 (2024)
@@ -39,9 +39,12 @@ def refuses(job: Job) -> str | None:
 def write(job: Job, path: Path) -> None:
     import torch.onnx
 
+    traced = job.program()
+    if attention_axes(traced) > 4:  # Swin's; the exporter's own form wants four
+        traced = with_plain_attention(traced)
     with _quiet():
         program: Any = torch.onnx.export(
-            with_free_layouts(job.program()),
+            with_free_layouts(traced),
             dynamo=True,
             opset_version=job.opset or OPSET,
             input_names=["images"],

@@ -64,6 +64,12 @@ def with_free_layouts(program: ExportedProgram) -> ExportedProgram:
     return program
 
 
+def attention_axes(program: ExportedProgram) -> int:
+    """Most axes of a query; 0 without PyTorch's operator for attention."""
+    attention = torch.ops.aten.scaled_dot_product_attention.default
+    return max((node.args[0].meta["val"].ndim for node in program.graph.nodes if node.target is attention), default=0)
+
+
 def with_plain_attention(program: ExportedProgram) -> ExportedProgram:
     """The program with attention as two products and a softmax, for runtimes without an operator of their own.
 
