@@ -11,8 +11,10 @@ from litevit.bench import layers as bench_layers
 from litevit.bench import models as bench_models
 from litevit.bench import report as bench_report
 from litevit.bench import timing as timing
+from litevit.bench.accuracy import published_top1
 from litevit.bench.commands import main_models
-from litevit.bench.plots import plot_ops
+from litevit.bench.plots import pareto_front, plot_ops, plot_pareto
+from litevit.bench.report import Report
 from litevit.bench.timing import Timing
 from litevit.cli import main
 from litevit.models import create_backbone, create_model
@@ -288,6 +290,44 @@ def test_engines_beside_each_other(tmp_path):
     assert [(row["mode"], row["dtype"]) for row in report.rows] == [
         ("eager", "fp32"), ("onnxruntime", "fp32"), ("eager", "bf16")
     ]  # fmt: skip
-    assert any("ONNX Runtime computes in float32 here, not in bf16" in note for note in report.notes)
+    assert any("ONNX Runtime computes in float32 or int8 here, not in bf16" in note for note in report.notes)
     with pytest.raises(ValueError, match="measured in inference on the CPU"):
         main_models(models=("lvt",), engines=("openvino",), train=True)
+
+
+@pytest.mark.slow  # two files are calibrated
+def test_engines_in_int8(tmp_path):
+    """Products in 8 bits, where an engine has them; what is timed is the int8 file, with whole batches."""
+    pytest.importorskip("nncf", reason="int8 of OpenVINO (the extra 'int8')")
+    pytest.importorskip("onnxruntime", reason="measures ONNX Runtime")
+    report = main_models(
+        models=("lvt",), peers="none", engines=("torch", "onnxruntime", "openvino"), dtype=("int8",), size=(64,),
+        batch=3, rounds=1, memory=False, out=tmp_path,
+    )  # fmt: skip
+    assert [(row["mode"], row["dtype"], row["batch"]) for row in report.rows] == [
+        ("onnxruntime", "int8", 3), ("openvino", "int8", 3)
+    ]  # fmt: skip
+    assert report.notes[0] == "int8 is measured in onnxruntime and openvino alone."
+
+
+def test_accuracy_beside_speed(tmp_path):
+    """Whom nobody beats in both is on the line; two models of known accuracy are needed."""
+    pytest.importorskip("matplotlib", reason="draws")
+    assert published_top1("lvt", (224, 224)) == 74.8
+    assert published_top1("convnext_tiny", (224, 224)) == 82.1
+    assert published_top1("convnext_tiny", (64, 64)) is published_top1("lvt", (64, 64)) is None
+    assert published_top1("efficientvit_b0", (224, 224)) is None
+    facts = {"processor": "a processor", "device": "cpu", "threads": 1, "torch": "2", "date": "today"}
+    speeds = {"litv2_s": 16.0, "convnext_tiny": 13.0, "swin_tiny_patch4_window7_224": 12.0, "lvt": 41.0}
+    rows = [
+        {"model": name, "dtype": "fp32", "mode": "openvino", "best": True, "images_per_s": speed,
+         "top1": published_top1(name, (224, 224))} for name, speed in speeds.items()
+    ]  # fmt: skip
+    assert [row["model"] for row in pareto_front(rows)] == ["lvt", "litv2_s", "convnext_tiny"]
+    report = Report("models", rows, facts)
+    for kind, start in {"png": b"\x89PNG", "svg": b"<?xml", "pdf": b"%PDF"}.items():
+        assert plot_pareto(report, tmp_path / f"pareto.{kind}")
+        assert (tmp_path / f"pareto.{kind}").read_bytes().startswith(start)
+    assert "litv2_s (openvino)" in (tmp_path / "pareto.svg").read_text()
+    assert not plot_pareto(Report("models", rows[:1], facts), tmp_path / "one.png")
+    assert not (tmp_path / "one.png").exists()

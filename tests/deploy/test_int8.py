@@ -10,7 +10,7 @@ from families import classifier
 import litevit
 from litevit.cli import main
 from litevit.data.embedded import Digits
-from litevit.deploy.exporter import ExportError
+from litevit.deploy.exporter import ExportError, ExportReport, _judge_int8
 from litevit.deploy.quantize import _found_by_both
 
 FORMATS = {"onnx": ".onnx", "openvino": ".xml", "executorch": ".pte"}
@@ -72,6 +72,20 @@ def test_int8_that_loses_too_much_is_not_kept(tmp_path: Path, monkeypatch: pytes
         )
     assert "the same answer on 25.0 % of 4 images" in caught.value.report.notes[0]
     assert [f.name for f in tmp_path.iterdir()] == ["images"]
+
+
+def test_the_note_on_detections_names_no_error() -> None:
+    def report(task: str, found: dict) -> str:
+        made = ExportReport(path=Path("x.onnx"), format="onnx", model="m", task=task, int8=found)
+        _judge_int8(made)
+        return made.notes[0]
+
+    found = {"bytes_float32": 4, "bytes_int8": 1, "speed": 2.0, "agreement": 0.95, "images": 8}
+    start = "int8 is faster on this processor: 2.00 times the speed of float32, 0.25 of its size, "
+    assert report("detection", found) == start + "95.0 % of the detections in both, on 8 images"
+    found["error"] = 0.02
+    told = start + "the same answer on 95.0 % of 8 images; error 2.0 % of the output's spread"
+    assert report("classification", found) == told
 
 
 def test_detections_are_compared_whatever_their_rank() -> None:

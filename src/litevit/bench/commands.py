@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from litevit.bench.report import Report
-from litevit.bench.words import WAYS, Clock, Dtype, Engine, Mode, Way
+from litevit.bench.words import WAYS, Clock, Dtype, Engine, Mode, ModelDtype, Way
 
 
 def _print_progress(text: str) -> None:
@@ -22,8 +22,10 @@ def _print_progress(text: str) -> None:
         console.print(f"[dim]{text}[/dim]", end="\r", soft_wrap=True)
 
 
-def _finish(report: Report, columns: Sequence[str], out: Path | None, plot: Callable | None) -> Report:
-    files = report.save(out, plot=plot) if out is not None else []
+def _finish(
+    report: Report, columns: Sequence[str], out: Path | None, plot: Callable | None, pareto: Callable | None = None
+) -> Report:
+    files = report.save(out, plot=plot, pareto=pareto) if out is not None else []
     print(report.render(columns))
     for file in files:
         print(f"Wrote {file}")
@@ -36,7 +38,7 @@ def main_models(
     peers: tuple[str, ...] = ("core",),
     size: tuple[int, ...] = (224,),
     batch: int | None = None,
-    dtype: tuple[Dtype, ...] = ("fp32",),
+    dtype: tuple[ModelDtype, ...] = ("fp32",),
     engines: tuple[Engine, ...] = (),
     compile: bool = True,
     eager: bool = True,
@@ -58,7 +60,7 @@ def main_models(
         peers: the same way: sets (core, published, today, light, none) or names of timm models.
         size: side, or H W, of the images.
         batch: images at a time; default: 8 on the CPU, 256 on a GPU.
-        dtype: one or several of fp32, bf16, fp16.
+        dtype: one or several of fp32, bf16, fp16, int8 (engines alone).
         engines: instead of --compile and --eager: several of torch, compiled, onnxruntime, openvino.
         compile: measure with torch.compile; --no-compile leaves that out.
         eager: measure without; --no-eager leaves that out.
@@ -71,10 +73,10 @@ def main_models(
         threads: CPU threads; default: as many as PyTorch takes.
         rounds: turns.
         clock: wall, or cpu: processor time, steadier with one thread on a busy machine.
-        out: folder for JSON, CSV and a plot.
+        out: folder for JSON, CSV and plots: the speeds, and accuracy beside speed (PNG, SVG, PDF).
     """
     from litevit.bench.models import MODEL_COLUMNS, is_ours, measure_models
-    from litevit.bench.plots import plot_models
+    from litevit.bench.plots import plot_models, plot_pareto
 
     models = tuple(name for part in models for name in part.split(",") if name)
     _check(rounds=rounds, models=models, dtype=dtype, out=out)
@@ -106,7 +108,7 @@ def main_models(
     )
     ratios = [c for c in dict.fromkeys(k for row in report.rows for k in row) if c.startswith("x ")]
     peers_only = [c for c in ratios if not is_ours(c.removeprefix("x "))]
-    return _finish(report, [*MODEL_COLUMNS, *peers_only], out, plot_models)
+    return _finish(report, [*MODEL_COLUMNS, *peers_only], out, plot_models, pareto=plot_pareto)
 
 
 def main_attention(

@@ -8,17 +8,20 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from litevit.bench.words import Dtype
-from litevit.deploy.exporter import export
+from litevit.bench.words import ModelDtype
+from litevit.deploy.exporter import plan
 from litevit.deploy.formats import find
 from litevit.deploy.openvino import open_file
+from litevit.deploy.source import open_source
+from litevit.deploy.verify import images_of
 
 FORMAT: dict[str, str] = {"onnxruntime": "onnx", "openvino": "openvino"}
-PRECISION: dict[Dtype, str] = {"fp32": "f32", "bf16": "bf16", "fp16": "f16"}
+PRECISION: dict[ModelDtype, str] = {"fp32": "f32", "bf16": "bf16", "fp16": "f16", "int8": "f32"}
+CALIBRATION = 16  # drawn scenes; the weights are random, and only the speed is asked for
 
 
 def engine_runner(
-    model: nn.Module, engine: str, dtype: Dtype, size: tuple[int, int]
+    model: nn.Module, engine: str, dtype: ModelDtype, size: tuple[int, int]
 ) -> Callable[[int], Callable[[], object]]:
     """Batch -> a function that runs the model in an engine on the CPU, with PyTorch's number of threads.
 
@@ -31,13 +34,20 @@ def engine_runner(
         ValueError: it has no arithmetic of this kind.
     """
     kind = find(FORMAT[engine])
-    if engine == "onnxruntime" and dtype != "fp32":
-        raise ValueError(f"ONNX Runtime computes in float32 here, not in {dtype}")
+    if engine == "onnxruntime" and dtype not in ("fp32", "int8"):
+        raise ValueError(f"ONNX Runtime computes in float32 or int8 here, not in {dtype}")
 
     def make(batch: int) -> Callable[[], object]:
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / f"model{kind.suffix}"
-            export(model, path, format=kind.name, image_size=size, batch_size=batch, verify=False)
+            job, _ = plan(open_source(model), kind, image_size=size, batch_size=batch, verify=False)
+            kind.write(job, path)
+            if dtype == "int8":
+                assert kind.quantize is not None
+                exact, path = path, Path(folder) / f"int8{kind.suffix}"
+                count = -(-CALIBRATION // batch) * batch
+                scenes = images_of("images", count, size, uint8=False, photos=())
+                kind.quantize(job, exact, path, scenes.split(batch))
             threads = torch.get_num_threads()
             if engine == "openvino":
                 runner: Any = open_file(path, threads, precision=PRECISION[dtype]).engine

@@ -10,11 +10,12 @@ import torch
 from torch import nn
 
 from litevit.bench import timing as timing
+from litevit.bench.accuracy import published_top1
 from litevit.bench.cases import DTYPES, Case, inference, prepare, training_step
 from litevit.bench.engines import FORMAT, engine_runner
 from litevit.bench.report import Report
 from litevit.bench.timing import Timing
-from litevit.bench.words import Clock, Dtype, Mode
+from litevit.bench.words import Clock, Dtype, Mode, ModelDtype
 from litevit.devices import find_device
 from litevit.models import count_macs, create_backbone, create_model, list_models
 from litevit.optimize.inference import optimize_for_inference
@@ -108,7 +109,7 @@ def measure_models(
     *,
     size: tuple[int, int] = (224, 224),
     batch: int = 8,
-    dtypes: Sequence[Dtype] = ("fp32",),
+    dtypes: Sequence[ModelDtype] = ("fp32",),
     modes: Sequence[Mode] = ("eager", "compiled"),
     training: bool = False,
     features: bool = False,
@@ -129,7 +130,7 @@ def measure_models(
         peers: see `resolve_peers`.
         size: (H, W) of the images.
         batch: images at a time.
-        dtypes: each a pass of its own; weights and images in that dtype.
+        dtypes: each a pass of its own; weights and images in that dtype. int8: products of the engines' files alone.
         modes: eager, compiled; onnxruntime, openvino: the plain model as a file of that engine, on the CPU.
         training: forward and backward in training mode, no optimizer step; otherwise inference.
         features: the four maps of the backbones instead of logits.
@@ -151,12 +152,15 @@ def measure_models(
     with timing.threads(num_threads):
         facts = timing.environment(where)
         for dtype in dtypes:
-            rate = timing.product_rate(where, DTYPES[dtype], clock)
-            facts[f"product_gflops_{dtype}"] = rate / 1e9
+            able = [mode for mode in modes if dtype != "int8" or mode in FORMAT]
+            if len(able) < len(modes):
+                notes.append("int8 is measured in onnxruntime and openvino alone.")
+            rate = None if dtype == "int8" else timing.product_rate(where, DTYPES[dtype], clock)
+            facts[f"product_gflops_{dtype}"] = rate and rate / 1e9
             cases: dict[str, Case] = {}
             for name in names:
                 cases |= _model_cases(
-                    name, dtype, modes, size, batch, where, training, features, fuse, latency, memory, notes, say
+                    name, dtype, able, size, batch, where, training, features, fuse, latency, memory, notes, say
                 )
             timed = timing.interleave(
                 {key: case.run for key, case in cases.items()},
@@ -171,7 +175,7 @@ def measure_models(
 
 def _model_cases(
     name: str,
-    dtype: Dtype,
+    dtype: ModelDtype,
     modes: Sequence[Mode],
     size: tuple[int, int],
     batch: int,
@@ -193,12 +197,15 @@ def _model_cases(
         return {}
     about: dict[str, Any] = {"model": name, "dtype": dtype, "params": sum(p.numel() for p in model.parameters())}
     about["macs"] = count_macs(model, size)
+    about["top1"] = None if features else published_top1(name, size)
+    if not training:
+        _as_trained(model)
     plain = model
     if fuse and not training and is_ours(name):
         model = optimize_for_inference(model)
     elif any(mode in FORMAT for mode in modes):
         plain = copy.deepcopy(model)
-    model = model.to(where, DTYPES[dtype])
+    model = model.to(where, DTYPES.get(dtype, torch.float32))
     if where.type == "cuda":
         model = model.to(memory_format=torch.channels_last)
     step = training_step if training else inference
@@ -237,8 +244,18 @@ def _model_cases(
     return cases
 
 
+@torch.no_grad()
+def _as_trained(model: nn.Module) -> None:
+    """Norms and biases that are no longer zeros and ones, in place: an engine leaves out what multiplies by one."""
+    vectors = [p for p in model.parameters() if p.dim() < 2] + [
+        b for name, b in model.named_buffers() if name.endswith(("running_mean", "running_var"))
+    ]
+    for vector in vectors:
+        vector.add_(0.02 * torch.rand_like(vector))
+
+
 def _engine_case(
-    model: nn.Module, mode: str, dtype: Dtype, size: tuple[int, int], batch: int, name: str, notes: list[str]
+    model: nn.Module, mode: str, dtype: ModelDtype, size: tuple[int, int], batch: int, name: str, notes: list[str]
 ) -> Case | None:
     try:
         return prepare(engine_runner(model.eval(), mode, dtype, size), batch, name, notes)
@@ -256,7 +273,7 @@ def _peak_mb(run: Callable[[], object], where: torch.device, name: str, notes: l
 
 
 def _model_rows(
-    cases: dict[str, Case], timed: dict[str, Timing], rate: float, clock: Clock, training: bool
+    cases: dict[str, Case], timed: dict[str, Timing], rate: float | None, clock: Clock, training: bool
 ) -> list[dict[str, Any]]:
     rows: list[dict[str, Any]] = []
     for key, case in cases.items():
@@ -272,7 +289,7 @@ def _model_rows(
                 "images_per_s": per_second,
                 "spread": t.spread(clock),
                 "clock": clock,
-                "flops_share": 2 * case.facts["macs"] * (3 if training else 1) * per_second / rate,
+                "flops_share": rate and 2 * case.facts["macs"] * (3 if training else 1) * per_second / rate,
                 "wall": t.wall,
                 "cpu": t.cpu,
             }
@@ -293,10 +310,21 @@ def _model_rows(
     return rows
 
 
-MODEL_COLUMNS = ("model", "dtype", "mode", "images_per_s", "spread", "flops_share", "latency_ms", "peak_mb", "batch")
+MODEL_COLUMNS = (
+    "model",
+    "dtype",
+    "mode",
+    "images_per_s",
+    "spread",
+    "top1",
+    "flops_share",
+    "latency_ms",
+    "peak_mb",
+    "batch",
+)
 
 
-def target_ratios(report: Report, dtype: Dtype = "fp32") -> dict[str, float]:
+def target_ratios(report: Report, dtype: ModelDtype = "fp32") -> dict[str, float]:
     """Best against best: our models over each peer, `"litv2_s / convnext_tiny"` -> ratio; `"... flops"` -> FLOP/s."""
     rows = {row["model"]: row for row in report.rows if row["best"] and row["dtype"] == dtype}
     out: dict[str, float] = {}

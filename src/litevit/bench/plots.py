@@ -1,5 +1,6 @@
 """Plots of `litevit bench`: one question each. Needs matplotlib."""
 
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -73,6 +74,95 @@ def plot_models(report: "Report", path: Path) -> None:
     axes.set_xlim(0, 1.5 * max(row["images_per_s"] for row in rows))
     axes.set_xlabel(f"images per second (median, bars: half the interquartile range)\n{_caption(report)}", fontsize=9)
     _save(figure, path)
+
+
+def plot_pareto(report: "Report", path: Path) -> bool:
+    """Accuracy over speed, a field per dtype, every model at its best mode; the line joins those nobody beats in both.
+
+    Returns:
+        Whether there was anything to draw: two models whose accuracy is known.
+    """
+    rows = [row for row in report.rows if row["best"] and row.get("top1") is not None]
+    dtypes = [d for d in dict.fromkeys(row["dtype"] for row in rows) if sum(r["dtype"] == d for r in rows) > 1]
+    if not dtypes:
+        return False
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
+
+    # Letters, not outlines, in files for a paper.
+    with matplotlib.rc_context({"svg.fonttype": "none", "pdf.fonttype": 42, "font.size": 8}):
+        figure, fields = plt.subplots(
+            1,
+            len(dtypes),
+            figsize=(max(3.4 * len(dtypes), 4.2) + 0.4, 3.8),
+            sharey=True,
+            squeeze=False,
+            layout="constrained",
+        )
+        for axes, dtype in zip(fields[0], dtypes):
+            mine = sorted((r for r in rows if r["dtype"] == dtype), key=lambda r: -r["images_per_s"])
+            front = pareto_front(mine)
+            axes.step(
+                [r["images_per_s"] for r in front],
+                [r["top1"] for r in front],
+                where="post",
+                color="#bbb",
+                lw=1,
+                zorder=0,
+            )
+            for row in mine:
+                ours = is_ours(row["model"])
+                axes.plot(row["images_per_s"], row["top1"], "o" if ours else "s", ms=5, color=OURS if ours else PEER)
+            _label_points(axes, mine)
+            axes.set_xscale("log")
+            axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+            axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+            axes.xaxis.set_minor_locator(NullLocator())
+            axes.margins(y=0.12)
+            axes.set_xlim(0.8 * mine[-1]["images_per_s"], 3.5 * mine[0]["images_per_s"])  # room for names
+            axes.spines[["top", "right"]].set_visible(False)
+            axes.grid(alpha=0.2)
+            axes.set_title(dtype, fontsize=9)
+            axes.set_xlabel("images per second")
+        fields[0][0].set_ylabel("ImageNet-1k top-1, % (published)")
+        figure.supxlabel(_caption(report).replace(", torch", "\ntorch"), fontsize=6.5)
+        _save(figure, path)
+    return True
+
+
+def pareto_front(rows: list[dict]) -> list[dict]:
+    """Whom no other beats in speed and accuracy, fastest first."""
+    front: list[dict] = []
+    for row in sorted(rows, key=lambda r: (-r["images_per_s"], -r["top1"])):
+        if not front or row["top1"] > front[-1]["top1"]:
+            front.append(row)
+    return front
+
+
+def _label_points(axes: Any, rows: list[dict]) -> None:
+    """Names beside points, moved up or down where they would lie on one another."""
+    heights: list[tuple[float, float]] = []  # in points of the paper, with log2 of the speed
+    span = max(r["top1"] for r in rows) - min(r["top1"] for r in rows) or 1.0
+    for row in sorted(rows, key=lambda r: r["top1"]):
+        x, y = math.log2(row["images_per_s"]), 190 * row["top1"] / span
+        place = y
+        while any(abs(place - other) < 8 and abs(x - beside) < 2.2 for other, beside in heights):
+            place += 1
+        heights.append((place, x))
+        name = row["model"].removesuffix("_224").split("_patch")[0]
+        ours = is_ours(row["model"])
+        axes.annotate(
+            f"{name} ({row['mode']})",
+            (row["images_per_s"], row["top1"]),
+            xytext=(6, place - y - 2.5),
+            textcoords="offset points",
+            fontsize=6.5,
+            color=OURS if ours else "#444",
+            arrowprops={"arrowstyle": "-", "lw": 0.4, "color": "#999"} if place - y > 6 else None,
+        )
 
 
 def plot_attention(report: "Report", path: Path) -> None:

@@ -15,8 +15,14 @@ class Report:
     environment: dict[str, Any]
     notes: list[str] = field(default_factory=list)
 
-    def save(self, folder: Path, *, plot: Callable[["Report", Path], None] | None = None) -> list[Path]:
-        """Writes JSON, CSV and, where matplotlib is installed, a plot."""
+    def save(
+        self,
+        folder: Path,
+        *,
+        plot: Callable[["Report", Path], None] | None = None,
+        pareto: Callable[["Report", Path], bool] | None = None,
+    ) -> list[Path]:
+        """Writes JSON, CSV and, where matplotlib is installed, plots. Args: pareto: draws, or says that it cannot."""
         from litevit.bench.timing import write_results  # PyTorch, which `litevit bench --help` does not wait for
 
         files = write_results(self.rows, self.environment, folder, self.title, self.notes)
@@ -29,6 +35,9 @@ class Report:
                 path = folder / f"{self.title}.png"
                 plot(self, path)
                 files.append(path)
+                if pareto is not None:
+                    paths = [folder / f"pareto.{kind}" for kind in ("png", "svg", "pdf")]
+                    files += [path for path in paths if pareto(self, path)]
         return files
 
     def render(self, columns: Sequence[str]) -> str:

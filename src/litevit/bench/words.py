@@ -3,6 +3,7 @@
 from typing import Literal
 
 Dtype = Literal["fp32", "bf16", "fp16"]
+ModelDtype = Literal["fp32", "bf16", "fp16", "int8"]  # int8: products of an engine's file
 Mode = Literal["eager", "compiled", "onnxruntime", "openvino"]
 Engine = Literal["torch", "compiled", "onnxruntime", "openvino"]
 Clock = Literal["wall", "cpu"]

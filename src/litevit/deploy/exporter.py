@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from litevit.checkpoints.published import Preprocessing
 from litevit.data.images import read_image
-from litevit.deploy.exported import as_exported
+from litevit.deploy.exported import DETECTORS, as_exported
 from litevit.deploy.formats import Format, Job, find, formats
 from litevit.deploy.graph import Graph, build_graph
 from litevit.deploy.metadata import Metadata
@@ -150,7 +150,16 @@ def export(
     photos = _photos(images)
     verify = verify and kind.load is not None
     source = open_source(model, weights=weights, num_classes=num_classes, names=names)
-    job, notes = _plan(source, kind, image_size, batch_size, dynamic, preprocessing, opset, verify)
+    job, notes = plan(
+        source,
+        kind,
+        image_size=image_size,
+        batch_size=batch_size,
+        dynamic=dynamic,
+        preprocessing=preprocessing,
+        opset=opset,
+        verify=verify,
+    )
     if why := kind.refuses(job):
         raise ValueError(f"{format} cannot hold {source.name}: {why}")
     if kind.load is None:
@@ -199,23 +208,28 @@ def _one_line(kind: Format, name: str) -> Iterator[None]:
         cause: BaseException = error
         while cause.__cause__ is not None:
             cause = cause.__cause__
-        reason = next((line.strip() for line in str(cause).splitlines() if line.strip()), type(cause).__name__)
+        lines = [line.strip() for line in str(cause).splitlines() if line.strip()] or [type(cause).__name__]
+        reason = next(
+            (line.removeprefix("-- ") for line in lines if line.startswith("-- ")), lines[0]
+        )  # OpenVINO's list
         raise ValueError(
             f"The converter to {kind.runtime} could not write {name}: {reason}. Try fixed sizes (--image-size, "
             "--batch-size), another format, or the backbone alone (litevit.create_backbone)."
         ) from error
 
 
-def _plan(
+def plan(
     source: Source,
     kind: Format,
-    image_size: int | tuple[int, int] | None,
-    batch_size: int | None,
-    dynamic: bool,
-    preprocessing: bool,
-    opset: int | None,
-    verify: bool,
+    *,
+    image_size: int | tuple[int, int] | None = None,
+    batch_size: int | None = None,
+    dynamic: bool = True,
+    preprocessing: bool = False,
+    opset: int | None = None,
+    verify: bool = True,
 ) -> tuple[Job, list[str]]:
+    """What is to be written, traced when it is. Args: as of `export`. Returns: the job, and notes for the report."""
     notes: list[str] = []
     graph = build_graph(source.model)
     if preprocessing:
@@ -372,8 +386,14 @@ def _judge_int8(report: ExportReport) -> None:
     size = found["bytes_int8"] / found["bytes_float32"]
     told = f"int8 is {word} on this processor: {found['speed']:.2f} times the speed of float32, {size:.2f} of its size"
     if "agreement" in found:
-        told += f", the same answer on {100 * found['agreement']:.1f} % of {found['images']} images"
-    report.notes.insert(0, f"{told}; error {100 * found['error']:.1f} % of the output's spread")
+        equal = f"{100 * found['agreement']:.1f} % of"
+        if report.task in DETECTORS:
+            told += f", {equal} the detections in both, on {found['images']} images"
+        else:
+            told += f", the same answer on {equal} {found['images']} images"
+    if "error" in found:
+        told += f"; error {100 * found['error']:.1f} % of the output's spread"
+    report.notes.insert(0, told)
     if not acceptable(found):
         raise ExportError(f"int8 loses too much: {report.notes[0]}. No file was kept.", report)
 

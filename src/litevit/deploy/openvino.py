@@ -40,7 +40,7 @@ def convert(job: Job) -> Any:
     program = job.program() if job.shape.fixed else trace(with_channels_kept_first(job.graph), job.shape)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        model = openvino.convert_model(program, extension=[_suppression()])
+        model = openvino.convert_model(program, extension=[_suppression(), _larger()])
     model.inputs[0].get_tensor().set_names({"images"})
     # Its front end takes every size for free, and the CPU's plug-in then copies at each change of layout.
     H, W = job.shape.size or (-1, -1)
@@ -116,6 +116,18 @@ def _suppression() -> Any:
         return ops.greater(marked, np.float32(0.5)).outputs()
 
     return ConversionExtension("litevit.batched_nms.default", suppressed)
+
+
+def _larger() -> Any:
+    """The larger of two sizes, which Swin's windows ask for."""
+    from openvino import opset13 as ops
+    from openvino.frontend.pytorch import ConversionExtension
+
+    def larger(node: Any) -> list[Any]:
+        a, b = (ops.convert(node.get_input(i), "i64") for i in range(2))
+        return ops.maximum(a, b).outputs()
+
+    return ConversionExtension(str(torch.sym_max), larger)  # the front end's name of a Python function
 
 
 def load(path: Path, threads: int | None) -> Opened:

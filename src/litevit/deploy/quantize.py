@@ -74,7 +74,7 @@ def prepared(image: Any, source: Source, shape: InputShape) -> Tensor:
 def compare(
     quantised: Exported, exact: Exported, images: Sequence[Tensor], labels: Sequence[int] = ()
 ) -> dict[str, Any]:
-    """Agreement, error and speed of an int8 file against the float32 file.
+    """Agreement, error (but of detections) and speed of an int8 file against the float32 file.
 
     Args:
         labels: of the images, where they are known.
@@ -100,7 +100,9 @@ def compare(
             if x.is_floating_point() and x.shape == y.shape:
                 error += float((x - y).square().mean())
                 power += float((x - x.mean()).square().mean())
-    found: dict[str, Any] = {"images": len(images), "error": (error / max(power, 1e-30)) ** 0.5}
+    found: dict[str, Any] = {"images": len(images)}
+    if quantised.task not in DETECTORS:
+        found["error"] = (error / max(power, 1e-30)) ** 0.5
     if quantised.task in ("classification", "semantic segmentation", *DETECTORS):
         found["agreement"] = agree / len(images)
     if labels:

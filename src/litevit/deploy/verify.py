@@ -61,7 +61,8 @@ def images_of(kind: str, count: int, size: tuple[int, int], *, uint8: bool, phot
 
     Args:
         kind: "noise"; "images": `photos`, or drawn scenes where there are none; "extreme": a chess board of black and
-            white pixels, one white pixel on black, and noise ten times as large as images are (uint8: 0 or 255).
+            white pixels, one white pixel on black, both with a slope (on a periodic picture detections tie, and either
+            of two that suppress each other may stay), and noise ten times as large as images are (uint8: 0 or 255).
         photos: RGB.
     """
     H, W = size
@@ -73,8 +74,9 @@ def images_of(kind: str, count: int, size: tuple[int, int], *, uint8: bool, phot
     if kind == "images":
         pixels = torch.stack([_photo(i, size, photos) for i in range(count)])
         return pixels if uint8 else (pixels.float() - 120) / 58
-    board = (torch.arange(H)[:, None] + torch.arange(W)) % 2 * 255
-    point = torch.zeros(H, W, dtype=torch.int64)
+    slope = 40 * torch.arange(H)[:, None] // H + 20 * torch.arange(W) // W  # 0 to 58
+    board = ((torch.arange(H)[:, None] + torch.arange(W)) % 2 * 255 - slope).abs()
+    point = slope.clone()
     point[H // 2, W // 3] = 255
     loud = torch.randint(0, 2, (3, H, W), generator=random) * 255
     extremes = [board.expand(3, H, W), point.expand(3, H, W), loud]
