@@ -30,7 +30,7 @@ SUFFIX = {name: kind.suffix for name, kind in formats().items()}
 slow = pytest.mark.slow
 converter = pytest.mark.skipif(litert._converter() is None, reason=f"litert-torch is not here (see {litert.VARIABLE})")
 RUNNING = [name for name, kind in formats().items() if kind.load]
-FREE = [name for name in RUNNING if formats()[name].free_batch]
+FREE = [name for name in RUNNING if formats()[name].free]
 MARKS = {"executorch": [slow], "litert": [slow, converter]}
 everywhere = pytest.mark.parametrize("format", [pytest.param(name, marks=MARKS.get(name, [])) for name in RUNNING])
 

@@ -63,15 +63,5 @@ def _program(job: Job) -> ExportedProgram:
 
 
 FORMAT = Format(
-    name="coreml",
-    suffix=".mlpackage",
-    runtime="Core ML",
-    needs=("coremltools",),
-    install="pip install 'litevit[coreml]'",
-    free_batch=False,
-    free_size=False,
-    quantize=None,
-    refuses=refuses,
-    write=write,
-    load=None,
+    name="coreml", suffix=".mlpackage", runtime="Core ML", needs=("coremltools",), write=write, refuses=refuses
 )

@@ -138,11 +138,8 @@ FORMAT = Format(
     suffix=".pte",
     runtime="ExecuTorch",
     needs=("executorch", "torchao"),
-    install="pip install 'litevit[executorch]'",
-    free_batch=False,
-    free_size=False,
-    quantize=quantize,
-    refuses=refuses,
     write=write,
     load=load,
+    refuses=refuses,
+    quantize=quantize,
 )

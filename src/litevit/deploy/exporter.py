@@ -238,14 +238,14 @@ def plan(
     own = _own_size(source, smallest)
     size: tuple[int, int] | None = (image_size, image_size) if isinstance(image_size, int) else image_size
     batch = batch_size
-    if size is None and (not dynamic or not kind.free_size):
+    if size is None and (not dynamic or not kind.free):
         size = own
         if dynamic:
             notes.append(f"{kind.runtime} files take one size: {size[0]} x {size[1]} (--image-size chooses another)")
     if size is None and min(own) < smallest:
         size = own
         notes.append(f"the model's own images, {own[0]} x {own[1]}, are below the {smallest} pixels of free sides")
-    if batch is None and (not dynamic or not kind.free_batch):
+    if batch is None and (not dynamic or not kind.free):
         batch = 1
     _check_sizes(size, batch, source)
     shape = InputShape(batch=batch, size=size, smallest=smallest)
@@ -269,7 +269,7 @@ def _plan_with_preprocessing(
             f"preprocessing is put into files of classifiers; {source.name} does {graph.task}: leave it out, and "
             "litevit.load_exported resizes and normalises a list of images as the model does"
         )
-    if not (kind.free_size and dynamic):
+    if not (kind.free and dynamic):
         raise ValueError(f"preprocessing takes images of any size, which fixed {kind.runtime} files do not")
     size = (image_size, image_size) if isinstance(image_size, int) else image_size
     _check_sizes(size, batch_size, source)

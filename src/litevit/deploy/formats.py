@@ -43,23 +43,22 @@ class Job:
 class Format(NamedTuple):
     """How one format is handled."""
 
-    name: str
+    name: str  # also of the extra that brings what writes it
     suffix: str
     runtime: str  # as people know it
     needs: tuple[str, ...]  # modules that write it
-    install: str  # what brings them
-    free_batch: bool  # may the batch be free
-    free_size: bool  # may the sides be free
-    # What is exported, its float32 file, the int8 file to write, images to calibrate with.
-    quantize: Callable[[Job, Path, Path, Sequence[Tensor]], None] | None
-    refuses: Callable[[Job], str | None]  # what it cannot hold and what to do, before anything is traced
     write: Callable[[Job, Path], None]
-    load: Callable[[Path, int | None], Opened] | None  # path, threads; None: it is written here and runs elsewhere
+    load: Callable[[Path, int | None], Opened] | None = None  # path, threads; None: written here, it runs elsewhere
+    # What it cannot hold and what to do, before anything is traced; default: it has whatever litevit's models need.
+    refuses: Callable[[Job], str | None] = lambda job: None
+    # What is exported, its float32 file, the int8 file to write, images to calibrate with.
+    quantize: Callable[[Job, Path, Path, Sequence[Tensor]], None] | None = None
+    free: bool = False  # may batch and sides be
 
     def missing(self) -> str | None:
         """What has to be installed first; None: nothing."""
         gone = [name for name in self.needs if importlib.util.find_spec(name) is None]
-        return f"{self.runtime} needs {' and '.join(gone)}: {self.install}" if gone else None
+        return f"{self.runtime} needs {' and '.join(gone)}: pip install 'litevit[{self.name}]'" if gone else None
 
 
 # What is not written at all, and where to go instead.
@@ -94,7 +93,3 @@ def find(name: str) -> Format:
     if missing := table[name].missing():
         raise ImportError(missing)
     return table[name]
-
-
-def holds_anything(job: Job) -> None:
-    """`refuses` of a format that has an operator for whatever litevit's models do."""

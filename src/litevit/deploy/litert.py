@@ -105,11 +105,7 @@ FORMAT = Format(
     suffix=".tflite",
     runtime="LiteRT",
     needs=("ai_edge_litert",),
-    install="pip install 'litevit[litert]'",
-    free_batch=False,
-    free_size=False,
-    quantize=None,
-    refuses=refuses,
     write=write,
     load=load,
+    refuses=refuses,
 )

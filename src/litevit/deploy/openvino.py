@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from litevit.deploy.formats import Format, Job, Opened, holds_anything
+from litevit.deploy.formats import Format, Job, Opened
 from litevit.deploy.metadata import KEY, Metadata
 from litevit.deploy.program import trace
 from litevit.deploy.twins import with_channels_kept_first
@@ -157,11 +157,8 @@ FORMAT = Format(
     suffix=".xml",
     runtime="OpenVINO",
     needs=("openvino",),
-    install="pip install 'litevit[openvino]'",
-    free_batch=True,
-    free_size=True,
-    quantize=quantize,
-    refuses=holds_anything,
     write=write,
     load=load,
+    quantize=quantize,
+    free=True,
 )

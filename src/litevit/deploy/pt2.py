@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from litevit.deploy.formats import Format, Job, Opened, holds_anything
+from litevit.deploy.formats import Format, Job, Opened
 from litevit.deploy.metadata import KEY, Metadata
 
 FILE = f"{KEY}.json"
@@ -51,16 +51,4 @@ def load(path: Path, threads: int | None) -> Opened:
     return Opened(PT2Engine(program, threads), metadata)
 
 
-FORMAT = Format(
-    name="pt2",
-    suffix=".pt2",
-    runtime="PyTorch",
-    needs=("torch",),
-    install="pip install torch",
-    free_batch=True,
-    free_size=True,
-    quantize=None,
-    refuses=holds_anything,
-    write=write,
-    load=load,
-)
+FORMAT = Format(name="pt2", suffix=".pt2", runtime="PyTorch", needs=("torch",), write=write, load=load, free=True)
