@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: run app test test-slow check pages clean
+.PHONY: run app test test-slow coverage check pages clean
 
 run: $(STAMP)
 	$(BIN)/litevit train quickstart
@@ -17,6 +17,12 @@ test: $(STAMP)
 
 test-slow: $(STAMP)
 	$(BIN)/python -m pytest -q -m slow
+
+coverage: $(STAMP)
+	$(BIN)/coverage erase
+	$(BIN)/coverage run -m pytest -q tests/checkpoints tests/datasets tests/engine tests/reports tests/recipes tests/jobs tests/adapters
+	$(BIN)/coverage combine -q
+	$(BIN)/coverage report
 
 pages: $(STAMP)
 	$(BIN)/python docs/mechanisms/build.py

@@ -9,6 +9,7 @@ from golden import official_state
 from litevit.checkpoints import layouts
 from litevit.checkpoints.convert import convert
 from litevit.checkpoints.files import read_file, read_metadata, read_state_dict, write_state_dict
+from litevit.checkpoints.load import resize_pos_embed, resize_relative_table
 
 
 def official_file(tmp_path, manifest: str, container: str | None):
@@ -109,3 +110,21 @@ def test_our_files_are_plain_safetensors(tmp_path):
     convert(path, tmp_path / "ours.safetensors")
     tensors = load_file(tmp_path / "ours.safetensors")
     assert set(tensors) == {f"backbone.{key}" for key in litevit.create_backbone("lvt").state_dict()}
+
+
+def test_what_has_no_way_back():
+    with pytest.raises(ValueError, match="only a litevit checkpoint has a way back"):
+        layouts.to_official({"encoder.weight": torch.zeros(1)})
+    with torch.device("meta"):
+        swin, lit = litevit.create_model("swin_ti").state_dict(), litevit.create_model("lit_ti").state_dict()
+    with pytest.raises(ValueError, match="this model has another backbone"):
+        layouts.to_official(swin)
+    with pytest.raises(ValueError, match=r"No official layout has a place for .*adapter\.weight"):
+        layouts.to_official(lit | {"adapter.weight": torch.zeros(1)})
+
+
+def test_position_tables_that_are_no_square():
+    with pytest.raises(ValueError, match="needs a square number of rows, got 8 and 9"):
+        resize_relative_table(torch.zeros(8, 2), 9)
+    with pytest.raises(ValueError, match="needs a square grid, got 6 and 10 rows"):
+        resize_pos_embed(torch.zeros(1, 6, 4), 10, class_row=True)

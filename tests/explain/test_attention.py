@@ -3,6 +3,7 @@
 import resource
 from typing import Any
 
+import families
 import pytest
 import torch
 from torch import Tensor, nn
@@ -117,8 +118,20 @@ def expected(block: Any, seen: dict[str, Tensor], grid: tuple[int, int]) -> dict
 @pytest.mark.parametrize("size", SIZES)
 @pytest.mark.parametrize("name", SMALL)
 def test_every_family_holds_to_the_equation(name: str, size: tuple[int, int]) -> None:
-    model = small(name)
-    image = torch.randn(3, *size, dtype=torch.float64)
+    hold_to_the_equation(small(name), torch.randn(3, *size, dtype=torch.float64))
+
+
+@pytest.mark.parametrize("family", families.SMALL)
+def test_every_variant_holds_to_the_equation(family: str) -> None:
+    """What is added to `tests/backbones/families.py` is explained as it computes, or refused."""
+    torch.manual_seed(0)
+    model = families.backbone(family).double().eval()
+    for parameter in model.parameters():
+        parameter.data = torch.randn_like(parameter) * 0.4
+    hold_to_the_equation(model, torch.randn(3, 75, 101, dtype=torch.float64))
+
+
+def hold_to_the_equation(model: nn.Module, image: Tensor) -> None:
     blocks = attention_blocks(model)
     assert blocks
     for stage, block in blocks:

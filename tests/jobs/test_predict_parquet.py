@@ -228,6 +228,13 @@ def test_killed_at_random_and_started_again(folder, tmp_path, kills):
     assert not list(out.glob(".*.tmp"))
 
 
+def test_what_a_killed_start_left_of_the_manifest_goes(folder, tmp_path):
+    (out := tmp_path / "out").mkdir()
+    (left := out / "._manifest.json.1-ab.tmp").write_text("{")
+    predict_parquet(Brightness(), [folder], out)
+    assert not left.exists()
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(3600)
 def test_the_command_survives_20_kills(tmp_path):

@@ -234,7 +234,7 @@ def test_changed_data_are_measured_again_and_moved_ones_are_not(call, made, tmp_
     assert again(data) == ["lvt"]
 
 
-def test_a_run_that_is_stopped_goes_on_with_the_next_row(call, made, weights, measured, monkeypatch):
+def test_a_run_that_is_stopped_goes_on_with_the_next_row(call, made, tmp_path, weights, measured, monkeypatch):
     whole_measure = run.measure
 
     def stop(row, *rest):
@@ -250,8 +250,12 @@ def test_a_run_that_is_stopped_goes_on_with_the_next_row(call, made, weights, me
     }  # fmt: skip
     measured.clear()
     monkeypatch.setattr(run, "measure", whole_measure)
+    left = [tmp_path / "out" / name for name in (".table.md.1-ab.tmp", "rows/.lvt.json.1-ab.tmp")]
+    for file in left:  # as SIGKILL leaves them
+        file.write_text("half")
     code, table, _ = call("--imagenet", made / "imagenet", "--rows", "lvt", "litv2_[sm]", weights=weights)
     assert (code, measured) == (1, ["litv2_m", "lvt"])
+    assert not any(file.exists() for file in left)
 
 
 def test_records_of_other_data_sets_stay_in_the_table(call, made, weights, measured):

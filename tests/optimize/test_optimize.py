@@ -4,6 +4,7 @@ import copy
 import pickle
 import threading
 
+import families
 import pytest
 import torch
 from torch import nn
@@ -45,6 +46,17 @@ def test_same_function(name, size):
     x = images(size)
     with torch.no_grad():
         close(fast(x), model.eval()(x))
+
+
+@pytest.mark.parametrize("family", families.SMALL)
+def test_every_variant_keeps_its_function(family):
+    """What is added to `tests/backbones/families.py` is a plain layer or has a twin of its own function."""
+    model = families.classifier(family).eval()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.normal_(0, 0.3)
+        x = images((75, 101))
+        close(litevit.optimize_for_inference(model)(x), model(x))
 
 
 @pytest.mark.skipif(not multiplies_bfloat16(), reason="no bfloat16 units: the twins leave it to the plain layers")

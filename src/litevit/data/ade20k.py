@@ -118,10 +118,6 @@ class SegmentationFolder(Dataset):
     def __len__(self) -> int:
         return len(self.files)
 
-    @property
-    def reduce_zero_label(self) -> bool:
-        return self.labels.reduce_zero_label
-
     def image_id(self, index: int) -> str:
         return self._name(self.files[index])
 

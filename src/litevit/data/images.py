@@ -290,11 +290,6 @@ def _upright(image: Image.Image, name: str) -> Image.Image:
     return rgb
 
 
-def to_rgb(image: Image.Image) -> Image.Image:
-    """Any mode as RGB, not turned. See the head of this file."""
-    return _to_rgb(image, "an image")
-
-
 def _to_rgb(image: Image.Image, name: str) -> Image.Image:
     transparent = image.info.get("transparency")
     if image.mode == "RGB" and transparent is None:

@@ -374,7 +374,7 @@ def _hilo(attn: HiLo, x: Tensor) -> tuple[Source, ...]:
     if attn.lo_heads:
         N = attn.lo_heads
         lo_q = projected[..., : attn.lo_dim].reshape(height * width, N, D)
-        pooled = F.avg_pool2d(x.permute(0, 3, 1, 2), s).permute(0, 2, 3, 1) if s > 1 else x
+        pooled = attn.pool(x)
         lo_k = attn.lo_kv(pooled)[0].view(-1, 2, N, D)[:, 0]  # M N D
 
         def lo_rows(indices: Tensor) -> Tensor:

@@ -134,6 +134,7 @@ def plan(
         raise ValueError(f"{out} has Parquet files and no {MANIFEST}: give a folder of its own to these predictions")
     out.mkdir(parents=True, exist_ok=True)
     with FileLock(out / ".manifest.lock"):
+        remove_temporaries(out / MANIFEST)  # of a start that was killed
         size = _check_manifest(out / MANIFEST, predictor, size, given=rows_per_file)
     return plan_pieces(found, out, size, shard=shard)
 

@@ -124,11 +124,14 @@ class HiLo(nn.Module):
         """
         B, H, W, _ = x.shape
         N, D = self.lo_heads, self.head_dim
-        if self.window_size > 1:
-            x = F.avg_pool2d(x.permute(0, 3, 1, 2), self.window_size).permute(0, 2, 3, 1)  # B h w C
-        k_BNMD, v_BNMD = self.lo_kv(x).view(B, -1, 2, N, D).permute(2, 0, 3, 1, 4)
+        k_BNMD, v_BNMD = self.lo_kv(self.pool(x)).view(B, -1, 2, N, D).permute(2, 0, 3, 1, 4)
         q_BNLD = q.reshape(B, H * W, N, D).transpose(1, 2)
         return self.attend(q_BNLD, k_BNMD, v_BNMD).transpose(1, 2).reshape(B, H, W, N * D)
+
+    def pool(self, x: Tensor) -> Tensor:
+        """What Lo-Fi attends to: the mean of every window. Args: x: (B, H, W, C). Returns: (B, h, w, C)."""
+        s = self.window_size
+        return F.avg_pool2d(x.permute(0, 3, 1, 2), s).permute(0, 2, 3, 1) if s > 1 else x
 
     def attend(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         """softmax(scale q k^T) v. Args: q: (B, N, L, D); k, v: (B, N, M, D). Returns: (B, N, L, D)."""

@@ -17,17 +17,18 @@ from filelock import FileLock, Timeout
 
 from litevit.checkpoints.published import fetch, find, sha256_of
 from litevit.devices import hardware
-from litevit.files import cache_dir, write_json
+from litevit.files import cache_dir, remove_temporaries, write_json
 from litevit.jobs import evaluate_dense
 from litevit.jobs.dense_models import load_dense
 from litevit.jobs.evaluate import Labels, evaluate
 from litevit.jobs.inference import for_inference
 from litevit.jobs.reproduction.found import DENSE, Found, look
-from litevit.jobs.reproduction.rows import BENCHMARKS, FIGURES, Option, Row
+from litevit.jobs.reproduction.rows import BENCHMARKS, FIGURES, Option, Row, all_rows
 
 Verdict = Literal["pass", "off", "subset", "failed", "not asked", "not possible"]
 LABELS: dict[str, Labels] = {"imagenet": "imagenet", "real": "real", "v2": "v2"}
 NEAR = 0.1  # points
+TABLES = ("table.md", "table.csv", "table.json")
 Paths = Mapping[Option, Path]
 
 
@@ -244,6 +245,8 @@ def _alone(out: Path):  # type: ignore[no-untyped-def]
     except OSError as error:
         raise OSError(f"Cannot write to {out}: {error.strerror or error}. Give another --out") from None
     try:
+        for written in [*(out / name for name in TABLES), *(_record_file(row, out) for row in all_rows())]:
+            remove_temporaries(written)  # of a run that was killed
         yield
     finally:
         lock.release()
