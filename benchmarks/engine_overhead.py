@@ -30,7 +30,8 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset
 
 import litevit
-from litevit.data.classification import Augment, ClassificationData, create_dataset, train_transform
+from litevit.data.classification import Augment, ClassificationData, create_dataset
+from litevit.data.classification_transforms import train_transform
 from litevit.data.posterize import with_posterize_to_black
 from litevit.engine import ModelConfig, OptimConfig, Recipe, RunConfig, ScheduleConfig, fit, param_groups
 from litevit.engine.optim import create_optimizer

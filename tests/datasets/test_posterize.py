@@ -5,7 +5,8 @@ import pytest
 import torch
 from PIL import Image
 
-from litevit.data.classification import Augment, ClassificationData, train_transform
+from litevit.data.classification_transforms import train_transform
+from litevit.data.config import Augment, ClassificationData
 from litevit.data.posterize import posterize, with_posterize_to_black
 from litevit.data.token_labels import TokenLabelTransform
 

@@ -12,7 +12,7 @@ from PIL import Image
 from torch import Tensor
 
 from litevit.checkpoints import published
-from litevit.data.classification import centre_transform
+from litevit.data.classification_transforms import centre_transform
 from litevit.data.images import read_image
 from litevit.jobs.runs import Run
 from litevit.zoo import MODELS, unknown

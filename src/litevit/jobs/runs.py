@@ -11,7 +11,7 @@ from torch import nn
 from litevit.checkpoints.files import Pathlike, read_metadata
 from litevit.checkpoints.published import Preprocessing, is_file, preprocessing
 from litevit.checkpoints.recorded import BEST
-from litevit.data.classification import crop_mode
+from litevit.data.classification_transforms import crop_mode
 from litevit.engine.config import Recipe
 from litevit.jobs.recipe_files import recipe_from_dict
 from litevit.tasks.segmentation import read_overrides
