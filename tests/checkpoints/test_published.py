@@ -28,6 +28,7 @@ class Server(ThreadingHTTPServer):
     """Serves BODY under /file; its attributes say what goes wrong."""
 
     breaks: int = 0  # how many replies stop half way
+    busy: int = 0  # how many replies are 503 first
     ranges: bool = True
     etag: str = '"one"'
     requests: list[str | None]
@@ -43,6 +44,9 @@ class Handler(BaseHTTPRequestHandler):
     def do_GET(self):
         wanted = self.headers.get("Range")
         self.server.requests.append(wanted)
+        if self.server.busy:
+            self.server.busy -= 1
+            return self.send_error(503)
         if self.path == "/page":
             return self.reply(200, b"<html>sign in</html>", kind="text/html")
         if self.path != "/file":
@@ -116,7 +120,13 @@ def test_unpublished_name_is_told_with_near_ones():
 def test_preprocessing_of_the_family():
     assert weights.preprocessing("litv2_b_384").crop_mode == "squash"
     assert int(224 / weights.preprocessing("lvt_plain").crop_pct) == 233
-    assert weights.preprocessing("pvt_s") == weights.IMAGENET_224
+    assert weights.preprocessing("pvt_s") == weights.preprocessing("somebody_elses") == weights.IMAGENET_224
+
+
+def test_published_multiply_adds_are_counted_at_the_size_of_the_task():
+    sizes = {name: WEIGHTS[name].figure_size for name in ("litv2_b_384", "mask_rcnn_lit_s", "segformer_lvt")}
+    assert sizes == {"litv2_b_384": (384, 384), "mask_rcnn_lit_s": (800, 1280), "segformer_lvt": (512, 512)}
+    assert WEIGHTS["panoptic_fpn_lvt"].figure_size == (800, 1344)
 
 
 # ---------------------------------------------------------------- download
@@ -180,6 +190,27 @@ def test_a_part_that_does_not_fit_is_begun_anew(server, cache, monkeypatch, chan
     if change == "new version":
         (cache / "model.pth.part.etag").write_text('"zero"')
     assert weights.fetch("toy", progress=False).read_bytes() == BODY
+
+
+def test_a_busy_server_is_asked_again_and_not_for_ever(server, cache, monkeypatch):
+    publish(monkeypatch, server.url)
+    server.busy = weights.RETRIES
+    assert weights.fetch("toy", progress=False).read_bytes() == BODY
+    (cache / "model.pth").unlink()
+    server.busy = weights.RETRIES + 1
+    with pytest.raises(OSError, match="the server answered 503 Service Unavailable"):
+        weights.fetch("toy", progress=False)
+
+
+def test_no_space_keeps_nothing_and_no_folder_says_what_to_set(server, cache, monkeypatch):
+    publish(monkeypatch, server.url)
+    monkeypatch.setattr(weights.shutil, "disk_usage", lambda folder: types.SimpleNamespace(free=10))
+    with pytest.raises(OSError, match=r"No space left in .*Free some, or set LITEVIT_CACHE"):
+        weights.fetch("toy", progress=False)
+    assert [path.name for path in cache.iterdir()] == ["model.pth.lock"]
+    monkeypatch.setenv("LITEVIT_CACHE", str(cache / "model.pth.lock" / "inside"))
+    with pytest.raises(OSError, match=r"Cannot write to the cache .*Set LITEVIT_CACHE to a folder"):
+        weights.fetch("toy", progress=False)
 
 
 def test_missing_file_web_page_and_refused_connection(server, cache, monkeypatch):
