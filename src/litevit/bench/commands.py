@@ -82,6 +82,8 @@ def main_models(
     _check(rounds=rounds, models=models, dtype=dtype, out=out)
     modes: list[Mode] = [*(["eager"] if eager else []), *(["compiled"] if compile else [])]  # type: ignore[list-item]
     if engines:
+        if other := [option for option, on in (("--no-eager", eager), ("--no-compile", compile)) if not on]:
+            raise ValueError(f"bench models: --engines lists what is measured: leave out {' and '.join(other)}")
         modes = ["eager" if engine == "torch" else engine for engine in dict.fromkeys(engines)]
         if (train or device not in ("auto", "cpu")) and {"onnxruntime", "openvino"} & set(engines):
             raise ValueError("bench models: onnxruntime and openvino are measured in inference on the CPU")
@@ -255,9 +257,9 @@ def main_scaling(
     *,
     peers: tuple[str, ...] = ("convnext_tiny",),
     over: Literal["size", "batch", "threads"] = "size",
-    sizes: tuple[int, ...] = (224, 384, 512, 768, 1024, 1536),
-    batches: tuple[int, ...] = (1, 2, 4, 8, 16),
-    thread_counts: tuple[int, ...] = (1, 2),
+    sizes: tuple[int, ...] = (),
+    batches: tuple[int, ...] = (),
+    thread_counts: tuple[int, ...] = (),
     dtype: Dtype = "fp32",
     device: str = "auto",
     rounds: int = 3,
@@ -270,9 +272,9 @@ def main_scaling(
         models: ours; see `litevit list`.
         peers: as `bench models`.
         over: what is varied.
-        sizes: sides of the images, with --over size (batch 1).
-        batches: with --over batch (224 x 224).
-        thread_counts: with --over threads (224 x 224, batch 8).
+        sizes: sides of the images, with --over size (batch 1); default: 224 384 512 768 1024 1536.
+        batches: with --over batch (224 x 224); default: 1 2 4 8 16.
+        thread_counts: with --over threads (224 x 224, batch 8); default: 1 2.
         dtype: fp32, bf16 or fp16.
         device: auto, cpu, cuda, mps.
         rounds: turns.
@@ -282,6 +284,13 @@ def main_scaling(
     from litevit.bench.models import measure_scaling
     from litevit.bench.plots import plot_scaling
 
+    given = {"sizes": sizes, "batches": batches, "thread_counts": thread_counts}
+    varied = {"size": "sizes", "batch": "batches", "threads": "thread_counts"}[over]
+    if other := [f"--{name.replace('_', '-')}" for name, values in given.items() if values and name != varied]:
+        raise ValueError(f"--over {over} takes --{varied.replace('_', '-')}, not {' and '.join(other)}")
+    sizes = sizes or (224, 384, 512, 768, 1024, 1536)
+    batches = batches or (1, 2, 4, 8, 16)
+    thread_counts = thread_counts or (1, 2)
     _check(rounds=rounds, models=models, batches=batches, thread_counts=thread_counts, out=out)
     _check(32, sizes=sizes)
     report = measure_scaling(

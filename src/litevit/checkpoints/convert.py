@@ -36,10 +36,12 @@ def convert(source: Pathlike, target: Pathlike, *, ema: bool = False) -> Convers
         ema: take the moving average where the checkpoint holds both.
 
     Raises:
-        ValueError: the source is no checkpoint of a known layout, or is the target; nothing is written.
+        ValueError: `ema` of a checkpoint without a moving average; the source is no checkpoint of a known layout, or is the target; nothing is written.
         OSError: the source cannot be read or the target not written.
     """
     read = read_state_dict(source, ema=ema)
+    if ema and not any("ema" in name for name in (*read.wrapping, *read.dropped)) and "n_averaged" not in read.dropped:
+        raise ValueError(f"{source} holds no moving average: leave out --ema (ema=True)")
     if Path(target).exists() and Path(target).samefile(source):
         raise ValueError(f"{target} is the source itself; give another name for the result")
     if layouts.is_ours(read.tensors):

@@ -12,7 +12,7 @@ def convert(source: Positional[Path], target: Positional[Path], *, ema: bool = F
     Args:
         source: checkpoint; its layout decides the direction.
         target: file to write: .safetensors, or .pth for a PyTorch file.
-        ema: take the moving average where the checkpoint holds both.
+        ema: take the moving average, where the checkpoint holds one.
     """
     from litevit.checkpoints.convert import convert as run
 

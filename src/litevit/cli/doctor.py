@@ -3,8 +3,11 @@
 import json as json_module
 import sys
 from pathlib import Path
+from typing import Any
 
 from tyro.conf import Positional
+
+from litevit.cli.terminal import refuse
 
 
 def doctor(
@@ -15,7 +18,7 @@ def doctor(
     report: Path | None = None,
     fix: Path | None = None,
     reduce_zero_label: bool | None = None,
-    ignore_index: int = 255,
+    ignore_index: int | None = None,
 ) -> int:
     """Checks a data set before hours are spent on it. Exit code 0: clean; 1: training would go wrong; 2: no data set.
 
@@ -27,13 +30,16 @@ def doctor(
         report: write an HTML page with pictures of the findings and statistics of classes and sizes.
         fix: write a mended copy into this new folder, and a table of what was done.
         reduce_zero_label: of masks: 0 is ignored and 1.. are the classes; default: as their layout has it.
-        ignore_index: of masks: the value that counts for nothing; -1: none.
+        ignore_index: of masks: the value that counts for nothing; -1: none; default: 255.
     """
     from litevit.data.doctor import examine
 
     if examples < 0:
         raise ValueError(f"--examples must be 0 or more, got {examples}")
-    rule = {"reduce_zero_label": reduce_zero_label, "ignore_index": ignore_index}
+    given = {"reduce_zero_label": None if reduce_zero_label is None else "given", "ignore_index": ignore_index}
+    if any(value is not None for value in given.values()):
+        _refuse_without_masks(path, given)
+    rule = {"reduce_zero_label": reduce_zero_label, "ignore_index": 255 if ignore_index is None else ignore_index}
     found = examine(path, examples=examples, **rule)  # type: ignore[arg-type]
     print(json_module.dumps(found.to_dict(), indent=2, ensure_ascii=False) if json else found.render())
     if report is not None:
@@ -44,6 +50,15 @@ def doctor(
     if fix is not None:
         _fix(path, fix, quiet=json, **rule)  # type: ignore[arg-type]
     return found.exit_code
+
+
+def _refuse_without_masks(path: Path, given: dict[str, Any]) -> None:
+    from litevit.data.layouts import layouts_of
+
+    found = layouts_of(path)
+    if found and all(layout.task != "semantic" for layout in found):
+        shown = {name: str(value) for name, value in given.items() if value is not None}
+        refuse(shown, f"for masks of classes; {path} is {found[0].name}")
 
 
 def _fix(path: Path, out: Path, *, quiet: bool, reduce_zero_label: bool | None, ignore_index: int) -> None:

@@ -6,7 +6,7 @@ from typing import Literal
 
 from tyro.conf import Positional
 
-from litevit.cli.terminal import plain_word, show
+from litevit.cli.terminal import plain_word, refuse, refuse_for_run, show
 
 
 def export(
@@ -14,7 +14,7 @@ def export(
     *,
     format: Literal["pt2", "onnx", "openvino", "executorch", "coreml", "litert", "tensorrt"],
     out: Path | None = None,
-    weights: str = "official",
+    weights: str | None = None,
     num_classes: int | None = None,
     names: Path | None = None,
     image_size: tuple[int, ...] = (),
@@ -33,7 +33,8 @@ def export(
         model: name, see `litevit list`, or the folder of a training run.
         format: of the file: pt2 (PyTorch), onnx, openvino, executorch, litert, coreml (written, not run here).
         out: the file; default: the model's name with the format's ending, here.
-        weights: 'official' (downloaded once; of a classifier also 'imagenet'), 'none' (random), or a checkpoint file.
+        weights: of a name: 'official' (the default; downloaded once; of a classifier also 'imagenet'), 'none' (random),
+            or a checkpoint file.
         num_classes: of the checkpoint, where it is not the published one's.
         names: text file with one class name per line; for detectors and segmenters also COCO's annotation file.
         image_size: one size instead of any: side, or height and width.
@@ -52,12 +53,15 @@ def export(
 
     if len(image_size) > 2:
         raise ValueError(f"--image-size takes one side, or height and width, got {' '.join(map(str, image_size))}")
+    refuse({"opset": None if format == "onnx" else opset}, f"for --format onnx, not {format}")
+    refuse({"images": None if verify else images}, "for the proof, which --no-verify leaves out")
+    refuse_for_run(model, {"weights": weights, "num_classes": num_classes})
     suffix = find(format).suffix
     stem = Path(model).resolve().name if Path(model).exists() else model
     path = out or Path(f"{stem}{suffix}")
     if path.is_dir() and path.suffix != suffix:
         path = path / f"{stem}{suffix}"
-    weights = plain_word(weights)
+    weights = plain_word(weights or "official")
     if weights == "none":
         print("Random weights: the file will mean nothing.", file=sys.stderr)
     try:

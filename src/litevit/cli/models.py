@@ -43,6 +43,7 @@ def list_(
         return
     if compare:
         refuse({"size": size}, "for the list; --compare counts at the published sizes")
+        refuse({"task": task}, "for the list; --compare has the classifiers")
         from litevit.bench.figures import figures, markdown
         from litevit.checkpoints.published import ABLATIONS, WEIGHTS
         from litevit.files import write_text

@@ -5,14 +5,14 @@ from pathlib import Path
 
 from tyro.conf import Positional
 
-from litevit.cli.terminal import plain_word
+from litevit.cli.terminal import plain_word, refuse_for_run
 
 
 def pack(
     model: Positional[str],
     folder: Positional[Path],
     *,
-    weights: str = "official",
+    weights: str | None = None,
     num_classes: int | None = None,
     names: Path | None = None,
     image: Path | None = None,
@@ -25,7 +25,8 @@ def pack(
         model: folder of a training run, or name of a model.
         folder: what is written; timm, transformers and litevit open it as local-dir:FOLDER, `hf upload` puts it on the
             Hub.
-        weights: of a name: 'official' (downloaded once), 'none' (random), a checkpoint file, or a training run.
+        weights: of a name: 'official' (the default; downloaded once), 'none' (random), a checkpoint file, or a training
+            run.
         num_classes: of the checkpoint, where it is not the published one's.
         names: text file with one class name per line; for detectors and segmenters also COCO's annotation file.
         image: the card shows what the model says to it; default: the run's picture, or a drawn scene.
@@ -34,7 +35,8 @@ def pack(
     """
     from litevit.adapters.hugging_face import pack as write
 
-    weights = plain_word(weights)
+    refuse_for_run(model, {"weights": weights, "num_classes": num_classes})
+    weights = plain_word(weights or "official")
     if weights == "none":
         print("Random weights: the packed model will mean nothing.", file=sys.stderr)
     target = write(

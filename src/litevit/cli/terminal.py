@@ -5,6 +5,7 @@ import io
 import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, Literal
 
 import tyro
@@ -43,6 +44,14 @@ def refuse(options: dict[str, Any], meant: str) -> None:
     given = [f"--{name.replace('_', '-')}" for name, value in options.items() if value not in (None, (), False, 0)]
     if given:
         raise ValueError(f"{' and '.join(given)} {'is' if len(given) == 1 else 'are'} {meant}")
+
+
+def refuse_for_run(model: str, options: dict[str, Any]) -> None:
+    """A training run's folder, or its file, in place of a model's name knows its weights and classes."""
+    from litevit.zoo import GENERIC, MODELS
+
+    if model not in (*MODELS, *GENERIC) and Path(model).exists():
+        refuse(options, f"for the name of a model; {model} has its own")
 
 
 def show_rows(headers: Sequence[str], rows: Sequence[Sequence[str]]) -> None:

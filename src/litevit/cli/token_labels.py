@@ -4,7 +4,7 @@ from pathlib import Path
 
 from tyro.conf import Positional
 
-from litevit.cli.terminal import Device, progress_bar
+from litevit.cli.terminal import Device, progress_bar, refuse
 
 
 def token_labels(
@@ -41,6 +41,12 @@ def token_labels(
         workers: processes that read images.
         device: where to run.
     """
+    least = {"size": (size, 32), "grid": (grid, 1), "k": (k, 1), "batch_size": (batch_size, 1), "workers": (workers, 0)}
+    for name, (value, low) in least.items():
+        if value < low:
+            raise ValueError(f"--{name.replace('_', '-')} must be at least {low}, got {value}")
+    if model.startswith("timm/"):
+        refuse({"num_classes": num_classes}, f"for our models; {model} knows its classes")
     from litevit.devices import find_device
     from litevit.jobs.token_labels import make_token_labels
 

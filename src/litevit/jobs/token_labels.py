@@ -15,6 +15,7 @@ from litevit.data.classification import ClassificationData, create_dataset, reso
 from litevit.data.labelled_images import ClassificationImages
 from litevit.data.token_labels import label_map_path
 from litevit.files import whole_file
+from litevit.jobs.dense_models import task_of
 from litevit.jobs.predict import load_classifier
 
 
@@ -51,6 +52,8 @@ def make_token_labels(
     Returns:
         How many maps were written.
     """
+    if isinstance(model, str) and (task := task_of(model, weights)) != "classification":
+        raise ValueError(f"{model} does {task}: token labels are made by a classifier")
     source = resolve_classes(ClassificationData(path=data, reader=reader, train_split=split, num_classes=0))
     network, mean, std = _network(model, weights, num_classes)
     network = network.eval().to(device)
