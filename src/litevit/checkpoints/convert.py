@@ -36,7 +36,8 @@ def convert(source: Pathlike, target: Pathlike, *, ema: bool = False) -> Convers
         ema: take the moving average where the checkpoint holds both.
 
     Raises:
-        ValueError: `ema` of a checkpoint without a moving average; the source is no checkpoint of a known layout, or is the target; nothing is written.
+        ValueError: the source is no checkpoint of a known layout, has no moving average for `ema`, or is the target;
+            nothing is written.
         OSError: the source cannot be read or the target not written.
     """
     read = read_state_dict(source, ema=ema)

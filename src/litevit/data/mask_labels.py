@@ -46,10 +46,16 @@ class MaskLabels:
     def __post_init__(self) -> None:
         if not 1 <= len(self.names) <= IGNORE:
             raise ValueError(f"classes needs 1 to {IGNORE} names, got {len(self.names)}")
+        if self.ignore_index != IGNORE and self.ignore_index in self.values:
+            name = self.names[self.values.index(self.ignore_index)]
+            raise ValueError(
+                f"{VOID} {self.ignore_index} would ignore the class {name!r}, whose value it is: leave the class out of "
+                "the class list, which may give the values itself (classes.json), or ignore another value"
+            )
 
     @property
     def ignored(self) -> set[int]:
-        """Values that count for nothing. A class of that value comes first."""
+        """Values that count for nothing. A class whose value is 255 comes before the default."""
         zero = {0} if self.reduce_zero_label else set()
         return ({self.ignore_index} | zero) - set(self.values) - {-1}
 
