@@ -88,6 +88,6 @@ def test_where_they_apply_they_act(litevit, tmp_path) -> None:
     assert json.loads(litevit("doctor", root, "--json")[1])["findings"] == []
     _, out, _ = litevit("doctor", root, "--json", "--reduce-zero-label", "True")
     assert json.loads(out)["findings"]
-    code, _, error = litevit("doctor", root, "--ignore-index", 1)
-    assert code == 2
-    assert "ignore_index 1 would ignore the class 'ant', whose value it is" in error
+    code, out, _ = litevit("doctor", root, "--ignore-index", 1)
+    assert code == 1
+    assert "ignore_index 1 would ignore the class 'ant', whose value it is" in out

@@ -3,7 +3,7 @@
 import json as json_module
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from tyro.conf import Positional
 
@@ -19,20 +19,24 @@ def doctor(
     fix: Path | None = None,
     reduce_zero_label: bool | None = None,
     ignore_index: int | None = None,
+    reader: Literal["wds", "hfds"] | None = None,
 ) -> int:
     """Checks a data set before hours are spent on it. Exit code 0: clean; 1: training would go wrong; 2: no data set.
 
     Args:
         path: a folder in any layout that training reads (COCO, Roboflow, CVAT, YOLO, Pascal VOC, masks, class folders),
-            a COCO-format JSON, or a tar of class folders.
+            a COCO-format JSON, a tar of class folders, WebDataset shards (also a quoted pattern), or a Hugging Face
+            data set in a folder.
         examples: how many places to name per finding.
         json: print the findings as JSON.
         report: write an HTML page with pictures of the findings and statistics of classes and sizes.
         fix: write a mended copy into this new folder, and a table of what was done.
         reduce_zero_label: of masks: 0 is ignored and 1.. are the classes; default: as their layout has it.
         ignore_index: of masks: the value that counts for nothing; -1: none; default: 255.
+        reader: what opens the data, as --data.reader of training; default: by what lies there.
     """
     from litevit.data.doctor import examine
+    from litevit.data.doctor.tables import NAMES
 
     if examples < 0:
         raise ValueError(f"--examples must be 0 or more, got {examples}")
@@ -40,7 +44,9 @@ def doctor(
     if any(value is not None for value in given.values()):
         _refuse_without_masks(path, given)
     rule = {"reduce_zero_label": reduce_zero_label, "ignore_index": 255 if ignore_index is None else ignore_index}
-    found = examine(path, examples=examples, **rule)  # type: ignore[arg-type]
+    found = examine(path, examples=examples, reader=reader or "", **rule)  # type: ignore[arg-type]
+    if fix is not None and found.layout in NAMES.values():
+        raise ValueError(f"--fix writes folders and COCO's files; {path} is {found.layout}: mend what made it")
     print(json_module.dumps(found.to_dict(), indent=2, ensure_ascii=False) if json else found.render())
     if report is not None:
         from litevit.data.doctor.page import write_page
@@ -53,8 +59,14 @@ def doctor(
 
 
 def _refuse_without_masks(path: Path, given: dict[str, Any]) -> None:
+    from litevit.data.doctor.tables import NAMES, reader_of
     from litevit.data.layouts import layouts_of
 
+    if reader := reader_of(path):
+        refuse(
+            {name: value and str(value) for name, value in given.items()},
+            f"for masks of classes; {path} is {NAMES[reader]}",
+        )
     found = layouts_of(path)
     if found and all(layout.task != "semantic" for layout in found):
         shown = {name: str(value) for name, value in given.items() if value is not None}

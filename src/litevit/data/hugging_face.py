@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from litevit.data.class_folders import Part, natural_key, split_names
@@ -36,7 +37,7 @@ def find_split(name: str, split: str) -> str:
     """
     if not split.replace("_", "").replace("-", "").isalnum():
         return split
-    there = library().get_dataset_split_names(name)
+    there = splits_there(name)
     for wanted in split_names(split):
         if wanted in there:
             return wanted
@@ -44,6 +45,26 @@ def find_split(name: str, split: str) -> str:
         f"{name} has no split '{split}', it has {', '.join(there)}. Name the one that is meant with "
         "--data.train_split or --data.eval_split; --data.hold_out 0.1 evaluates on a share of the training split."
     )
+
+
+def splits_there(name: str) -> list[str]:
+    """The splits of a data set of the Hub, of files in a folder, or of a folder that `save_to_disk` has written."""
+    if not is_saved(name):
+        return library().get_dataset_split_names(name)
+    saved = library().load_from_disk(name)
+    return list(saved) if isinstance(saved, Mapping) else ["train"]
+
+
+def is_saved(name: str) -> bool:
+    """Whether `Dataset.save_to_disk` or `DatasetDict.save_to_disk` has written this folder."""
+    return any((Path(name) / file).is_file() for file in ("dataset_dict.json", "state.json"))
+
+
+def load_split(name: str, split: str, cache: str | None) -> Any:
+    if not is_saved(name):
+        return library().load_dataset(name, split=split, cache_dir=cache)
+    saved = library().load_from_disk(name)
+    return saved[split] if isinstance(saved, Mapping) else saved
 
 
 def find_columns(name: str, features: Mapping[str, Any] | None, image: str | None, label: str | None) -> Columns:
@@ -90,7 +111,7 @@ class HuggingFaceImages:
     def __init__(self, name: str, split: str, cache: str | None, image: str | None = None, label: str | None = None):
         datasets = library()
         found = find_split(name, split)
-        dataset = datasets.load_dataset(name, split=found, cache_dir=cache)
+        dataset = load_split(name, found, cache)
         self.columns = find_columns(name, dataset.features, image, label)
         self.dataset = dataset.cast_column(self.columns.image, datasets.Image(decode=False))
         self.where = f"{name}, {found}"

@@ -49,8 +49,8 @@ class MaskLabels:
         if self.ignore_index != IGNORE and self.ignore_index in self.values:
             name = self.names[self.values.index(self.ignore_index)]
             raise ValueError(
-                f"{VOID} {self.ignore_index} would ignore the class {name!r}, whose value it is: leave the class out of "
-                "the class list, which may give the values itself (classes.json), or ignore another value"
+                f"{VOID} {self.ignore_index} would ignore the class {name!r}, whose value it is: leave it out of the "
+                "class list, which may give the values itself (classes.json), or ignore another value"
             )
 
     @property

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from litevit.data.doctor import folders, masks, objects, panoptic
+from litevit.data.doctor import folders, masks, objects, panoptic, tables
 from litevit.data.doctor.pictures import Album
 from litevit.data.doctor.report import Notes, Report
 from litevit.data.layouts import LOOKED_FOR, layouts_of
@@ -10,7 +10,12 @@ from litevit.data.mask_labels import IGNORE
 
 
 def examine(
-    path: str | Path, *, examples: int = 3, reduce_zero_label: bool | None = None, ignore_index: int = IGNORE
+    path: str | Path,
+    *,
+    examples: int = 3,
+    reduce_zero_label: bool | None = None,
+    ignore_index: int = IGNORE,
+    reader: str = "",
 ) -> Report:
     """Looks at a data set.
 
@@ -19,11 +24,21 @@ def examine(
         examples: how many of each problem are named.
         reduce_zero_label: of masks, see `litevit.data.mask_labels`.
         ignore_index: of masks.
+        reader: as a recipe's `data.reader`: "wds" or "hfds" for what only a reader knows. "": shards and Hugging Face's
+            folders are recognised by what lies in them.
 
     Raises:
         FileNotFoundError: nothing is there.
         ValueError: it is in no layout that is known.
     """
+    reader = reader or tables.reader_of(path)
+    if reader:
+        report = Report(Path(path), tables.NAMES[reader])
+        notes = Notes(report, examples)
+        album = Album(notes)
+        tables.examine(notes, album, str(path), reader)
+        album.note_copies()
+        return report
     path = Path(path)
     if path.is_file() and path.suffix.lower() not in (".json", ".tar"):
         raise ValueError(f"{path} is no data set: give a folder, a COCO-format .json or a .tar")

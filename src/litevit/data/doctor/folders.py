@@ -6,7 +6,7 @@ from litevit.data.class_folders import ClassFolders, Part, table
 from litevit.data.class_tars import ClassTars
 from litevit.data.doctor.pictures import Album
 from litevit.data.doctor.report import Notes
-from litevit.data.images import ImageError, decode, is_image
+from litevit.data.images import is_image
 from litevit.data.layouts import ALL, Layout
 
 
@@ -29,7 +29,7 @@ def examine(notes: Notes, album: Album, layout: Layout) -> None:
         if isinstance(reader, ClassFolders):
             album.look_at(split, [Path(reader.filename(k, absolute=True)) for k in range(len(reader))])
         else:
-            _look_into(notes, reader)
+            album.look_into(split, reader)
         for name in getattr(reader, "empty", ()):
             notes.error("classes without an image", place.images / name)
         for reason, left in part.left_out.items():
@@ -41,29 +41,17 @@ def examine(notes: Notes, album: Album, layout: Layout) -> None:
             notes.error(
                 "a single class (there is nothing to tell apart)", f"{place.images}: {next(iter(part.classes))}"
             )
-    _compare(notes, layout, parts)
+    compare(notes, parts)
     notes.report.table = table(list(parts.values()))
     if parts and not {"val", "test", ALL} & parts.keys():
         notes.warning("no split to evaluate on (--data.hold_out holds a share of the images out)", layout)
 
 
-def _look_into(notes: Notes, reader: ClassTars) -> None:
-    notes.count("images", len(reader))
-    for k in range(len(reader)):
-        file = reader[k][0]
-        try:
-            header, *_ = decode(file.read() if hasattr(file, "read") else file, name=reader.key(k))
-            height, width = header.upright_size
-            notes.report.sizes[width, height] += 1
-        except (ImageError, OSError) as error:
-            notes.error("broken images", f"{reader.key(k)}: {getattr(error, 'reason', error)}")
-
-
-def _compare(notes: Notes, layout: Layout, parts: dict[str, Part]) -> None:
+def compare(notes: Notes, parts: dict[str, Part]) -> None:
     """Evaluation data may have some of the classes, matched by name; a class that training lacks has no label."""
     first = next(iter(parts), None)
-    for split, part in parts.items():
-        where = layout.parts[split].images
+    for part in parts.values():
+        where = part.where
         for name in part.classes:
             if first is not None and name not in parts[first].classes:
                 notes.error("classes that training does not have", f"{name}: in {where} only")

@@ -3,9 +3,10 @@
 import hashlib
 import os
 from collections import Counter, deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -39,10 +40,12 @@ class Picture:
 
 
 def look(path: Path) -> Picture:
-    if not path.is_file():
-        return Picture(path, problem=MISSING)
+    return _look_at(path, path.read_bytes) if path.is_file() else Picture(path, problem=MISSING)
+
+
+def _look_at(path: Path, read: Callable[[], bytes]) -> Picture:
     try:
-        content = path.read_bytes()
+        content = read()
         header, mode, frames = decode(content, name=str(path))
     except (ImageError, OSError) as error:
         return Picture(path, problem=getattr(error, "reason", str(error)))
@@ -78,7 +81,24 @@ class Album:
             self._note(picture)
         return [self._seen[path] for path in paths]
 
-    def _note(self, picture: Picture) -> None:
+    def look_into(self, split: str, reader: Any) -> None:
+        """The pictures of a reader, which are no files of their own: in tars, shards, Hugging Face's tables."""
+        self.notes.count("images", len(reader))
+
+        def one(index: int) -> Picture:
+            content = reader[index][0]
+            if isinstance(content, bytes):
+                read: Callable[[], bytes] = partial(bytes, content)
+            else:
+                read = content.read if hasattr(content, "read") else Path(content).read_bytes
+            return _look_at(Path(reader.filename(index)), read)
+
+        for picture in in_threads(one, range(len(reader))):
+            self.splits.setdefault(split, []).append(picture)
+            self._note(picture, shown=False)
+
+    def _note(self, picture: Picture, *, shown: bool = True) -> None:
+        place = picture.path if shown else None  # a picture that the page can open
         if picture.problem == MISSING:
             self.notes.error("missing images", picture.path)
         elif picture.problem is not None:
@@ -88,9 +108,9 @@ class Album:
             height, width = picture.header.upright_size
             self.notes.report.sizes[width, height] += 1
             if picture.mode in UNUSUAL:
-                self.notes.warning(UNUSUAL[picture.mode], picture.path, picture.path)
+                self.notes.warning(UNUSUAL[picture.mode], picture.path, place)
             if picture.frames > 1:
-                self.notes.warning("animations (the first frame is read)", picture.path, picture.path)
+                self.notes.warning("animations (the first frame is read)", picture.path, place)
 
     def note_copies(self) -> None:
         """The same bytes in two splits are an error: what is tested was trained on. Within one they are odd."""
@@ -105,7 +125,8 @@ class Album:
                 other_split, other = seen[picture.digest]
                 kind = "the same image in two splits" if other_split != split else "the same image twice in a split"
                 severity: Severity = "error" if other_split != split else "warning"
-                self.notes.add(severity, kind, f"{other} and {picture.path}", picture.path)
+                place = picture.path if picture.path.is_file() else None
+                self.notes.add(severity, kind, f"{other} and {picture.path}", place)
 
 
 def note_turned(notes: Notes, picture: Picture, stated: tuple[int, int] | None, what: str) -> bool:
