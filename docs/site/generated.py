@@ -6,10 +6,8 @@
 import dataclasses
 import importlib
 import inspect
-import io
 import json
 import re
-import tokenize
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -292,18 +290,18 @@ def _table(config: type) -> Iterator[str]:
 
 
 def comments(config: type) -> dict[str, str]:
-    """What stands behind each field of a dataclass, bases included."""
+    """What stands behind each field of a dataclass, or above it; bases included."""
     found: dict[str, str] = {}
     for cls in reversed(config.__mro__):
         if not dataclasses.is_dataclass(cls):
             continue
-        source = inspect.getsource(cls)
-        lines = source.splitlines()
-        for token in tokenize.generate_tokens(io.StringIO(source).readline):
-            if token.type == tokenize.COMMENT:
-                named = re.match(r"\s+(\w+)\s*:", lines[token.start[0] - 1][: token.start[1]])
-                if named:
-                    found[named[1]] = token.string.lstrip("# ").strip()
+        above: list[str] = []
+        for line in inspect.getsource(cls).splitlines():
+            code, _, said = line.partition("  # ") if not line.lstrip().startswith("# ") else ("", "", line.strip(" #"))
+            field = re.match(r"    (\w+)\s*:", code)
+            if field:
+                found[field[1]] = " ".join([*above, said]).strip()
+            above = [*above, said] if said and not field else []
     return found
 
 
