@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: run app test test-slow coverage check pages clean
+.PHONY: run app test test-slow coverage check docs pages clean
 
 run: $(STAMP)
 	$(BIN)/litevit train quickstart
@@ -24,12 +24,16 @@ coverage: $(STAMP)
 	$(BIN)/coverage combine -q
 	$(BIN)/coverage report
 
+# The site, with every cell run (minutes; what has not changed is kept). `make docs SPHINXOPTS="-D nb_execution_mode=off"`: text alone.
+docs: $(STAMP)
+	$(BIN)/python -m sphinx -q -W --keep-going $(SPHINXOPTS) -b html docs docs/_build/html
+
 pages: $(STAMP)
 	$(BIN)/python docs/mechanisms/build.py
 
 check: $(STAMP)
-	$(BIN)/ruff format --check src tests benchmarks docs/mechanisms/build.py
-	$(BIN)/ruff check src tests benchmarks docs/mechanisms/build.py
+	$(BIN)/ruff format --check src tests benchmarks docs/conf.py docs/site docs/mechanisms/build.py
+	$(BIN)/ruff check src tests benchmarks docs/conf.py docs/site docs/mechanisms/build.py
 	$(BIN)/mypy
 	$(BIN)/codespell src tests docs benchmarks README.md CONTRIBUTING.md CHANGELOG.md
 	$(BIN)/python -m pytest -q tests/test_architecture.py
@@ -42,4 +46,4 @@ $(STAMP): pyproject.toml
 	touch $(STAMP)
 
 clean:
-	rm -rf $(VENV) .pytest_cache .ruff_cache .mypy_cache
+	rm -rf $(VENV) .pytest_cache .ruff_cache .mypy_cache docs/_build docs/generated

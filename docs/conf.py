@@ -1,6 +1,10 @@
-"""The site: `make docs` builds it into docs/_build/html. Warnings are errors; nothing on a page comes from elsewhere."""
+"""The site: `make docs` builds it into docs/_build/html. Warnings are errors; pages load nothing from elsewhere."""
 
+import hashlib
+import json
 import os
+import re
+import shutil
 import sys
 from pathlib import Path
 
@@ -8,6 +12,8 @@ from sphinx.application import Sphinx
 
 DOCS = Path(__file__).parent
 BUILD = DOCS / "_build"
+WORK = BUILD / "work"  # where cells run
+DONE = WORK / "pages.json"
 sys.path.insert(0, str(DOCS / "site"))
 
 import generated  # noqa: E402  of docs/site
@@ -41,7 +47,7 @@ myst_links_external_new_tab = False
 # Pages with code cells run when they are built, in one folder, in the order of `ORDER`; unchanged ones are kept.
 nb_execution_mode = "cache"
 nb_execution_cache_path = str(BUILD / "cells")
-nb_execution_timeout = 1200
+nb_execution_timeout = 3600  # of a cell, on a busy machine
 nb_execution_raise_on_error = True
 nb_execution_show_tb = True
 nb_merge_streams = True
@@ -70,23 +76,46 @@ copybutton_exclude = ".linenos, .gp, .go"
 
 
 def in_order(app: Sphinx, env: object, docnames: list[str]) -> None:
-    """Reads the pages of `ORDER` first: later ones use the models that they train."""
+    """Reads the pages of `ORDER` first: later ones use the models that they train. Pages that changed begin anew."""
     docnames.sort(key=lambda name: (ORDER.index(name) if name in ORDER else len(ORDER), name))
+    done = json.loads(DONE.read_text()) if DONE.exists() else {}
+    for name in docnames:
+        text = Path(app.env.doc2path(name)).read_text(encoding="utf-8")
+        if "{code-cell}" in text and done.get(name) != hashlib.sha256(text.encode()).hexdigest():
+            for made in re.findall(r"--run\.dir (\S+)|write_\w+\(\"(\w+)\"", text):
+                shutil.rmtree(WORK / "".join(made), ignore_errors=True)
+
+
+def remember(app: Sphinx, doctree: object) -> None:
+    """Which text of a page has run: `--run.dir` of an unchanged page stays, for the pages after it."""
+    text = Path(app.env.doc2path(app.env.docname)).read_text(encoding="utf-8")
+    if "{code-cell}" in text and app.config.nb_execution_mode != "off":
+        done = json.loads(DONE.read_text()) if DONE.exists() else {}
+        DONE.write_text(json.dumps({**done, app.env.docname: hashlib.sha256(text.encode()).hexdigest()}))
+
+
+# A kernel says that it takes colours; pages show plain text, and paths below the folder they run in.
+STARTUP = """import os
+os.chdir({work!r})
+for name in ("FORCE_COLOR", "CLICOLOR_FORCE"):
+    os.environ.pop(name, None)
+os.environ |= {{"NO_COLOR": "1", "TERM": "dumb", "COLUMNS": "110", "LITEVIT_CACHE": "cache"}}
+"""
 
 
 def prepare_cells() -> None:
-    """A kernel starts in docs/_build/work, finds this environment's `litevit` first and prints without colours."""
-    work, startup = BUILD / "work", BUILD / "ipython" / "profile_default" / "startup"
-    for folder in (work, startup):
+    """A kernel starts in docs/_build/work and finds this environment's `litevit` first."""
+    startup = BUILD / "ipython" / "profile_default" / "startup"
+    for folder in (WORK, startup):
         folder.mkdir(parents=True, exist_ok=True)
-    (startup / "work.py").write_text(f"import os\nos.chdir({str(work)!r})\n")
+    (startup / "work.py").write_text(STARTUP.format(work=str(WORK)))
     os.environ["IPYTHONDIR"] = str(BUILD / "ipython")
-    os.environ["LITEVIT_CACHE"] = str(BUILD / "cache")  # the scenes that are drawn
     os.environ["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    os.environ |= {"NO_COLOR": "1", "TERM": "dumb", "COLUMNS": "110", "PYDEVD_DISABLE_FILE_VALIDATION": "1"}
+    os.environ["PYDEVD_DISABLE_FILE_VALIDATION"] = "1"
 
 
 def setup(app: Sphinx) -> None:
     prepare_cells()
     generated.write(DOCS)
     app.connect("env-before-read-docs", in_order)
+    app.connect("doctree-read", remember)

@@ -75,6 +75,9 @@ def test_a_python_block_runs(code: str) -> None:
 # ----------------------------------------------------------------------------------------------------------- commands
 
 
+QUOTED = r"litevit |make |(\.venv/bin/)?python -m "
+
+
 class Command(NamedTuple):
     where: str
     words: tuple[str, ...]
@@ -91,9 +94,10 @@ def commands() -> Iterator[Command]:
         if path.name.startswith("models_"):  # cards: the same command with every name
             lines = lines[:1]
         if path.name != "CHANGELOG.md":
-            lines += [code for code in re.findall(r"`([^`\n]+)`", FENCE.sub("", text)) if code.startswith("litevit ")]
+            lines += [code for code in re.findall(r"`([^`\n]+)`", FENCE.sub("", text)) if re.match(QUOTED, code)]
         for line in lines:
             line = line.partition(" | ")[0].strip()
+            line = line.removeprefix(".venv/bin/")
             if not re.match(r"(litevit|torchrun|accelerate|python|make|pip) ", line) or "..." in line:
                 continue
             yield Command(where, tuple(word for word in shlex.split(line, comments=True) if word != "\\"))
@@ -154,6 +158,8 @@ def check(command: Command) -> None:
             assert set(extra.split(",")) <= set(EXTRAS), extra
     elif program == "python" and rest[0] == "-m":
         assert importlib.util.find_spec(rest[1]), rest[1]
+        if rest[1] == "pytest":
+            assert all((ROOT / word).exists() for word in rest[2:] if "/" in word), rest
     elif program == "python":
         assert (ROOT / rest[0]).is_file(), rest[0]
 
@@ -174,7 +180,12 @@ def test_the_commands_are_understood(capsys: pytest.CaptureFixture[str]) -> None
 
 
 def test_a_wrong_command_is_seen() -> None:
-    for words in ("litevit predikt x.jpg", "litevit predict x.jpg --modle y", "make cake", "litevit train quickstart --lr 1"):
+    for words in (
+        "litevit predikt x.jpg",
+        "litevit predict x.jpg --modle y",
+        "make cake",
+        "litevit train quickstart --lr 1",
+    ):
         with pytest.raises((Exception, SystemExit)):
             check(Command("here", tuple(words.split())))
 
@@ -195,9 +206,8 @@ def dead_links(path: Path, text: str) -> list[str]:
             continue
         name, _, anchor = target.partition("#")
         there = (path.parent / name).resolve() if name else path
-        if not (there.exists() or there in texts()):
-            wrong.append(target)
-        elif anchor and anchor not in slugs(texts().get(there) or there.read_text(encoding="utf-8")):
+        lost = not (there.exists() or there in texts())
+        if lost or (anchor and anchor not in slugs(texts().get(there) or there.read_text(encoding="utf-8"))):
             wrong.append(target)
     return wrong
 

@@ -1,6 +1,6 @@
 """Pages made from the tables of the source: recipes, a card per model, the options of every config.
 
-    python docs/site/generated.py       writes them into docs/generated, as `make docs` does
+python docs/site/generated.py       writes them into docs/generated, as `make docs` does
 """
 
 import dataclasses
@@ -115,8 +115,14 @@ def _overview(facts: dict[str, dict[str, Any]]) -> str:
         "what the papers and their repositories publish. What we measured ourselves stands in "
         "[recipes](recipes.md) and [figures](../figures.md).",
         "",
-        "Besides these, every dense task takes any backbone: `litevit.create_model(\"mask_rcnn\", backbone=\"lvt\", "
-        'num_classes=5)`, or any model of timm with maps at strides 4 to 32.',
+        '`create_model(name, weights="official")` downloads the published file, hashes and caches it (in '
+        "`$LITEVIT_CACHE`, else the platform's cache folder) and converts it; `litevit.load_weights(model, path)` "
+        "takes any official file or ours and returns what was used, converted, resized, dropped and missing. LVT's "
+        "files lie behind a share page and are licensed for non-commercial research only: download them yourself and "
+        "pass the path.",
+        "",
+        'Besides these, every dense task takes any backbone: `litevit.create_model("mask_rcnn", backbone="lvt", '
+        "num_classes=5)`, or any model of timm with maps at strides 4 to 32.",
         "",
         "| model | task | parameters, M | multiply-adds, G | at | published |",
         "|---|---|---:|---:|---|---|",
@@ -157,7 +163,9 @@ def _card(name: str, row: dict[str, Any]) -> Iterator[str]:
         rows[f"published: {UNITS.get(key, key)}"] = str(value)
     yield from ("| | |", "|---|---|")
     yield from (f"| {key} | {value} |" for key, value in rows.items() if value)
-    weights = "official" if row["weights"] and "releases/download" in row["weights"] else "FILE" if row["weights"] else ""
+    weights = (
+        "official" if row["weights"] and "releases/download" in row["weights"] else "FILE" if row["weights"] else ""
+    )
     yield ""
     if weights:
         yield from ("```", f"litevit predict IMAGE --model {name} --weights {weights}", "```", "")
@@ -196,8 +204,8 @@ def _recipes(facts: dict[str, dict[str, Any]]) -> str:
         "# Recipes",
         "",
         "A recipe is a function that returns the whole run: `litevit train NAME`; `litevit train NAME --show-recipe` "
-        "prints it, `litevit train NAME --help` lists its options. \"Published\" is what paper or repository report. "
-        "\"Ours\" is what a run here reached, with its hardware and a link to the command. A dash means that the recipe "
+        'prints it, `litevit train NAME --help` lists its options. "Published" is what paper or repository report. '
+        '"Ours" is what a run here reached, with its hardware and a link to the command. A dash means that the recipe '
         "has not been run to its end here: its numbers are held to their source by tests, and two steps on toy data "
         "run, no more.",
         "",
@@ -286,7 +294,8 @@ def _table(config: type) -> Iterator[str]:
         shown = "needed" if default is dataclasses.MISSING else f"`{default!r}`"
         if dataclasses.is_dataclass(default):
             shown = f"`{type(default).__name__}()`"
-        yield f"| `{field.name}` | {shown.replace('|', chr(92) + '|')} | {said.get(field.name, '').replace('|', chr(92) + '|')} |"
+        cells = (f"`{field.name}`", shown, said.get(field.name, ""))
+        yield f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in cells)} |"
 
 
 def comments(config: type) -> dict[str, str]:

@@ -41,7 +41,7 @@ def copy_of(path: Path, docs: Path) -> str:
 
 
 def _included(about: Path, page: Path) -> str:
-    """The text of a Markdown file below its title, its pictures copied beside the page, its own links as plain words."""
+    """The text of a Markdown file below its title; its pictures are copied beside the page, its links become words."""
     text = re.sub(r"\A# .*\n", "", about.read_text(encoding="utf-8"))
     for target in re.findall(r"!\[[^\]]*\]\(([^)]+)\)", text):
         shutil.copy(about.parent / target, page.parent)

@@ -16,7 +16,7 @@ from litevit.engine.config import ModelConfig, override
 from litevit.jobs.classification import ClassificationTask, build_classifier
 from litevit.jobs.evaluate import evaluate_run
 from litevit.jobs.token_labels import make_token_labels
-from litevit.jobs.train import train
+from litevit.jobs.train import resolve, train
 from litevit.recipes import get_recipe
 
 
@@ -145,3 +145,14 @@ def test_wordnet_ids_are_no_class_names(tmp_path):
     task = ClassificationTask(small(tmp_path, tmp_path / "run", data__num_classes=2))
     task.train_dataset()
     assert task.class_names == ()
+
+
+def test_a_run_starts_from_a_run_with_its_options(photos, tmp_path):
+    """The recipe says nothing of the model's size: the run does; what the recipe says holds."""
+    train(small(photos, tmp_path / "first"), console=quiet())
+    again = small(photos, tmp_path / "again", model__weights=str(tmp_path / "first"))
+    train(override(again, "model.overrides", {"drop_path_rate": 0.2}), console=quiet())
+    saved = json.loads((tmp_path / "again" / "recipe.json").read_text())["model"]["overrides"]
+    assert (saved["embed_dim"], saved["depths"], saved["drop_path_rate"]) == (8, [1, 1, 1, 1], 0.2)
+    other = replace(again, model=ModelConfig(name="lit_s", weights=str(tmp_path / "first")))
+    assert resolve(other).model.overrides == {}

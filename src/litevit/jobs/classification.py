@@ -4,6 +4,7 @@ import os
 import re
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from litevit.data.classification import ClassificationData, create_dataset, part
 from litevit.data.readability import check_readable
 from litevit.engine.config import ModelConfig, Recipe, RunConfig
 from litevit.jobs.evaluation_loop import evaluate_classifier, evaluation_loader
-from litevit.jobs.runs import Run
+from litevit.jobs.runs import Run, find_run
 from litevit.metrics.classification import ClassificationMetric
 from litevit.optimize import optimize_for_training
 
@@ -185,6 +186,15 @@ def build_classifier(config: ModelConfig, num_classes: int, *, said: list[str] |
         if said is not None:
             said[:] = [report.line]
     return model
+
+
+def with_options_of(config: ModelConfig) -> ModelConfig:
+    """The model of a recipe that starts from a run of it: what the run's was made with holds, unless it is given."""
+    if weights_word(config.weights) in (None, "imagenet", "official") or (run := find_run(config.weights)) is None:
+        return config
+    if run.model_name != config.name:
+        return config
+    return replace(config, overrides={**run.saved["model"]["overrides"], **config.overrides})
 
 
 def load_run(run: Run) -> nn.Module:

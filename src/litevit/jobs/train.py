@@ -11,6 +11,7 @@ from litevit.engine.config import ModelConfig, Recipe, check
 from litevit.engine.logging import default_console
 from litevit.engine.train import FitResult, Task, fit
 from litevit.jobs.classification import ClassificationTask
+from litevit.jobs.classification import with_options_of as with_options_of_classifier
 from litevit.jobs.dense_models import DETECTION, task_of
 from litevit.jobs.dense_tasks import DetectionTask, PanopticTask, SegmentationTask, with_options_of
 from litevit.jobs.token_labeling import TokenLabelTask
@@ -41,12 +42,13 @@ TASKS: dict[str, Callable[[Recipe], Task]] = {
 
 
 def resolve(recipe: Recipe) -> Recipe:
-    """Fills in what depends on data and model: `data.num_classes` 0 becomes the number of class folders, a detector
-    that finds boxes alone reads no masks, and timm's backbones, whose layers are not known, learn at one rate."""
+    """Fills in what depends on data, model and start: `data.num_classes` 0 becomes the number of class folders, a model
+    that starts from a run gets its options, a detector that finds boxes alone reads no masks, and timm's backbones,
+    whose layers are not known, learn at one rate."""
     if recipe.optim.layer_decay is not None and not _has_known_layers(recipe.model):
         recipe = replace(recipe, optim=replace(recipe.optim, layer_decay=None))
     if isinstance(recipe.data, ClassificationData):
-        return replace(recipe, data=resolve_classes(recipe.data))
+        return replace(recipe, model=with_options_of_classifier(recipe.model), data=resolve_classes(recipe.data))
     recipe = replace(recipe, model=with_options_of(recipe.model))
     if recipe.task == "detection" and recipe.data.masks and task_of(recipe.model.name) == DETECTION:
         return replace(recipe, data=replace(recipe.data, masks=False))
