@@ -1,5 +1,6 @@
 """Several processes: gloo on the CPU, started by torchrun. Slow because every process imports PyTorch."""
 
+import json
 import os
 import re
 import signal
@@ -12,6 +13,9 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file
+
+sys.path.insert(0, str(Path(__file__).parent))
+from toy import Model, Points
 
 from litevit.engine.checkpoint import list_checkpoints, load_checkpoint
 from litevit.engine.logging import read_metrics
@@ -104,6 +108,26 @@ def test_fsdp_gives_what_one_process_gives_and_resumes(tmp_path, ema):
         torch.testing.assert_close(a, b, rtol=1e-3, atol=1e-5)
     a, b = (load_file(tmp_path / name / "best.safetensors") for name in ("one", "two"))
     assert {k: v.shape for k, v in a.items()} == {k: v.shape for k, v in b.items()}
+
+
+@pytest.mark.parametrize("best_at", ["the last step", "an earlier step"])
+def test_fsdp_ends_with_the_model_it_trained(tmp_path, best_at):
+    """The best weights go into the sharded modules, and process 0 alone reports with them."""
+    rise = () if best_at == "the last step" else ("falls=1",)
+    one = one_process(tmp_path / "one", "dropout=0", *rise).stdout
+    code, output = torchrun(tmp_path / "two", "dropout=0", "fsdp=1", *rise)
+    assert code == 0, output
+    evaluations = 4 if rise else 3  # every epoch, and the best once more where it is not the last
+    assert f"built 1, evaluated {evaluations}" in one
+    assert output.count(f"built 1, evaluated {evaluations}") == 2, output
+    a, b = (torch.load(tmp_path / name / "said.pt") for name in ("one", "two"))
+    torch.testing.assert_close(a, b, rtol=1e-3, atol=1e-5)
+    best = load_file(tmp_path / "two" / "best.safetensors")
+    model = Model(0.0)
+    model.load_state_dict(best)
+    torch.testing.assert_close(model.eval()(Points().centres), b, rtol=1e-3, atol=1e-5)
+    results = [json.loads((tmp_path / name / "result.json").read_text()) for name in ("one", "two")]
+    assert results[0] == pytest.approx(results[1], rel=1e-3)
 
 
 @pytest.mark.parametrize("new_folder", [0, 1])

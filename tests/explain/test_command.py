@@ -173,7 +173,7 @@ def test_pixels_of_other_patches(tmp_path: Path) -> None:
     model = litevit.create_model("litv2_s", num_classes=3, **overrides).eval()
     look = looking(model, torch.rand(3, 32, 32))
     images = [("a", Path("a.png"))]
-    draw.draw_attention(look, images, tmp_path, stage=3, pixel=(31, 9))
+    draw.draw_attention(look, images, tmp_path, where=draw.Where(stage=3), pixel=(31, 9))
     with np.load(tmp_path / "a-attention-stage-3-block-0-pixel-31-9.npz") as arrays:
         assert (arrays["query_row"], arrays["query_column"]) == (1, 3)  # cells of 8 pixels
     draw.draw_offsets(look, images, tmp_path, cells=(1, 0))

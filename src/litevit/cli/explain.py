@@ -95,10 +95,10 @@ def explain(
     elif what == "attention" and len(paths) > 1:
         if rollout or pixel:
             raise ValueError(f"{'--rollout' if rollout else '--pixel'} takes one image; of several the mean is drawn")
-        written = draw.draw_mean_attention(look, stream, out, stage=stage, block=block, head=head)
+        written = draw.draw_mean_attention(look, stream, out, where=draw.Where(stage, block, head))
     elif what == "attention":
         written = draw.draw_attention(
-            look, stream, out, stage=stage, block=block, head=head, pixel=pixel, rollout=rollout, style=style
+            look, stream, out, where=draw.Where(stage, block, head), pixel=pixel, rollout=rollout, style=style
         )
     elif what == "frequency":
         written = draw.draw_frequency(look, stream, out, stage=stage, block=block, style=style)

@@ -5,7 +5,9 @@ normalises with its own share, and the running statistics kept are those of proc
 statistics those of the whole batch, on CUDA. Models without BatchNorm (LVT) give the same result for any division.
 """
 
+import contextlib
 import os
+from collections.abc import Iterator
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -170,7 +172,34 @@ def restore_model(model: nn.Module, state: dict[str, Any], *, fsdp: bool) -> Non
         return
     from torch.distributed.checkpoint.state_dict import StateDictOptions, set_model_state_dict
 
+    for part in _sharded(model):  # what a forward pass has left whole takes no shards
+        part.reshard()
     set_model_state_dict(model, state, options=StateDictOptions(full_state_dict=True, broadcast_from_rank0=True))
+
+
+def _sharded(model: nn.Module) -> list[Any]:
+    """What `shard_parameters` has divided."""
+    from torch.distributed.fsdp import FSDPModule
+
+    return [module for module in model.modules() if isinstance(module, FSDPModule)]
+
+
+@contextlib.contextmanager
+def gathered(model: nn.Module, *, fsdp: bool) -> Iterator[None]:
+    """Holds a sharded model whole on every process, so that one of them can call it alone; frees it afterwards."""
+    if not fsdp:
+        yield
+        return
+    parts = _sharded(model)
+    for part in parts:
+        part.set_reshard_after_forward(False, recurse=False)
+        part.unshard()
+    try:
+        yield
+    finally:
+        for part in parts:
+            part.reshard()
+            part.set_reshard_after_forward(part is not model, recurse=False)  # as `fully_shard` has it
 
 
 def share_buffers(model: nn.Module) -> None:

@@ -177,7 +177,26 @@ class _DenseTask:
         )
 
 
-class DetectionTask(_DenseTask):
+class _ObjectsTask(_DenseTask):
+    """Batches and losses of models that find objects."""
+
+    data: DetectionData
+    sets: DetectionSets
+
+    def train_dataset(self) -> Dataset:
+        return self.sets.train
+
+    def batch_stream(self, dataset: Selected, **options: Any) -> GroupedBatchStream:
+        return GroupedBatchStream(dataset.aspect_ratios, chunk=self.data.group, **options)
+
+    def collate(self, samples: list[Any]) -> Batch:
+        return collate_lists(samples)
+
+    def loss(self, model: nn.Module, batch: Batch) -> dict[str, Tensor]:
+        return model(*batch)
+
+
+class DetectionTask(_ObjectsTask):
     """RetinaNet and Mask R-CNN: COCO's average precision."""
 
     def __init__(self, recipe: Recipe[DetectionData]):
@@ -195,18 +214,6 @@ class DetectionTask(_DenseTask):
         self._note_many_objects(model)
         model, self.optimized = for_training(model, self.recipe.run)
         return model
-
-    def train_dataset(self) -> Dataset:
-        return self.sets.train
-
-    def batch_stream(self, dataset: Selected, **options: Any) -> GroupedBatchStream:
-        return GroupedBatchStream(dataset.aspect_ratios, chunk=self.data.group, **options)
-
-    def collate(self, samples: list[Any]) -> Batch:
-        return collate_lists(samples)
-
-    def loss(self, model: nn.Module, batch: Batch) -> dict[str, Tensor]:
-        return model(*batch)
 
     def evaluate(self, model: nn.Module, accelerator: Any, *, save: Path | None = None) -> dict[str, float]:
         """Args: save: folder for COCO's `results.json`."""
@@ -227,7 +234,7 @@ class DetectionTask(_DenseTask):
         draw_detections(model, self.eval_dataset, self.sets.classes, folder / "predictions.png")
 
 
-class PanopticTask(_DenseTask):
+class PanopticTask(_ObjectsTask):
     """Panoptic FPN: panoptic quality."""
 
     metric = "pq"
@@ -246,18 +253,6 @@ class PanopticTask(_DenseTask):
         )
         model, self.optimized = for_training(model, self.recipe.run)
         return model
-
-    def train_dataset(self) -> Dataset:
-        return self.sets.train
-
-    def batch_stream(self, dataset: Selected, **options: Any) -> GroupedBatchStream:
-        return GroupedBatchStream(dataset.aspect_ratios, chunk=self.data.group, **options)
-
-    def collate(self, samples: list[Any]) -> Batch:
-        return collate_lists(samples)
-
-    def loss(self, model: nn.Module, batch: Batch) -> dict[str, Tensor]:
-        return model(*batch)
 
     def evaluate(self, model: nn.Module, accelerator: Any, *, save: Path | None = None) -> dict[str, float]:
         """Args: save: folder for COCO's panoptic results: `panoptic.json` and the PNGs in `panoptic/`."""

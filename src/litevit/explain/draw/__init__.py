@@ -3,6 +3,7 @@
 Every function takes a `Look` and named image files and returns the files that it wrote.
 """
 
+from litevit.explain.draw.attention import Where as Where
 from litevit.explain.draw.attention import draw_attention as draw_attention
 from litevit.explain.draw.attention import draw_mean_attention as draw_mean_attention
 from litevit.explain.draw.cam import draw_cam as draw_cam

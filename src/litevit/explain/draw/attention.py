@@ -29,14 +29,24 @@ class Query(NamedTuple):
         return self.column * self.stride, self.row * self.stride, self.stride, self.stride
 
 
+class Where(NamedTuple):
+    """Which attention: stage from 1, block and head from 0. None: the last with attention, and all heads; of the mean
+    over images all of them."""
+
+    stage: int | None = None
+    block: int | None = None
+    head: int | None = None
+
+
+LAST = Where()
+
+
 def draw_attention(
     look: Look,
     images: Images,
     out: Path,
     *,
-    stage: int | None = None,
-    block: int | None = None,
-    head: int | None = None,
+    where: Where = LAST,
     pixel: tuple[int, int] | None = None,
     rollout: bool = False,
     style: Style | None = None,
@@ -44,12 +54,11 @@ def draw_attention(
     """The heads of a block from one query pixel, or the rollout of its stage.
 
     Args:
-        stage, block: None takes the last with attention.
-        head: None takes all.
         pixel: X Y of the query; None takes the middle one.
     """
     style = style or Style()
-    stage, block = _which(look, stage, block)
+    stage, block = _which(look, where)
+    head = where.head
     written = []
     for name, path in images:
         seen = look.see(path)
@@ -74,29 +83,19 @@ def draw_attention(
     return written
 
 
-def draw_mean_attention(
-    look: Look,
-    images: Images,
-    out: Path,
-    *,
-    stage: int | None = None,
-    block: int | None = None,
-    head: int | None = None,
-) -> list[Path]:
-    """The mean over images, in the published layout. Args: stage, block, head: None takes all."""
+def draw_mean_attention(look: Look, images: Images, out: Path, *, where: Where = LAST) -> list[Path]:
+    """The mean over images, in the published layout."""
     batches = (look.see(path).batch for _, path in images)
-    return write_mean(mean_attention(look.model, batches, stage=stage, block=block), out, head=head)
+    return write_mean(mean_attention(look.model, batches, stage=where.stage, block=where.block), out, head=where.head)
 
 
-def _which(look: Look, stage: int | None, block: int | None) -> tuple[int, int]:
+def _which(look: Look, where: Where) -> tuple[int, int]:
     have = attention_blocks(look.model)
     if not have:
         raise ValueError("This model has no attention in any block")
-    stage = have[-1][0] if stage is None else stage
+    stage = have[-1][0] if where.stage is None else where.stage
     in_stage = [b for s, b in have if s == stage]
-    if block is None:
-        block = in_stage[-1] if in_stage else 0
-    return stage, block
+    return stage, where.block if where.block is not None else (in_stage[-1] if in_stage else 0)
 
 
 def _panels(sources: Sequence[Source], query: Query, head: int | None, arrays: dict[str, Any]) -> Panels:
