@@ -113,11 +113,11 @@ def test_fsdp_gives_what_one_process_gives_and_resumes(tmp_path, ema):
 @pytest.mark.parametrize("best_at", ["the last step", "an earlier step"])
 def test_fsdp_ends_with_the_model_it_trained(tmp_path, best_at):
     """The best weights go into the sharded modules, and process 0 alone reports with them."""
-    rise = () if best_at == "the last step" else ("falls=1",)
-    one = one_process(tmp_path / "one", "dropout=0", *rise).stdout
-    code, output = torchrun(tmp_path / "two", "dropout=0", "fsdp=1", *rise)
+    slope = "slope=1" if best_at == "the last step" else "slope=-1"
+    one = one_process(tmp_path / "one", "dropout=0", slope).stdout
+    code, output = torchrun(tmp_path / "two", "dropout=0", "fsdp=1", slope)
     assert code == 0, output
-    evaluations = 4 if rise else 3  # every epoch, and the best once more where it is not the last
+    evaluations = 3 if best_at == "the last step" else 4  # every epoch, and the best once more where it is not the last
     assert f"built 1, evaluated {evaluations}" in one
     assert output.count(f"built 1, evaluated {evaluations}") == 2, output
     a, b = (torch.load(tmp_path / name / "said.pt") for name in ("one", "two"))

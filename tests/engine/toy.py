@@ -55,10 +55,10 @@ class ToyTask:
 
     def __init__(self, recipe: Recipe, *, die_at: int | None = None, die_rank: int = 0, nan_at: int | None = None,
                  signal_number: int = signal.SIGKILL, norm: type[nn.Module] = nn.LayerNorm,
-                 falls: int = 0):  # fmt: skip
+                 slope: float = 0):  # fmt: skip
         self.recipe = recipe
         self.die_at, self.die_rank, self.nan_at, self.signal_number = die_at, die_rank, nan_at, signal_number
-        self.norm, self.falls = norm, falls
+        self.norm, self.slope = norm, slope
         self.calls = self.built = self.evaluated = 0
         self.batches: list[Tensor] = []
 
@@ -89,7 +89,7 @@ class ToyTask:
         labels = torch.arange(SAMPLES) % CLASSES
         logits = model(Points().centres[labels].to(accelerator.device))
         return {
-            "top1": 100 * (logits.argmax(1).cpu() == labels).float().mean().item() - 100 * self.falls * self.evaluated,
+            "top1": 100 * (logits.argmax(1).cpu() == labels).float().mean().item() + 100 * self.slope * self.evaluated,
             "loss": F.cross_entropy(logits.cpu().float(), labels).item(),
         }
 
@@ -126,7 +126,7 @@ def main() -> None:
     folder, *rest = sys.argv[1:]
     values = {key: int(value) if value.isdigit() else float(value) for key, value in (arg.split("=") for arg in rest)}
     torch.set_num_threads(1)
-    task_values = {key: values.pop(key) for key in ("die_at", "die_rank", "falls") if key in values}
+    task_values = {key: values.pop(key) for key in ("die_at", "die_rank", "slope") if key in values}
     if values.pop("first_try", 0) and int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")):
         task_values = {}
     dropout, sleep, root = values.pop("dropout", 0.2), values.pop("sleep", 0.0), values.pop("new_folder", 0)
