@@ -468,6 +468,11 @@ def _listed_parts(lists: Path, images: Path, annotations: Path) -> dict[str, Par
     return parts
 
 
+def listed_names(file: Path) -> list[str]:
+    """The lines of such a list; a name may have spaces."""
+    return [line.strip() for line in file.read_text(encoding="utf-8-sig").splitlines() if line.strip()]
+
+
 # --------------------------------------------------------------------- masks
 
 CLASS_LISTS = ("classes.json", "objectInfo150.txt", "labelmap.txt", "classes.txt", "labels.txt", "_classes.csv")

@@ -5,22 +5,28 @@ coordinate is 0 was written by a tool that counts from 0 with the last pixel lef
 `difficult` objects are left out of training and count for nothing in evaluation, as VOC has it: they become crowds.
 """
 
+import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
 from litevit.data.images import SUFFIXES, read_header
-from litevit.data.layouts import Layout, Part, find_image
+from litevit.data.layouts import Layout, Part, find_image, listed_names
 
 
 def xml_files(part: Part) -> list[Path]:
     """The annotations of a part: those of its list (`ImageSets/Main/train.txt`), or all in its folder."""
     if part.listed is None:
         return sorted(part.annotations.rglob("*.xml"))
-    # A line of VOC's lists: the name, and in lists of one class a number
-    names = [line.split()[0] for line in part.listed.read_text(encoding="utf-8-sig").splitlines() if line.strip()]
-    return [part.annotations / f"{name}.xml" for name in names]
+    files = []
+    for line in listed_names(part.listed):
+        file = part.annotations / f"{line}.xml"
+        if not file.is_file():  # in lists of one class a number follows the name, which may have spaces itself
+            name = re.sub(r"\s+-?[01]$", "", line)
+            file = part.annotations / f"{name}.xml"
+        files.append(file)
+    return files
 
 
 def read_xml(file: Path) -> ElementTree.Element:

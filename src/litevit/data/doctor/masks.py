@@ -14,7 +14,7 @@ from litevit.data.doctor.objects import note_missing_splits
 from litevit.data.doctor.pictures import MISSING, Album, in_threads, note_turned
 from litevit.data.doctor.report import Notes
 from litevit.data.images import is_image
-from litevit.data.layouts import MASK_SUFFIXES, Layout, Part, is_mask_name
+from litevit.data.layouts import MASK_SUFFIXES, Layout, Part, is_mask_name, listed_names
 from litevit.data.mask_labels import MaskLabels, check_values, read_index_mask
 
 
@@ -54,7 +54,7 @@ def _examine_part(notes: Notes, album: Album, split: str, part: Part, labels: Ma
     files = [path for path in sorted(part.images.rglob("*")) if is_image(path)]
     files = [path for path in files if not (together and is_mask_name(path.name))]
     if part.listed is not None:
-        names = set(part.listed.read_text(encoding="utf-8-sig").split())
+        names = set(listed_names(part.listed))
         files = [path for path in files if path.relative_to(part.images).with_suffix("").as_posix() in names]
     if not files:
         notes.error("splits without images", part.images)
