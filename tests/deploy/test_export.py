@@ -22,6 +22,7 @@ from litevit.deploy import litert
 from litevit.deploy.exporter import ExportError, ExportReport
 from litevit.deploy.formats import formats
 from litevit.deploy.graph import build_graph
+from litevit.deploy.openvino import open_file
 from litevit.deploy.program import trace, with_constants_folded, with_plain_attention
 from litevit.deploy.shapes import InputShape
 from litevit.deploy.twins import ChannelsFirstConvFFN, FlatCSA, with_channels_kept_first, with_few_axes
@@ -278,14 +279,20 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
 
 
 @everywhere
-def test_files_that_are_damaged_or_of_another_kind(format: str, whole: Callable[[str], Path], tmp_path: Path) -> None:
+def test_files_that_are_damaged_or_of_another_kind(
+    format: str, whole: Callable[[str], Path], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     suffix = SUFFIX[format]
     content = whole(format).read_bytes()
+    if format == "openvino":
+        (tmp_path / "damaged.bin").write_bytes(whole(format).with_suffix(".bin").read_bytes())
     for share in (0.0, 0.3, 0.95):
         damaged = tmp_path / f"damaged{suffix}"
         damaged.write_bytes(content[: int(share * len(content))])
         with pytest.raises(ValueError, match=r"damaged\S+ (.* cannot be opened by|is not a file of)"):
             litevit.load_exported(damaged)
+    # One line, and no log of traces before it.
+    assert not [record for record in caplog.records if record.levelname in ("WARNING", "ERROR")]
     for other, ending in SUFFIX.items():
         if other != format:
             renamed = tmp_path / f"renamed{ending}"
@@ -321,6 +328,16 @@ def test_openvino_weights_that_are_cut_short(whole: Callable[[str], Path], tmp_p
     (tmp_path / "x.bin").write_bytes(whole("openvino").with_suffix(".bin").read_bytes()[:1000])
     with pytest.raises(ValueError, match="truncated or damaged"):
         litevit.load_exported(tmp_path / "x.xml")
+
+
+def test_openvino_without_weights_or_xml(tmp_path: Path) -> None:
+    pytest.importorskip("openvino", reason="opens OpenVINO's files")
+    (tmp_path / "x.xml").write_bytes(b"\x89PNG\r\n")
+    with pytest.raises(ValueError, match=r"x.xml has its weights in x.bin, which is not beside it"):
+        open_file(tmp_path / "x.xml", 1, precision="f32")
+    (tmp_path / "x.bin").write_bytes(b"")
+    with pytest.raises(ValueError, match=r"x.xml is not a file of OpenVINO"):
+        open_file(tmp_path / "x.xml", 1, precision="f32")
 
 
 def test_files_of_others(tmp_path: Path) -> None:

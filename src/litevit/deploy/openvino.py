@@ -140,6 +140,11 @@ def open_file(path: Path, threads: int | None, *, precision: str | None) -> Open
         import openvino
     except ImportError as error:
         raise ImportError("Running OpenVINO files needs its runtime: pip install 'litevit[openvino]'") from error
+    weights = path.with_suffix(".bin")
+    if not weights.exists():
+        raise ValueError(f"{path} has its weights in {weights.name}, which is not beside it: copy both")
+    if not path.read_bytes()[:64].lstrip().startswith(b"<"):  # OpenVINO prints pages of bytes before it raises
+        raise ValueError(f"{path} is not a file of OpenVINO: it does not begin as XML does")
     core = openvino.Core()
     model = core.read_model(path)
     table = model.get_rt_info(KEY).value if model.has_rt_info(KEY) else {}

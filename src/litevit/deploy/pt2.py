@@ -2,6 +2,7 @@
 
 import io
 import json
+import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -46,9 +47,22 @@ def write(job: Job, path: Path) -> None:
 
 def load(path: Path, threads: int | None) -> Opened:
     extra = {FILE: ""}
-    program = torch.export.load(path, extra_files=extra)
+    with _quiet():
+        program = torch.export.load(path, extra_files=extra)
     metadata = Metadata.read(json.loads(extra[FILE] or "{}"), path)
     return Opened(PT2Engine(program, threads), metadata)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """PyTorch logs the traces of what it tries with a damaged file before it raises."""
+    logger = logging.getLogger("torch.export")
+    level = logger.level
+    logger.setLevel(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
 
 
 FORMAT = Format(name="pt2", suffix=".pt2", runtime="PyTorch", needs=("torch",), write=write, load=load, free=True)
