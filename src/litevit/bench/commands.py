@@ -88,6 +88,8 @@ def main_models(
         if (train or device not in ("auto", "cpu")) and {"onnxruntime", "openvino"} & set(engines):
             raise ValueError("bench models: onnxruntime and openvino are measured in inference on the CPU")
         device = "cpu" if {"onnxruntime", "openvino"} & set(engines) else device
+    if set(dtype) == {"int8"} and not {"onnxruntime", "openvino"} & set(engines):
+        raise ValueError("bench models: int8 is measured in engines: --engines onnxruntime openvino")
     if not modes:
         raise ValueError("bench models: --no-eager and --no-compile leave nothing to measure")
     report = measure_models(
