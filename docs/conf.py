@@ -94,12 +94,25 @@ def remember(app: Sphinx, doctree: object) -> None:
         DONE.write_text(json.dumps({**done, app.env.docname: hashlib.sha256(text.encode()).hexdigest()}))
 
 
-# A kernel says that it takes colours; pages show plain text, and paths below the folder they run in.
-STARTUP = """import os
+# A kernel says that it takes colours; pages show plain text, and paths below the folder they run in. `%%sh` prints what
+# a command says in one piece: IPython's own hands it out in pieces, which the page would show on lines of their own.
+STARTUP = """import os, subprocess, warnings
+from IPython.core.magic import register_cell_magic
+
 os.chdir({work!r})
 for name in ("FORCE_COLOR", "CLICOLOR_FORCE"):
     os.environ.pop(name, None)
 os.environ |= {{"NO_COLOR": "1", "TERM": "dumb", "COLUMNS": "110", "LITEVIT_CACHE": "cache"}}
+warnings.filterwarnings("ignore", message="IProgress not found")
+
+
+@register_cell_magic
+def sh(line, cell):
+    command = ["bash", "-e", "-o", "pipefail", "-c", cell]
+    done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    print(done.stdout, end="")
+    if done.returncode:
+        raise RuntimeError(f"exit code {{done.returncode}}: {{done.stdout[-600:]}}")
 """
 
 
@@ -114,7 +127,20 @@ def prepare_cells() -> None:
     os.environ["PYDEVD_DISABLE_FILE_VALIDATION"] = "1"
 
 
+SHORT = re.compile(r"(?P<what>.*?)\bArgs: (?P<args>.+?)(?: Returns: (?P<returns>.+))?")
+
+
+def spread(app: Sphinx, what: str, name: str, thing: object, options: object, lines: list[str]) -> None:
+    """Docstrings of one line, `Args: x: (B, C). Returns: (B, C).`, get the sections that longer ones have."""
+    for i, line in enumerate(lines):
+        if match := SHORT.fullmatch(line):
+            returns = ["", "Returns:", f"    {match['returns']}"] if match["returns"] else []
+            lines[i : i + 1] = [match["what"].strip(), "", "Args:", f"    {match['args']}", *returns, ""]
+            return
+
+
 def setup(app: Sphinx) -> None:
+    app.connect("autodoc-process-docstring", spread, priority=400)  # before napoleon
     prepare_cells()
     generated.write(DOCS)
     app.connect("env-before-read-docs", in_order)

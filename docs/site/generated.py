@@ -209,8 +209,8 @@ def _recipes(facts: dict[str, dict[str, Any]]) -> str:
         "has not been run to its end here: its numbers are held to their source by tests, and two steps on toy data "
         "run, no more.",
         "",
-        "| recipe | what | data | published | published on | ours | ours on |",
-        "|---|---|---|---|---|---|---|",
+        "| recipe | what | data | published, on | ours, on |",
+        "|---|---|---|---|---|",
     ]
     for name, make in recipes.RECIPES.items():
         module = make.__module__.rsplit(".", 1)[-1]
@@ -221,8 +221,10 @@ def _recipes(facts: dict[str, dict[str, Any]]) -> str:
         if name == "panoptic_fpn_lvt":
             hardware = "8 GPUs x 8 images"
         ours, where, link = MEASURED.get(name, ("-", "", ""))
-        where = f"[{where}]({link})" if link else ""
-        lines.append(f"| `{name}` | {what} | {DATA[module]} | {result} | {hardware} | {ours} | {where} |")
+        what = what.replace("docs/data.md", "[your own data](../data.md)")
+        published = "; ".join(filter(None, (result, hardware)))
+        measured = f"{ours}; [{where}]({link})" if link else ours
+        lines.append(f"| `{name}` | {what} | {DATA[module]} | {published} | {measured} |")
     lines += [
         "",
         "Where fewer GPUs are at hand, `--run.accumulate N` keeps the batch: [batch and processes]"

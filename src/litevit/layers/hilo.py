@@ -19,7 +19,7 @@ class HiLo(nn.Module):
     Args:
         dim: channels C.
         num_heads: N, both groups together; must divide dim.
-        window_size: s. 1 means ordinary global attention, whatever alpha is.
+        window_size: side s of the windows; 1 means ordinary global attention, whatever alpha is.
         alpha: share of the heads given to Lo-Fi, in [0, 1]; int(N * alpha) heads. 0 is pure Hi-Fi, 1 pure Lo-Fi.
         qkv_bias: bias of the input projections (the output projections always have one).
         qk_scale: factor on the logits; None takes D ** -0.5.
