@@ -18,7 +18,6 @@ from typing import Any
 
 import timm.models
 import torch
-from timm.layers import register_notrace_function, register_notrace_module
 from timm.models import (
     FeatureDictNet,
     FeatureListNet,
@@ -26,6 +25,8 @@ from timm.models import (
     build_model_with_cfg,
     generate_default_cfgs,
     register_model,
+    register_notrace_function,
+    register_notrace_module,
     resolve_pretrained_cfg,
 )
 from timm.models._features import FeatureGetterNet, feature_take_indices

@@ -169,7 +169,10 @@ def _check(x: Tensor, weight: Tensor, rates: Sequence[int]) -> None:
         raise ValueError(f"dilated_sum: rates must be dilations >= 1, got {list(rates)}")
 
 
-@torch.library.custom_op("litevit::dilated_silu_sum", mutates_args=())
+# Schemas in words: PyTorch 2.5 knows no collections.abc.Sequence.
+@torch.library.custom_op(
+    "litevit::dilated_silu_sum", mutates_args=(), schema="(Tensor x, Tensor weight, SymInt[] rates) -> Tensor"
+)
 def dilated_sum(x: Tensor, weight: Tensor, rates: Sequence[int]) -> Tensor:
     """sum over r of SiLU(DWConv3x3(x; weight, dilation r)).
 
@@ -196,7 +199,11 @@ def _(x: Tensor, weight: Tensor, rates: Sequence[int]) -> Tensor:
     return x.new_empty(x.shape)
 
 
-@torch.library.custom_op("litevit::dilated_silu_sum_backward", mutates_args=())
+@torch.library.custom_op(
+    "litevit::dilated_silu_sum_backward",
+    mutates_args=(),
+    schema="(Tensor grad, Tensor x, Tensor weight, SymInt[] rates) -> (Tensor, Tensor)",
+)
 def dilated_sum_backward(grad: Tensor, x: Tensor, weight: Tensor, rates: Sequence[int]) -> tuple[Tensor, Tensor]:
     """Gradients of x and weight. Args: grad: (B, H, W, C); the others as `dilated_sum`."""
     _check(x, weight, rates)
