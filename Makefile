@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: run app test test-slow coverage check docs pages clean
+.PHONY: run app test test-slow test-oldest coverage check docs pages clean
 
 run: $(STAMP)
 	$(BIN)/litevit train quickstart
@@ -30,6 +30,15 @@ docs: $(STAMP)
 
 pages: $(STAMP)
 	$(BIN)/python docs/mechanisms/build.py
+
+# The default tests with the lower bounds of pyproject.toml, in an environment of their own that is deleted after.
+test-oldest:
+	$(PYTHON) -m venv .venv-oldest
+	.venv-oldest/bin/python -m pip install --quiet --disable-pip-version-check uv
+	.venv-oldest/bin/uv pip install --quiet --python .venv-oldest/bin/python --resolution lowest-direct -e ".[train,data,parquet,coco,video,heic,onnx,app,explain]"
+	.venv-oldest/bin/uv pip install --quiet --python .venv-oldest/bin/python pytest pytest-timeout hypothesis torchmetrics pycocotools webdataset scikit-learn httpx peft captum
+	.venv-oldest/bin/python -m pytest -q
+	rm -rf .venv-oldest
 
 check: $(STAMP)
 	$(BIN)/ruff format --check src tests benchmarks docs/conf.py docs/site docs/mechanisms/build.py

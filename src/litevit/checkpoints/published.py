@@ -364,7 +364,7 @@ def _check_hash(path: Path, *, expected: str | None) -> None:
     """Compares a cached file with the published hash or the one recorded on first use; records it if there is none."""
     record = _record(path)
     if expected is None and record.exists():
-        expected = record.read_text().split()[0]
+        expected = record.read_text(encoding="utf-8").split()[0]
     found = sha256_of(path)
     if expected is None:
         write_text(record, f"{found}  {path.name}\n")  # the format of `sha256sum --check`
@@ -442,7 +442,7 @@ def _transfer(url: str, part: Path, tag: Path, advance) -> int | None:
     if start:
         headers["Range"] = f"bytes={start}-"
         if tag.exists():
-            headers["If-Range"] = tag.read_text()  # a file that changed meanwhile is sent whole
+            headers["If-Range"] = tag.read_text(encoding="utf-8")  # a file that changed meanwhile is sent whole
     with urllib.request.urlopen(urllib.request.Request(url, headers=headers), timeout=TIMEOUT) as reply:
         if reply.headers.get_content_type() == "text/html":
             raise urllib.error.URLError("a web page came instead of the file")
@@ -453,7 +453,7 @@ def _transfer(url: str, part: Path, tag: Path, advance) -> int | None:
         if total is not None and shutil.disk_usage(part.parent).free < total - start:
             raise OSError(errno.ENOSPC, "no space left")
         if etag := reply.headers.get("ETag"):
-            tag.write_text(etag)
+            tag.write_text(etag, encoding="utf-8")
         advance(start, total)
         with part.open("ab" if resumed else "wb") as file:
             while chunk := reply.read(CHUNK):

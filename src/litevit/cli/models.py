@@ -77,7 +77,7 @@ FACTS = Path(__file__).with_name("models.json")
 
 @cache
 def _committed() -> dict[str, dict[str, Any]]:
-    return loads(FACTS.read_text())
+    return loads(FACTS.read_text(encoding="utf-8"))
 
 
 def count(name: str, size: tuple[int, int] | None = None) -> dict[str, Any]:

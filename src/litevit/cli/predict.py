@@ -162,7 +162,7 @@ def _predict_exported(
     if file.task != "classification" or how is None:
         raise ValueError(f"{file.path} gives {', '.join(file.metadata.outputs)}; predict needs a classifier's file")
     labels = list(file.classes)
-    if names is not None and len(labels := names.read_text().splitlines()) != len(file.classes):
+    if names is not None and len(labels := names.read_text(encoding="utf-8").splitlines()) != len(file.classes):
         raise ValueError(f"{names} has {len(labels)} names, the model {len(file.classes)} classes")
     if size is not None:
         if file.shape.uint8 or file.shape.size not in (None, (size, size)):

@@ -406,7 +406,7 @@ def write_coco(root: str | Path, *, train: int, val: int, config: ScenesConfig |
                 ("panoptic", panoptic, categories),
             ):
                 content = {"info": info, "images": images, "annotations": annotations, "categories": listed}
-                (folder / "annotations" / f"{kind}_{split}.json").write_text(json.dumps(content))
+                (folder / "annotations" / f"{kind}_{split}.json").write_text(json.dumps(content), encoding="utf-8")
 
     return _into(Path(root), write)
 
@@ -424,6 +424,6 @@ def write_ade(root: str | Path, *, train: int, val: int, config: ScenesConfig | 
                 PILImage.fromarray(scene.image).save(folder / "images" / split / f"{name}.jpg", quality=95)
                 PILImage.fromarray(scene.semantic()).save(folder / "annotations" / split / f"{name}.png")
         names = {str(i): name for i, name in enumerate(config.things + config.stuff, start=1)}
-        (folder / "classes.json").write_text(json.dumps(names, indent=1))
+        (folder / "classes.json").write_text(json.dumps(names, indent=1), encoding="utf-8")
 
     return _into(Path(root), write)

@@ -104,7 +104,7 @@ def _header(weights: Any) -> dict[str, str]:
 
 
 def _read_names(names: str | Path) -> list[str]:
-    return [line.strip() for line in Path(names).read_text().splitlines() if line.strip()]
+    return [line.strip() for line in Path(names).read_text(encoding="utf-8").splitlines() if line.strip()]
 
 
 def _checked(names: list[str], model: nn.Module, source: Any) -> ClassList:

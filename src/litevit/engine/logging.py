@@ -33,7 +33,7 @@ class MetricsFile:
             rows = read_metrics(path)
             kept = [row for row in rows if row["step"] <= resume_step and (row["step"], row["kind"]) != again]
             write_text(path, "".join(json.dumps(row) + "\n" for row in kept))
-        self.file = open(path, "a", buffering=1)  # noqa: SIM115  lives as long as the run
+        self.file = open(path, "a", buffering=1, encoding="utf-8")  # noqa: SIM115  lives as long as the run
 
     def write(self, row: dict[str, Any]) -> None:
         self.file.write(json.dumps(row) + "\n")
@@ -45,7 +45,7 @@ class MetricsFile:
 def read_metrics(path: Path) -> list[dict[str, Any]]:
     """The rows of a metrics file; a last line that a killed process left unfinished is dropped."""
     rows = []
-    for line in path.read_text().splitlines():
+    for line in path.read_text(encoding="utf-8").splitlines():
         try:
             rows.append(json.loads(line))
         except json.JSONDecodeError:

@@ -258,6 +258,7 @@ def _resume(
     Raises:
         ValueError: it is of another recipe, or was trained on other data.
     """
+<<<<<<< HEAD
     state = Progress()
     found = load_latest(folder / "checkpoints", lambda text: console.print(f"warning: {text}", soft_wrap=True))
     if found is not None:
@@ -281,3 +282,120 @@ def _resume(
         if changes:
             console.print(f"warning: the data have changed: {'; '.join(changes)}", soft_wrap=True)
     return state
+=======
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, lambda number, _: signal.signal(number, signal.SIG_DFL))
+
+
+@contextlib.contextmanager
+def _stop_signal() -> Iterator[threading.Event]:
+    """Sets an event on SIGTERM or the first Ctrl-C, so that the loop can save; the second one acts as usual."""
+    stop = threading.Event()
+    if threading.current_thread() is not threading.main_thread():  # only the main thread may handle signals
+        yield stop
+        return
+    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+
+    def remember(number: int, _: Any) -> None:
+        stop.set()
+        signal.signal(number, before[signal.Signals(number)])
+
+    for number in before:
+        signal.signal(number, remember)
+    try:
+        yield stop
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _check_finite(losses: list[Tensor], step: int, accumulate: int, rates: list[float], folder: Path) -> None:
+    if not losses:
+        return
+    finite = torch.isfinite(torch.stack(losses))
+    if not finite.all():
+        first = int((~finite).int().argmax())
+        bad = step - (len(losses) - first - 1) // accumulate
+        value = losses[first].item()
+        raise ValueError(_not_finite(f"the loss is {value}", bad, rates, folder))
+
+
+@contextlib.contextmanager
+def _explained(batch_size: int) -> Iterator[None]:
+    """Batch normalisation cannot be trained on one value: of one image whose last map is a single pixel."""
+    try:
+        yield
+    except ValueError as error:
+        if "more than 1 value per channel" not in str(error):
+            raise
+        raise ValueError(
+            "Batch normalisation has a single value per channel: one image of 32 pixels or less at a time. Take larger "
+            f"images or crops, or more images per process and step than --run.batch_size {batch_size} gives."
+        ) from error
+
+
+def _warn_of_nan(metrics: dict[str, Any], metric: str, say: Any) -> None:
+    if math.isnan(metrics.get(metric, 0.0)):
+        say(f"warning: {metric} is not a number: nothing in the evaluation data could be counted")
+
+
+def _not_finite(what: str, step: int, rates: list[float], folder: Path) -> str:
+    good = list_checkpoints(folder / "checkpoints")
+    kept = f"The last good checkpoint is {good[0]}" if good else "No checkpoint was written yet"
+    return (
+        f"Training stopped: {what} at step {step}, learning rate {max(rates):.3g}. {kept}. "
+        "Try a lower --optim.lr, a longer warm-up, --optim.clip_grad 5, or bf16 instead of fp16."
+    )
+
+
+def _device_name(device: torch.device) -> str:
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
+
+
+def _how(made: dict[str, Any], chosen: str) -> str:
+    """How a run computes, in a line."""
+    many = "" if made["processes"] == 1 else f", {made['processes']} processes"
+    auto = " (run.precision auto)" if chosen == "auto" else ""
+    fast = ", ".join(f"{number} {kind}" for kind, number in made["optimized"].items())
+    faster = f"; faster modules of the same function (run.optimize auto): {fast}" if fast else ""
+    return f"Training on {made['device']}{many} in {made['precision']}{auto}{faster}."
+
+
+def _open_folder(recipe: Recipe, made: dict[str, Any]) -> Path:
+    """The run's folder, with the resolved recipe in it: `run.dir`, or a new `runs/<name>`, `runs/<name>-2`, ...
+
+    Workers that torchrun restarted go on in the folder of the first try.
+    """
+    run = recipe.run
+    if run.dir is not None:
+        folder = Path(run.dir)
+        folder.mkdir(parents=True, exist_ok=True)
+    else:
+        folder = _same_launch(recipe) or _new_folder(Path(run.root), recipe.name)
+    if not list_checkpoints(folder / "checkpoints"):
+        write_json(folder / "recipe.json", to_dict(recipe), indent=2, sync=True)
+        write_json(folder / "launch.json", {"launcher": launcher(), "command": sys.argv, **made}, indent=2)
+    return folder
+
+
+def _new_folder(root: Path, name: str) -> Path:
+    root.mkdir(parents=True, exist_ok=True)
+    number = 1
+    while True:
+        folder = root / (name if number == 1 else f"{name}-{number}")
+        try:
+            folder.mkdir()
+            return folder
+        except FileExistsError:
+            number += 1
+
+
+def _same_launch(recipe: Recipe) -> Path | None:
+    if int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")) == 0:
+        return None
+    for file in Path(recipe.run.root).glob(f"{recipe.name}*/launch.json"):
+        with contextlib.suppress(OSError, json.JSONDecodeError):
+            if json.loads(file.read_text(encoding="utf-8"))["launcher"] == launcher():
+                return file.parent
+    return None
+>>>>>>> 56b39f7 (Numbers: every model and precision against float64, a stand-in device, memory; packaging and portability tests; oldest versions corrected)

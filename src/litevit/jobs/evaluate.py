@@ -223,7 +223,7 @@ def _is_own(settings: ClassificationData, folder: Path, data: str) -> bool:
         return True
     if not settings.hold_out or settings.reader or not (folder / "data.json").exists():
         return False
-    listed = json.loads((folder / "data.json").read_text())["training"]["digest"]
+    listed = json.loads((folder / "data.json").read_text(encoding="utf-8"))["training"]["digest"]
     try:
         found = part_of(create_dataset(replace(settings, path=data, num_classes=ANY), "train"), "training")
     except (ValueError, OSError):

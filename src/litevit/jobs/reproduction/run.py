@@ -227,7 +227,9 @@ def find_weights(model: str, folder: Path | None) -> Path:
     if folder is None or not (path := folder / entry.filename).is_file():
         return fetch(model)
     beside = path.with_name(path.name + ".sha256")
-    expected = entry.sha256 or (beside.read_text().split() or [""])[0] if beside.is_file() else entry.sha256
+    expected = (
+        entry.sha256 or (beside.read_text(encoding="utf-8").split() or [""])[0] if beside.is_file() else entry.sha256
+    )
     if expected is not None and (got := sha256_of(path)) != expected:
         raise ValueError(f"{path} is not the published file: its sha256 should be {expected}, is {got}")
     return path

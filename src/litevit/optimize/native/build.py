@@ -42,7 +42,9 @@ def runs_here() -> bool:
 def _is_whole(library: Path) -> bool:
     """A library that was cut short would end the process when it is loaded."""
     try:
-        return hashlib.sha256(library.read_bytes()).hexdigest() == library.with_suffix(".sha256").read_text()
+        return hashlib.sha256(library.read_bytes()).hexdigest() == library.with_suffix(".sha256").read_text(
+            encoding="utf-8"
+        )
     except OSError:
         return False
 
@@ -82,7 +84,7 @@ def build(folder: Path, compiler: Sequence[str]) -> Path:
         sources = [str(file) for file in files if file.suffix == ".cpp"]
         command = [*compiler, *FLAGS, *sources, "-o", str(made)]
         subprocess.run(command, capture_output=True, check=True, timeout=TIMEOUT)
-        record.write_text(hashlib.sha256(made.read_bytes()).hexdigest())
+        record.write_text(hashlib.sha256(made.read_bytes()).hexdigest(), encoding="utf-8")
         put_in_place(made, library)
         put_in_place(record, library.with_suffix(".sha256"))
     return library

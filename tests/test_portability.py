@@ -1,0 +1,96 @@
+"""Systems that are not this one: what Windows lacks is neither imported nor called, and files name their encoding."""
+
+import ast
+import functools
+import subprocess
+import sys
+from pathlib import Path
+
+import litevit
+
+ROOT = Path(litevit.__file__).parent
+UNIX_MODULES = ("fcntl", "grp", "posix", "pty", "pwd", "resource", "syslog", "termios", "tty")
+UNIX_NAMES = (
+    "chown", "fchmod", "fchown", "fork", "forkpty", "getegid", "geteuid", "getgid", "getloadavg", "getpgid",
+    "getpriority", "getuid", "killpg", "mkfifo", "nice", "pwrite", "sched_getaffinity", "setpgid", "setsid",
+    "statvfs", "sysconf", "uname", "wait3", "wait4",
+)  # fmt: skip
+# Behind a question about the system.
+GUARDED = {("engine/logging.py", "resource"), ("bench/timing.py", "getloadavg")}
+IMPORT_ALL = """
+import os, pkgutil, sys
+import accelerate, tensorboard, timm, torch, torchvision, torch._dynamo, torch.distributed, torch.utils.cpp_extension
+import litevit
+for name in {modules!r}:
+    sys.modules[name] = None
+for name in {names!r}:
+    if hasattr(os, name):
+        delattr(os, name)
+failed = []
+for module in pkgutil.walk_packages(litevit.__path__, "litevit."):
+    if module.name.endswith("__main__") or ".triton" in module.name or module.name == "litevit.adapters.ray":
+        continue
+    try:
+        __import__(module.name)
+    except ImportError as error:
+        if "None in sys.modules" in str(error):
+            failed.append(f"{{module.name}}: {{error}}")
+    except AttributeError as error:
+        failed.append(f"{{module.name}}: {{error}}")
+print("\\n".join(failed))
+"""
+
+
+@functools.cache
+def trees() -> list[tuple[str, ast.AST]]:
+    files = [path for path in ROOT.rglob("*.py")]
+    return [(path.relative_to(ROOT).as_posix(), ast.parse(path.read_text(encoding="utf-8"))) for path in files]
+
+
+def test_nothing_of_unix_outside_of_a_question_about_the_system() -> None:
+    found = set()
+    for file, tree in trees():
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Import):
+                found |= {(file, alias.name) for alias in node.names if alias.name in UNIX_MODULES}
+            elif isinstance(node, ast.ImportFrom) and node.module in UNIX_MODULES:
+                found.add((file, node.module))
+            elif isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == "os":
+                found |= {(file, node.attr)} if node.attr in UNIX_NAMES else set()
+    assert found - GUARDED == set()
+
+
+def test_every_module_imports_without_what_windows_lacks() -> None:
+    code = IMPORT_ALL.format(modules=UNIX_MODULES, names=UNIX_NAMES)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip() == ""
+
+
+def test_text_files_name_their_encoding() -> None:
+    """On Windows the default is not UTF-8."""
+    without = []
+    for file, tree in trees():
+        for node in ast.walk(tree):
+            if not isinstance(node, ast.Call):
+                continue
+            name = node.func.id if isinstance(node.func, ast.Name) else getattr(node.func, "attr", "")
+            named = {keyword.arg for keyword in node.keywords}
+            method = isinstance(node.func, ast.Attribute)  # `files.write_text` is a function, and writes UTF-8
+            if method and name in ("read_text", "write_text") and "encoding" not in named:
+                without.append(f"{file}:{node.lineno}")
+            if name == "open" and isinstance(node.func, ast.Name) and "encoding" not in named:
+                mode = node.args[1] if len(node.args) > 1 else None
+                if not (isinstance(mode, ast.Constant) and "b" in str(mode.value)):
+                    without.append(f"{file}:{node.lineno}")
+    assert without == []
+
+
+def test_no_call_asks_for_cuda_by_name() -> None:
+    calls = [
+        f"{file}:{node.lineno}"
+        for file, tree in trees()
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr == "cuda"
+    ]
+    assert calls == []
