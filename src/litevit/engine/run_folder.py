@@ -49,7 +49,7 @@ def _same_launch(recipe: Recipe) -> Path | None:
         return None
     for file in Path(recipe.run.root).glob(f"{recipe.name}*/launch.json"):
         with contextlib.suppress(OSError, json.JSONDecodeError):
-            if json.loads(file.read_text())["launcher"] == launcher():
+            if json.loads(file.read_text(encoding="utf-8"))["launcher"] == launcher():
                 return file.parent
     return None
 
