@@ -86,9 +86,37 @@ def put_in_place(temporary: Path, path: Path) -> None:
 
 
 def write_text(path: str | os.PathLike, text: str, *, sync: bool = False) -> None:
-    """UTF-8 with newlines as given, on every system."""
+    """UTF-8 with newlines as given, on every system; halves of surrogate pairs, which JSON can hold, become `?`."""
+    text = text.encode("utf-8", "replace").decode("utf-8")
     with whole_file(path, sync=sync) as temporary:
         temporary.write_text(text, encoding="utf-8", newline="")
+
+
+def parse_json(content: str | bytes, name: object) -> Any:
+    """JSON that somebody else may have written. Args: name: what messages call it.
+
+    Raises:
+        ValueError: it is no JSON, nested too deep, or has a number of thousands of digits.
+    """
+    try:
+        return json.loads(content)
+    except RecursionError:
+        raise ValueError(f"{name} is not JSON that can be read: it is nested too deep") from None
+    except ValueError as error:  # of UTF-8 and of numbers too
+        raise ValueError(f"{name} is not JSON: {error}") from None
+
+
+def read_json(path: str | os.PathLike) -> Any:
+    """As `parse_json`, of a file."""
+    return parse_json(Path(path).read_bytes(), path)
+
+
+def read_text(path: str | os.PathLike, what: str) -> str:
+    """A file of UTF-8, with or without a byte order mark. Raises ValueError where it is none. Args: what: it is."""
+    try:
+        return Path(path).read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{what} {path} is not text in UTF-8: {error.reason} at byte {error.start}") from None
 
 
 def without_nan(value: Any) -> Any:

@@ -100,7 +100,8 @@ class Arena:
             if writing and not self._allowed(path):
                 self._breach(f"open({path!r:.200}, {mode!r})")
         elif event in WRITES:
-            for path in args[:2] if event in ("os.rename", "os.link", "shutil.move") else args[:1]:
+            made = slice(1, 2) if event in ("os.symlink", "os.link", "shutil.copyfile") else slice(0, 1)
+            for path in args[:2] if event in ("os.rename", "shutil.move") else args[made]:
                 if not self._allowed(path):
                     self._breach(f"{event}{args!r:.200}")
 
@@ -196,7 +197,9 @@ def _bad_refusal(error: BaseException) -> str | None:
     if len(message) > MOST_MESSAGE:
         return f"{type(error).__name__} with a message of {len(message):,} characters: {message[:200]}"
     cause: BaseException | None = error
-    while cause is not None:  # what was hidden behind the message: an allocation that another machine would have granted
+    while (
+        cause is not None
+    ):  # what was hidden behind the message: an allocation that another machine would have granted
         if isinstance(cause, MemoryError) or "bad_alloc" in str(cause) or "allocate memory" in str(cause):
             return f"memory: {type(cause).__name__}: {str(cause)[:200]}"
         cause = cause.__cause__ or cause.__context__

@@ -7,9 +7,54 @@ from pathlib import Path
 from typing import Any
 
 DEEP, DEEP_OBJECT, DIGITS, RAW_BYTES = "@deep@", "@deep object@", "@digits@", "@raw@"
-NUMBERS = (0, 1, -1, 2, 7, 127, 255, 256, 65_535, 65_536, 2**24, 2**31 - 1, 2**31, 2**32, 2**53, 2**63 - 1, 2**63, 2**64, 10**30, 10**400)
+NUMBERS = (
+    0,
+    1,
+    -1,
+    2,
+    7,
+    127,
+    255,
+    256,
+    65_535,
+    65_536,
+    2**24,
+    2**31 - 1,
+    2**31,
+    2**32,
+    2**53,
+    2**63 - 1,
+    2**63,
+    2**64,
+    10**30,
+    10**400,
+)
 FLOATS = (0.0, -0.0, 0.5, 1e-300, 5.0, 1e300, -1e300, 1.7976931348623157e308, float("nan"), float("inf"), float("-inf"))
-TEXTS = ("", " ", "0", "1", "-1", "nan", "inf", "1e999", "true", "none", "official", "a\x00b", "\ud800", "é\u202e", "x" * 5000, "٣", "²", "$(touch canary)", "`id`", "%s%n", "{0}", "[red]", "\x1b[31m")
+TEXTS = (
+    "",
+    " ",
+    "0",
+    "1",
+    "-1",
+    "nan",
+    "inf",
+    "1e999",
+    "true",
+    "none",
+    "official",
+    "a\x00b",
+    "\ud800",
+    "é\u202e",
+    "x" * 5000,
+    "٣",
+    "²",
+    "$(touch canary)",
+    "`id`",
+    "%s%n",
+    "{0}",
+    "[red]",
+    "\x1b[31m",
+)
 
 
 def names(draw: random.Random, folder: Path) -> str:
@@ -44,7 +89,9 @@ def nasty(draw: random.Random, folder: Path | None = None, depth: int = 0) -> An
         return [nasty(draw, folder, depth + 1) for _ in range(draw.randrange(4))] if depth < 3 else []
     if kind == 9:
         keys = ("id", "name", "size", "counts", "model", "", "0", "task")
-        return {draw.choice(keys): nasty(draw, folder, depth + 1) for _ in range(draw.randrange(3))} if depth < 3 else {}
+        return (
+            {draw.choice(keys): nasty(draw, folder, depth + 1) for _ in range(draw.randrange(3))} if depth < 3 else {}
+        )
     return -draw.choice(NUMBERS)
 
 
@@ -114,7 +161,9 @@ def json_bytes(draw: random.Random, value: Any, folder: Path | None = None) -> b
 
 
 def _field(draw: random.Random) -> bytes:
-    number = draw.choice((0, 1, 0x7F, 0x80, 0xFF, 0x7FFF, 0xFFFF, 0x7FFFFFFF, 0x80000000, 0xFFFFFFFF, 2**63 - 1, 2**64 - 1))
+    number = draw.choice(
+        (0, 1, 0x7F, 0x80, 0xFF, 0x7FFF, 0xFFFF, 0x7FFFFFFF, 0x80000000, 0xFFFFFFFF, 2**63 - 1, 2**64 - 1)
+    )
     size, letter = draw.choice(((1, "B"), (2, "H"), (4, "I"), (8, "Q")))
     return struct.pack(draw.choice("<>") + letter, number & (256**size - 1))
 

@@ -3,7 +3,6 @@
 Plain values and arrays come from `predictions`, `looks` and `runs`; this file reads requests and says what went wrong.
 """
 
-import json
 import logging
 import secrets
 import socket
@@ -22,6 +21,7 @@ from litevit.app.packing import Answer, pack
 from litevit.app.pictures import MOST_BYTES, MOST_PIXELS, GoneError, Picture, Pictures, as_png, read_upload, samples
 from litevit.app.work import BusyError, Worker
 from litevit.data.images import READABLE
+from litevit.files import parse_json
 
 if TYPE_CHECKING:
     from starlette.requests import Request
@@ -274,10 +274,7 @@ async def _body(request: "Request", most: int) -> bytes:
 
 
 async def _asked(request: "Request") -> dict[str, Any]:
-    try:
-        asked = json.loads(await _body(request, 2**16))
-    except (UnicodeDecodeError, json.JSONDecodeError):
-        asked = None
+    asked = parse_json(await _body(request, 2**16), "The request")
     if not isinstance(asked, dict):
         raise ValueError("The request is no JSON object")
     return asked

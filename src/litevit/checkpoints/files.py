@@ -5,6 +5,8 @@ not be installed (yacs, argparse, mmcv, mmengine, numpy scalars): those names ar
 `STAND_INS`, every other name is refused.
 """
 
+import contextlib
+import io
 import os
 import pickle
 import re
@@ -129,10 +131,11 @@ def _read_pickle(path: Path) -> Any:
     try:
         with torch.serialization.safe_globals(STAND_INS), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # about pickle protocols; what cannot be read raises
-            return torch.load(path, map_location="cpu", weights_only=True)
+            with _Bounded(path) if not _begins_with(path, b"PK") else contextlib.nullcontext(path) as file:
+                return torch.load(file, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         name = _forbidden_name(str(error))
-        if "Unsupported operand" in str(error) and _begins_as_pickle(path):
+        if "Unsupported operand" in str(error) and _begins_with(path, pickle.PROTO):
             raise ValueError(
                 f"{path} was refused: it is a pickle that torch.save did not write, and reading it may run code. "
                 "Ask its maker for a file of tensors only (torch.save of a plain state dict, or .safetensors)."
@@ -149,9 +152,21 @@ def _read_pickle(path: Path) -> Any:
         raise _unreadable(path) from None
 
 
-def _begins_as_pickle(path: Path) -> bool:
+def _begins_with(path: Path, mark: bytes) -> bool:
     with path.open("rb") as file:
-        return file.read(1) == pickle.PROTO
+        return file.read(len(mark)) == mark
+
+
+class _Bounded(io.BufferedReader):
+    """A file that sets no more memory aside than it holds, whatever length a pickle in it claims."""
+
+    def __init__(self, path: Path):
+        super().__init__(io.FileIO(path))
+        self.length = path.stat().st_size
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        left = max(self.length - self.tell(), 0)
+        return super().read(left if size is None or size < 0 else min(size, left))
 
 
 def _forbidden_name(message: str) -> str | None:
@@ -180,7 +195,19 @@ class StateDict(NamedTuple):
 CONTAINERS = ("state_dict", "model", "model_state", "model_state_dict", "module", "state_dict_ema", "model_ema", "ema")
 PREFIXES = ("module.", "_orig_mod.")  # DistributedDataParallel and AveragedModel, torch.compile
 LIVE, AVERAGED = ("model.", "net."), ("ema_model.", "model_ema.", "ema.")  # a Lightning module's attributes
+DEEPEST = 16  # containers in one another
 COUNTERS = ("n_averaged", "total_ops", "total_params")  # AveragedModel's; thop's, beside every module
+
+
+def _no_weight(tensor: Tensor) -> str | None:
+    """Why a tensor cannot be of a model; copying one that repeats its storage would take any amount of memory."""
+    if tensor.layout is not torch.strided or tensor.is_quantized or tensor.is_nested:
+        return "sparse, quantised or nested"
+    if tensor.is_meta:
+        return "without values (of the meta device)"
+    if tensor.numel() * tensor.element_size() > tensor.untyped_storage().nbytes():
+        return f"of shape {tuple(tensor.shape)} and larger than what the file holds of it"
+    return None
 
 
 def read_state_dict(source: Pathlike | Mapping[str, Any], *, ema: bool = False) -> StateDict:
@@ -198,13 +225,21 @@ def read_state_dict(source: Pathlike | Mapping[str, Any], *, ema: bool = False) 
     containers = sorted(CONTAINERS, key=lambda key: key.endswith("ema") != ema)
     wrapping: list[str] = []
     while isinstance(content, Mapping) and (found := [c for c in containers if isinstance(content.get(c), Mapping)]):
+        if len(wrapping) == DEEPEST:  # a dictionary may hold itself
+            raise ValueError(
+                f"{name} nests its model deeper than {DEEPEST} containers: {' > '.join(wrapping[:4])} > ..."
+            )
         content = content[found[0]]
         wrapping.append(found[0])
-    tensors = {k: v for k, v in content.items() if isinstance(v, Tensor)} if isinstance(content, Mapping) else {}
+    held = content.items() if isinstance(content, Mapping) else ()
+    tensors = {k: v for k, v in held if isinstance(k, str) and isinstance(v, Tensor)}
     if not tensors:
         raise ValueError(
             f"{name} holds no model: a state dict is expected, flat or under one of {', '.join(CONTAINERS)}."
         )
+    for key, tensor in () if isinstance(source, Mapping) else tensors.items():
+        if problem := _no_weight(tensor):
+            raise ValueError(f"{name}: {key[:60]} is {problem}; the weights of a model are plain tensors")
     dropped = [key for key in tensors if key.rpartition(".")[2] in COUNTERS]
     tensors = {key: value for key, value in tensors.items() if key not in dropped}
 

@@ -14,11 +14,12 @@ import shutil
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
 from pathlib import Path
+from typing import Any
 
 from filelock import FileLock
 from rich.console import Console
@@ -42,6 +43,44 @@ class Preprocessing:
     interpolation: str = "bicubic"
     mean: tuple[float, float, float] = imagenet.MEAN
     std: tuple[float, float, float] = imagenet.STD
+
+
+LARGEST_SIDE = 65_536
+
+
+def checked_preprocessing(told: Any, where: object) -> Preprocessing:
+    """From a file that anybody may have written. Args: told: fields of `Preprocessing`; where: named in the error.
+
+    Raises:
+        ValueError: it is no object, or a field is not known or of another type or range.
+    """
+    if not isinstance(told, dict):
+        raise ValueError(f"{where}: preprocessing must be an object, got {told!r:.60}")
+    values: dict[str, Any] = {key: tuple(value) if isinstance(value, list) else value for key, value in told.items()}
+
+    def number(value: Any, low: float, high: float) -> bool:
+        return isinstance(value, int | float) and not isinstance(value, bool) and low < value <= high
+
+    def numbers(value: Any, count: int, low: float, high: float) -> bool:
+        return isinstance(value, tuple) and len(value) == count and all(number(v, low, high) for v in value)
+
+    def side(value: Any) -> bool:
+        return isinstance(value, int) and number(value, 0, LARGEST_SIDE)
+
+    good: dict[str, Callable[[Any], bool]] = {
+        "size": lambda v: side(v) or (isinstance(v, tuple) and len(v) == 2 and all(map(side, v))),
+        "crop_pct": lambda v: v is None or number(v, 0, 10),
+        "crop_mode": lambda v: v in ("center", "squash", "border"),
+        "interpolation": lambda v: v in ("bicubic", "bilinear", "nearest", "lanczos", "box", "hamming"),
+        "mean": lambda v: numbers(v, 3, -1e6, 1e6),
+        "std": lambda v: numbers(v, 3, 0, 1e6),
+    }
+    for key, value in values.items():
+        if key not in good:
+            raise ValueError(f"{where}: preprocessing has the fields {', '.join(good)}, got {key!r:.60}")
+        if not good[key](value):
+            raise ValueError(f"{where}: preprocessing.{key} cannot be {value!r:.60}")
+    return Preprocessing(**values)
 
 
 IMAGENET_224 = Preprocessing()  # shorter side to int(256 / 224 * 224), centre crop

@@ -1,12 +1,12 @@
 """What a checkpoint says of the model it is of: the recipe in its header, the classes in its shapes."""
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from litevit.checkpoints import layouts
 from litevit.checkpoints.files import Pathlike, read_metadata, read_state_dict
+from litevit.files import parse_json
 from litevit.tasks.segmentation import read_overrides
 
 BEST = "best.safetensors"  # in a training run's folder
@@ -22,10 +22,56 @@ def weights_file(path: Pathlike) -> Path:
     return path / BEST
 
 
+T = TypeVar("T", dict, list)
+
+
+def recorded(header: Mapping[str, str], key: str, kind: type[T], path: Path) -> T:
+    """What a run has written under a key of its weights' header; empty where it has not.
+
+    Raises:
+        ValueError: something else is written there.
+    """
+    value = parse_json(header[key], f"{path}: {key!r} in its header") if key in header else kind()
+    if not isinstance(value, kind):
+        what = "an object" if kind is dict else "a list"
+        raise ValueError(f"{path}: {key!r} in its header must be {what}, got {value!r:.60}; the file is damaged")
+    return value
+
+
+def check_recipe(recipe: Any, path: Path) -> dict[str, Any]:
+    """A saved recipe that has what opening its model needs; {}: there is none.
+
+    Raises:
+        ValueError: it lacks something of that.
+    """
+    if recipe == {}:
+        return {}
+    model = recipe.get("model") if isinstance(recipe, dict) else None
+    good = (
+        isinstance(model, dict)
+        and isinstance(model.get("name"), str)
+        and isinstance(model.get("overrides"), dict)
+        and isinstance(recipe.get("data"), dict)
+        and isinstance(recipe.get("task", ""), str)
+        and type(recipe["data"].get("num_classes", 0)) is int
+    )
+    if not good:
+        raise ValueError(
+            f"{path}: its recipe must be an object with model.name, model.overrides and data, got {recipe!r:.60}; the "
+            "file is damaged, or no run of litevit has written it"
+        )
+    return recipe
+
+
+def recorded_recipe(path: Path) -> dict[str, Any]:
+    """The recipe in the header of a weights file; {}: there is none."""
+    return check_recipe(recorded(read_metadata(path), "recipe", dict, path), path)
+
+
 def recorded_options(path: Pathlike, name: str) -> dict[str, Any]:
     """With which options a training run has made the model `name`; {}: the checkpoint is of another or does not say."""
     path = weights_file(path)
-    recipe = json.loads(read_metadata(path).get("recipe", "{}"))
+    recipe = recorded_recipe(path)
     if not recipe or recipe["model"]["name"] != name:
         return {}
     options = read_overrides(recipe["model"]["overrides"])

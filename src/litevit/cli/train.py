@@ -18,6 +18,7 @@ from tyro.constructors import (
 )
 
 from litevit.cli.terminal import parse
+from litevit.files import parse_json
 
 
 def train(arguments: Sequence[str]) -> None:
@@ -190,7 +191,7 @@ def _as_option(kind: Any) -> Any:
 JSON: PrimitiveConstructorSpec[Any] = PrimitiveConstructorSpec(
     nargs=1,
     metavar="JSON",
-    instance_from_str=lambda words: json.loads(words[0]),
+    instance_from_str=lambda words: parse_json(words[0], repr(words[0][:60])),
     is_instance=lambda value: True,
     str_from_instance=lambda value: [json.dumps(value)],
 )

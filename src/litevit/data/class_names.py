@@ -1,11 +1,11 @@
 """Names of the classes that the published dense models were trained on, and class lists read from files."""
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from litevit.data.ade20k import read_classes
+from litevit.files import parse_json, read_text
 
 # COCO 2017: category id -> name; a model's labels count them in this order.
 COCO_THINGS: dict[int, str] = {
@@ -106,10 +106,10 @@ def read_class_list(path: str | Path, *, first_id: int = 0) -> ClassList:
     categories = _coco_categories(path) if path.suffix == ".json" else None
     if categories is not None:
         return categories
-    if path.suffix == ".json" or path.read_text(encoding="utf-8-sig").startswith("Idx\t"):
+    if path.suffix == ".json" or (text := read_text(path, "class list")).startswith("Idx\t"):
         names = read_classes(path)
     else:
-        names = tuple(line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines() if line.strip())
+        names = tuple(line.strip() for line in text.splitlines() if line.strip())
     if not names:
         raise ValueError(f"class list {path} is empty")
     return ClassList(names, tuple(range(first_id, first_id + len(names))))
@@ -117,16 +117,13 @@ def read_class_list(path: str | Path, *, first_id: int = 0) -> ClassList:
 
 def _coco_categories(path: Path) -> ClassList | None:
     """None: the file is no list of categories."""
-    try:
-        content: Any = json.loads(path.read_text(encoding="utf-8-sig"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise ValueError(f"class list {path} is not JSON: {error}") from None
+    content: Any = parse_json(read_text(path, "class list"), f"class list {path}")
     if isinstance(content, dict) and "categories" in content:
         content = content["categories"]
     if not isinstance(content, list) or not content or not all(isinstance(c, dict) for c in content):
         return None
-    if any("id" not in c or "name" not in c for c in content):
-        raise ValueError(f"class list {path}: every category needs 'id' and 'name'")
+    if any(type(c.get("id")) is not int or "name" not in c for c in content):
+        raise ValueError(f"class list {path}: every category needs 'id', a whole number, and 'name'")
     panoptic = all("isthing" in c for c in content)
     ordered = sorted(content, key=lambda c: (panoptic and not c["isthing"], c["id"]))
     things = sum(bool(c["isthing"]) for c in content) if panoptic else None

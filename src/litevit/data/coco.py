@@ -129,9 +129,9 @@ class CocoInstances(Dataset):
             image_id, category_id = annotation["image_id"], annotation["category_id"]
             where = f"annotation {annotation.get('id')}"
             if category_id not in by_id:
-                raise ValueError(f"{self.file}: {where} has category {category_id!r}, not listed")
+                raise ValueError(f"{self.file}: {where} has category {category_id!r:.60}, not listed")
             if image_id not in listed:
-                raise ValueError(f"{self.file}: {where} belongs to image {image_id!r}, not listed")
+                raise ValueError(f"{self.file}: {where} belongs to image {image_id!r:.60}, not listed")
             if image_id not in sizes or category_id not in label_of or (train and as_flag(annotation.get("iscrowd"))):
                 continue
             problem = box_problem(annotation["bbox"], *sizes[image_id])

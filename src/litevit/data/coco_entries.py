@@ -1,18 +1,18 @@
 """Entries of COCO's files: which fields they need, the types that tools give them instead, and what cannot be meant."""
 
-import json
+import math
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from litevit.data.images import read_header
 from litevit.data.layouts import find_image
+from litevit.files import parse_json
 
 Fields = Mapping[str, type | tuple[type, ...]]
 IMAGE: Fields = {"id": (int, str), "file_name": str, "height": int, "width": int}
 NAMED: Fields = {"id": (int, str), "file_name": str}
+LARGEST_SIDE = 1_000_000  # pixels of an image
 CATEGORY: Fields = {"id": int, "name": str}
 ANNOTATION: Fields = {"image_id": (int, str), "category_id": (int, str), "bbox": object}
 
@@ -20,14 +20,17 @@ ANNOTATION: Fields = {"image_id": (int, str), "category_id": (int, str), "bbox":
 def field_problem(entry: Any, fields: Fields) -> str | None:
     """What is wrong with an entry of an annotation file: a field that it lacks or that has another type; or None."""
     if not isinstance(entry, dict):
-        return f"{entry!r} in place of an object"
+        return f"{entry!r:.60} in place of an object"
     for name, kind in fields.items():
         if name not in entry:
             return f"no {name!r}"
         if not isinstance(entry[name], kind):
-            return f"{entry[name]!r} for {name!r}"
-    if not isinstance(entry.get("area"), int | float | None):
-        return f"{entry['area']!r} for 'area'"
+            return f"{entry[name]!r:.60} for {name!r}"
+        if name in ("height", "width") and not 0 < entry[name] <= LARGEST_SIDE:
+            return f"{entry[name]!r:.60} for {name!r}, which must be 1 to {LARGEST_SIDE:,}"
+    area = entry.get("area")
+    if not isinstance(area, int | float | None) or (area is not None and abs(area) > 1e300):
+        return f"{area!r:.60} for 'area'"
     return None
 
 
@@ -96,7 +99,7 @@ def mend_types(entry: Any) -> list[tuple[str, Any, Any]]:
 def check_flags(file: Path, entries: Iterable[Mapping[str, Any]], name: str) -> None:
     for entry in entries:
         if as_flag(entry.get(name)) is None:
-            raise ValueError(f"{file}: {name} must be 0 or 1, got {entry[name]!r} in entry {entry.get('id')!r}")
+            raise ValueError(f"{file}: {name} must be 0 or 1, got {entry[name]!r:.60} in entry {entry.get('id')!r:.60}")
 
 
 def link_images(annotations: Iterable[dict[str, Any]], ids: Collection[Any]) -> None:
@@ -125,7 +128,7 @@ def unique_images(file: Path, images: Sequence[dict[str, Any]]) -> list[dict[str
 
 def group_headers(categories: Sequence[Mapping[str, Any]], used: Collection[Any]) -> set[Any]:
     """Ids of categories that only name a group of others: Roboflow writes one, with id 0 and without objects."""
-    groups = {c.get("supercategory") for c in categories} - {None}
+    groups = {name for c in categories if isinstance(name := c.get("supercategory"), str)}
     return {
         c["id"]
         for c in categories
@@ -146,22 +149,43 @@ def object_area(entry: Mapping[str, Any]) -> float:
     return entry["bbox"][2] * entry["bbox"][3] if area is None else area
 
 
-def read_json(path: str | Path, *, needs: Sequence[str]) -> dict[str, Any]:
-    """The annotation file as a dict that has the lists named in `needs`."""
+def read_json(path: str | Path, *, needs: Sequence[str], lenient: bool = False) -> dict[str, Any]:
+    """The annotation file as a dict that has the lists named in `needs`.
+
+    Args:
+        lenient: for the doctor: ids, names and lists of segments of another kind are None, to be named and left out.
+    """
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"annotation file {path} does not exist")
-    try:
-        content = json.loads(path.read_bytes())
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path} is not JSON: {error}") from None
+    content = parse_json(path.read_bytes(), path)
     if not isinstance(content, dict) or any(not isinstance(content.get(key), list) for key in needs):
-        found = sorted(content) if isinstance(content, dict) else f"a {type(content).__name__}"
+        found = str(sorted(content))[:200] if isinstance(content, dict) else f"a {type(content).__name__}"
         raise ValueError(f"{path} is not in COCO's format: the lists {', '.join(needs)} are needed, found {found}")
     for key in needs:
         if not all(isinstance(entry, dict) for entry in content[key]):
             raise ValueError(f"{path} is not in COCO's format: every entry of {key!r} must be an object")
+    if lenient:
+        for entry in [entry for key in needs for entry in content[key]]:
+            _blank(entry)
+            for segment in entry.get("segments_info") or ():
+                _blank(segment)
     return content
+
+
+def _blank(entry: Any) -> None:
+    """None for what nothing can be made of: ids that are lists, numbers without end, names that are no text."""
+    if not isinstance(entry, dict):
+        return
+    for name in ("id", "image_id", "category_id"):
+        value = entry.get(name)
+        if isinstance(value, list | dict) or (isinstance(value, float) and not math.isfinite(value)):
+            entry[name] = None
+    for name in ("file_name", "name"):
+        if not isinstance(entry.get(name, ""), str):
+            entry[name] = None
+    if "segments_info" in entry and not isinstance(entry["segments_info"], list):
+        entry["segments_info"] = None
 
 
 def box_problem(box: Any, height: int, width: int) -> str | None:
@@ -169,7 +193,7 @@ def box_problem(box: Any, height: int, width: int) -> str | None:
     if not isinstance(box, list | tuple) or len(box) != 4 or not all(isinstance(v, int | float) for v in box):
         return "not four numbers"
     x, y, w, h = box
-    if not np.isfinite(box).all():
+    if not all(abs(v) <= 1e300 for v in box):  # nan is not
         return "not finite"
     if w < 0 or h < 0:
         return "negative size"

@@ -13,9 +13,11 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from litevit.data.images import open_stored
 from litevit.files import whole_file
 from litevit.ops.panoptic_ids import ids_to_rgb, rgb_to_ids
 
+MAX_PIXELS = 2**28  # more than Pillow opens
 MAX_COORDINATE = 1_000_000  # of polygons: the codec walks along their edges pixel by pixel
 
 
@@ -34,6 +36,8 @@ def segmentation_to_rle(segmentation: Any, height: int, width: int) -> dict[str,
     Polygons of fewer than three points have no inside and are left out; None when nothing is left.
     """
     codec = mask_codec()
+    if not (0 < height <= MAX_COORDINATE and 0 < width <= MAX_COORDINATE and height * width <= MAX_PIXELS):
+        raise ValueError(f"a mask has 1 to {MAX_PIXELS:,} pixels, got {height} x {width}")
     if isinstance(segmentation, list):
         for polygon in segmentation:
             _check_polygon(polygon)
@@ -43,7 +47,7 @@ def segmentation_to_rle(segmentation: Any, height: int, width: int) -> dict[str,
     if isinstance(segmentation, dict) and {"size", "counts"} <= segmentation.keys():
         size, counts = segmentation["size"], segmentation["counts"]
         if size not in ([height, width], (height, width)):
-            raise ValueError(f"a run-length mask is {size} (height, width), its image {[height, width]}")
+            raise ValueError(f"a run-length mask is {size!r:.60} (height, width), its image {[height, width]}")
         if isinstance(counts, str | bytes):
             return segmentation
         if not isinstance(counts, list) or not all(isinstance(n, int) for n in counts):
@@ -54,7 +58,9 @@ def segmentation_to_rle(segmentation: Any, height: int, width: int) -> dict[str,
                 f"its image has {height} x {width} = {height * width} pixels"
             )
         return codec.frPyObjects(segmentation, height, width)
-    raise ValueError(f"a segmentation is a list of polygons or a run length with size and counts, got {segmentation!r}")
+    raise ValueError(
+        f"a segmentation is a list of polygons or a run length with size and counts, got {segmentation!r:.60}"
+    )
 
 
 def _check_polygon(polygon: Any) -> None:
@@ -63,7 +69,9 @@ def _check_polygon(polygon: Any) -> None:
     if len(polygon) % 2:
         raise ValueError("a polygon has an odd number of coordinates; x1, y1, x2, y2, ... are needed")
     if not all(abs(v) <= MAX_COORDINATE for v in polygon):  # nan is not
-        raise ValueError(f"the coordinates of a polygon must be finite and at most {MAX_COORDINATE:,}, got {polygon}")
+        raise ValueError(
+            f"the coordinates of a polygon must be finite and at most {MAX_COORDINATE:,}, got {polygon!r:.60}"
+        )
 
 
 def decode_masks(rles: Sequence[dict[str, Any] | None], height: int, width: int) -> Tensor:
@@ -107,12 +115,9 @@ def read_panoptic_png(path: str | os.PathLike, *, listed: Collection[int] | None
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"panoptic map {path} does not exist")
-    try:
-        with Image.open(path) as file:
-            mode, pixels = file.mode, np.array(file)
-            rgb = np.array(file.convert("RGB")) if mode in ("RGB", "RGBA", "L", "P") else None
-    except (OSError, SyntaxError) as error:
-        raise OSError(f"panoptic map {path} cannot be decoded: {error}") from None
+    with open_stored(path, "panoptic map") as file:
+        mode, pixels = file.mode, np.array(file)
+        rgb = np.array(file.convert("RGB")) if mode in ("RGB", "RGBA", "L", "P") else None
     if mode in ("RGB", "RGBA"):
         assert rgb is not None
         return rgb_to_ids(rgb)

@@ -60,10 +60,11 @@ def fill_isthing(content: dict[str, Any], things: Collection[str] | None = None)
         return []
     countable = set()
     for annotation in content["annotations"]:
-        segments = annotation["segments_info"]
-        ids = [s.get("category_id") for s in segments if isinstance(s, dict)]
+        segments = annotation.get("segments_info")
+        known = [s for s in segments or () if isinstance(s, dict) and isinstance(s.get("category_id"), int | str)]
+        ids = [s["category_id"] for s in known]
         countable |= {i for i in ids if ids.count(i) > 1}
-        countable |= {s.get("category_id") for s in segments if isinstance(s, dict) and as_flag(s.get("iscrowd"))}
+        countable |= {s["category_id"] for s in known if as_flag(s.get("iscrowd"))}
     coco_things, coco_stuff = set(COCO_THINGS.values()), set(COCO_STUFF.values())
     for category in lacking:
         if things is not None:
@@ -153,10 +154,10 @@ class CocoPanoptic(Dataset):
             for segment in annotation["segments_info"]:
                 where = f"{self.file}: segment {segment['id']} of image {image['id']}"
                 if segment["category_id"] not in self.label_of:
-                    raise ValueError(f"{where} has category {segment['category_id']!r}, not listed")
+                    raise ValueError(f"{where} has category {segment['category_id']!r:.60}, not listed")
                 boxed = self.train or self._is_thing(segment)
                 if boxed and box_problem(segment.get("bbox"), 1, 1) == "not four numbers":
-                    raise ValueError(f"{where} needs a bbox of four numbers, got {segment.get('bbox')!r}")
+                    raise ValueError(f"{where} needs a bbox of four numbers, got {segment.get('bbox')!r:.60}")
             if self.train:
                 has_things = any(self._is_object(segment, image) for segment in annotation["segments_info"])
                 if min(image["height"], image["width"]) < MIN_TRAIN_SIDE:

@@ -219,6 +219,23 @@ def turn_target(target: dict[str, Any], orientation: int) -> dict[str, Any]:
 # ---------------------------------------------------------------- decoding
 
 
+@contextlib.contextmanager
+def open_stored(path: str | Path, what: str) -> Iterator[Image.Image]:
+    """A mask or map as it is stored, with its own mode and palette; of the formats that pictures may have.
+
+    Args:
+        what: it is, for messages.
+
+    Raises:
+        OSError: it is no picture, damaged, truncated or too large; whatever goes wrong inside the block too.
+    """
+    try:
+        with _opened(path, None) as image:
+            yield image
+    except ImageError as error:
+        raise OSError(f"{what} {path} cannot be decoded: {str(error).removeprefix(str(path)).strip()}") from None
+
+
 def _name_of(source: Any, name: str | None) -> str:
     return name or (str(source) if isinstance(source, str | Path) else "an image")
 

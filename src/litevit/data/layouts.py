@@ -13,7 +13,6 @@
 Nothing is decoded here: names, folders and the heads of annotation files decide.
 """
 
-import json
 import os
 import re
 from collections.abc import Iterable, Iterator
@@ -24,6 +23,7 @@ from typing import Any, Literal
 
 from litevit.data.class_folders import is_hidden, splits_of
 from litevit.data.images import is_image
+from litevit.files import parse_json, read_text
 
 Task = Literal["instances", "panoptic", "semantic", "classification"]
 Kind = Literal["coco", "yolo", "voc", "masks", "folders"]
@@ -254,8 +254,8 @@ def _sniff(file: str, *_: int) -> Task | None:
 
 def _load(file: Path) -> Any:
     try:
-        return json.loads(file.read_bytes())
-    except (json.JSONDecodeError, UnicodeDecodeError, OSError):
+        return parse_json(file.read_bytes(), file)
+    except (ValueError, OSError):
         return None
 
 
@@ -324,7 +324,8 @@ def image_folder(root: Path, file: Path, split: str) -> Path:
         base,
     ]
     content = _load(file)
-    listed = content.get("images", []) if isinstance(content, dict) else []
+    listed = content.get("images") if isinstance(content, dict) else None
+    listed = listed if isinstance(listed, list) else []
     wanted = [r["file_name"] for r in listed[:20] if isinstance(r, dict) and isinstance(r.get("file_name"), str)]
     there = [folder for folder in dict.fromkeys(likely) if folder.is_dir()]
     there += [folder for folder in _folders_below(base) if folder not in there]
@@ -383,7 +384,7 @@ def read_yaml(file: Path) -> dict[str, Any] | None:
 
     try:
         content = yaml.safe_load(file.read_bytes())
-    except (yaml.YAMLError, UnicodeDecodeError):
+    except (yaml.YAMLError, ValueError, RecursionError):  # dates, numbers, and nesting, that there cannot be
         return None
     return content if isinstance(content, dict) and "names" in content and {"train", "val"} & content.keys() else None
 
@@ -462,7 +463,7 @@ def _listed_parts(lists: Path, images: Path, annotations: Path) -> dict[str, Par
     parts = {}
     for split in SPLITS:
         for name in SPLITS[split]:
-            if (file := lists / f"{name}.txt").is_file() and file.read_text(encoding="utf-8-sig").strip():
+            if (file := lists / f"{name}.txt").is_file() and read_text(file, "list of images").strip():
                 parts[split] = Part(images, annotations, file)
                 break
     return parts
@@ -470,7 +471,7 @@ def _listed_parts(lists: Path, images: Path, annotations: Path) -> dict[str, Par
 
 def listed_names(file: Path) -> list[str]:
     """The lines of such a list; a name may have spaces."""
-    return [line.strip() for line in file.read_text(encoding="utf-8-sig").splitlines() if line.strip()]
+    return [line.strip() for line in read_text(file, "list of images").splitlines() if line.strip()]
 
 
 # --------------------------------------------------------------------- masks

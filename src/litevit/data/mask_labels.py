@@ -14,17 +14,17 @@ setting that the masks contradict, before it costs a training.
 """
 
 import csv
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image as PILImage
 from torch import Tensor
 
 from litevit.data.config import IGNORE as IGNORE
+from litevit.data.images import open_stored
+from litevit.files import parse_json, read_text
 
 MAX_VALUE = 65_535
 Colour = tuple[int, int, int]
@@ -94,13 +94,10 @@ def read_index_mask(path: str | Path, colours: Sequence[Colour] = ()) -> np.ndar
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"mask {path} does not exist")
-    try:
-        with PILImage.open(path) as file:
-            mode, pixels = file.mode, np.array(file)
-            if colours and mode in ("RGB", "RGBA", "P"):
-                pixels = np.array(file.convert("RGB"))
-    except (OSError, SyntaxError) as error:
-        raise OSError(f"mask {path} cannot be decoded: {error}") from None
+    with open_stored(path, "mask") as file:
+        mode, pixels = file.mode, np.array(file)
+        if colours and mode in ("RGB", "RGBA", "P"):
+            pixels = np.array(file.convert("RGB"))
     if colours and mode in ("RGB", "RGBA", "P"):
         return _by_colour(path, pixels, colours)
     if mode in ("RGB", "RGBA") and _is_grey(pixels):
@@ -175,10 +172,7 @@ def _read_list(path: Path) -> tuple[tuple[str, ...], tuple[int, ...] | None, tup
     """Names, values, colours, and whether the list is one of ADE20K's, whose classes begin at 1."""
     if not path.is_file():
         raise FileNotFoundError(f"class list {path} does not exist")
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise ValueError(f"class list {path} is not text: {error}") from None
+    text = read_text(path, "class list")
     if path.suffix == ".json":
         return (*_read_json(path, text), (), False)
     lines = [line for line in text.splitlines() if line.strip()]
@@ -211,10 +205,7 @@ def _read_labelmap(path: Path, entries: list[str]) -> tuple[tuple[str, ...], Non
 
 
 def _read_json(path: Path, text: str) -> tuple[tuple[str, ...], tuple[int, ...] | None]:
-    try:
-        content = json.loads(text)
-    except json.JSONDecodeError as error:
-        raise ValueError(f"class list {path} is not JSON: {error}") from None
+    content = parse_json(text, f"class list {path}")
     if isinstance(content, list):
         return tuple(str(name) for name in content), None
     if isinstance(content, dict) and content and all(key.isdecimal() for key in content):
@@ -237,14 +228,15 @@ def palette_labels(
     """
     largest, colours = 0, None
     for path in masks:
-        with PILImage.open(path) as file:
-            if file.mode != "P" or file.palette is None:
-                raise ValueError(
-                    f"no class list: put classes.json (a list of names, or {{value: name}}), labelmap.txt or ADE20K's "
-                    f"objectInfo150.txt beside the folders. {path} is no palette PNG either, whose colours would do"
-                )
-            values = np.unique(np.array(file))
-            colours = colours or file.getpalette() or []
+        with open_stored(path, "mask") as file:
+            palette = file.getpalette() if file.mode == "P" else None
+            values = np.unique(np.array(file)) if palette is not None else np.empty(0, np.uint8)
+        if palette is None:
+            raise ValueError(
+                f"no class list: put classes.json (a list of names, or {{value: name}}), labelmap.txt or ADE20K's "
+                f"objectInfo150.txt beside the folders. {path} is no palette PNG either, whose colours would do"
+            )
+        colours = colours or palette
         values = values[values != ignore_index]
         largest = max(largest, int(values.max(initial=0)))
     assert colours is not None

@@ -2,7 +2,6 @@
 
 import glob
 import io
-import json
 import os
 import re
 import tarfile
@@ -11,6 +10,7 @@ from typing import Any, Literal
 
 from litevit.data.class_folders import OTHER_NAMES, Part, hidden_path, split_names
 from litevit.data.images import is_image
+from litevit.files import parse_json
 
 LABELS = (".cls", ".json")  # a number, or {"label": number}
 Kind = Literal["image", "label", ""]
@@ -210,8 +210,8 @@ def first_dot(key: str) -> str:
 def parse_label(content: bytes, name: str, shard: str) -> int:
     text = content.decode(errors="replace")
     try:
-        return int(json.loads(text)["label"]) if name.endswith("json") else int(text)
-    except (ValueError, KeyError, TypeError):
+        return int(parse_json(text, name)["label"]) if name.endswith("json") else int(text)
+    except (ValueError, KeyError, TypeError, OverflowError):
         raise ValueError(f"{shard}: the label {name} is not a number: {text[:40]!r}") from None
 
 

@@ -34,7 +34,7 @@ def read_xml(file: Path) -> ElementTree.Element:
         raise FileNotFoundError(f"annotation file {file} does not exist")
     try:
         return ElementTree.fromstring(file.read_bytes())
-    except ElementTree.ParseError as error:
+    except (ElementTree.ParseError, LookupError, ValueError, RecursionError) as error:  # of encodings, of bombs
         raise ValueError(f"{file} is not XML: {error}") from None
 
 
@@ -141,6 +141,6 @@ def _size(root: ElementTree.Element, path: Path) -> tuple[int, int]:
     """(H, W) that the file states; tools that do not know it write 0 or nothing: the picture's own."""
     try:
         width, height = (int(float(root.findtext(f"size/{side}") or 0)) for side in ("width", "height"))
-    except ValueError:
+    except (ValueError, OverflowError):
         width = height = 0
     return (height, width) if width > 0 and height > 0 else read_header(path).upright_size

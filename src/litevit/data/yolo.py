@@ -9,6 +9,7 @@ from typing import Any
 
 from litevit.data.images import ImageError, is_image, read_header
 from litevit.data.layouts import Layout, Part, label_folder, read_yaml
+from litevit.files import read_text
 
 SLACK = 0.01  # rounding of the tools that write these files
 
@@ -22,14 +23,18 @@ def class_names(layout: Layout) -> tuple[str, ...]:
         assert content is not None
         names = content["names"]
         if isinstance(names, dict):
-            keys = sorted(names, key=int) if all(str(k).isdecimal() for k in names) else []
+            numbers = all(isinstance(k, int | str) and str(k).isdecimal() for k in names)
+            keys = sorted(names, key=int) if numbers else []
             if [int(k) for k in keys] != list(range(len(names))):
-                raise ValueError(f"{file}: the keys of 'names' must be 0, 1, 2, ... without gaps, got {list(names)}")
+                got = str(list(names))[:60]
+                raise ValueError(f"{file}: the keys of 'names' must be 0, 1, 2, ... without gaps, got {got}")
             names = [names[k] for k in keys]
     else:
-        names = [line.strip() for line in file.read_text(encoding="utf-8-sig").splitlines() if line.strip()]
+        names = [line.strip() for line in read_text(file, "class list").splitlines() if line.strip()]
     if not isinstance(names, list) or not names:
         raise ValueError(f"{file} names no classes")
+    if not all(isinstance(name, str | int | float) for name in names):  # a list of lists of lists: YAML's references
+        raise ValueError(f"{file}: every entry of 'names' must be the name of a class")
     return tuple(str(name) for name in names)
 
 
@@ -38,7 +43,7 @@ def image_files(part: Part) -> list[Path]:
     if part.listed is None:
         return sorted(path for path in part.images.rglob("*") if is_image(path))
     files = []
-    for line in part.listed.read_text(encoding="utf-8-sig").splitlines():
+    for line in read_text(part.listed, "list of images").splitlines():
         if line.strip():
             path = part.listed.parent / line.strip().replace("\\", "/")
             files.append(path)
@@ -73,7 +78,7 @@ def read(layout: Layout, part: Part, *, on_problem: Callable[[str], None] | None
         labels = label_file(part, path)
         if not labels.is_file():  # YOLO: nothing is in it
             continue
-        for row, line in enumerate(labels.read_text(encoding="utf-8-sig").splitlines(), start=1):
+        for row, line in enumerate(read_text(labels, "label file").splitlines(), start=1):
             if not line.strip():
                 continue
             try:
@@ -91,9 +96,10 @@ def read_line(line: str, width: int, height: int, num_classes: int, where: str) 
     """One object: `category_id`, `bbox`, `area`, and of a polygon `segmentation`."""
     try:
         label, *values = [float(word) for word in line.split()]
-    except ValueError:
+        whole = int(label) == label
+    except (ValueError, OverflowError):
         raise ValueError(f"{where}: numbers are needed, got {line.strip()[:60]!r}") from None
-    if label != int(label) or not 0 <= label < num_classes:
+    if not whole or not 0 <= label < num_classes:
         raise ValueError(f"{where}: the class must be a number in 0..{num_classes - 1}, got {label:g}")
     if len(values) != 4 and (len(values) < 6 or len(values) % 2):
         raise ValueError(

@@ -1,13 +1,11 @@
 """What is exported: a model with its classes, preprocessing, licence and recipe, from a name, a run or a module."""
 
-import json
 from dataclasses import asdict, dataclass, field, is_dataclass
 from pathlib import Path
 from typing import Any
 
 from torch import nn
 
-from litevit.checkpoints.files import read_metadata
 from litevit.checkpoints.published import (
     ADOBE,
     ADOBE_NOTICE,
@@ -17,8 +15,10 @@ from litevit.checkpoints.published import (
     preprocessing,
     weights_word,
 )
+from litevit.checkpoints.recorded import BEST, recorded_recipe
 from litevit.data.class_names import ClassList, detection_classes, panoptic_classes, semantic_classes
 from litevit.deploy.graph import FEATURES, MODULE, Graph, build_graph
+from litevit.files import read_text
 from litevit.jobs.dense_models import load_dense, task_of
 from litevit.jobs.predict import class_names, load_classifier, recorded_classes
 from litevit.zoo import GENERIC, MODELS
@@ -80,11 +80,11 @@ def _named(name: str | None, weights: Any, num_classes: int | None, names: str |
         if num_classes is None and listed is not None and name is not None:
             num_classes = len(listed)
         found, how = load_classifier(name, weights, num_classes=num_classes)
-        label = name or json.loads(_header(weights).get("recipe", "{}"))["model"]["name"]
+        label = name or _recipe(weights)["model"]["name"]
         classes = _checked(listed or class_names(int(found.num_classes)), found, names or weights)  # type: ignore[arg-type]
     known = None if weights is None or is_file(weights) else WEIGHTS.get(label)
     derived = WEIGHTS.get(label)
-    recipe = json.loads(_header(weights).get("recipe", "{}")) if is_file(weights) else {}
+    recipe = _recipe(weights) if is_file(weights) else {}
     adobe = derived is not None and derived.licence == ADOBE and weights is not None and not recipe
     return Source(
         model=found,
@@ -98,13 +98,13 @@ def _named(name: str | None, weights: Any, num_classes: int | None, names: str |
     )
 
 
-def _header(weights: Any) -> dict[str, str]:
+def _recipe(weights: Any) -> dict[str, Any]:
     path = Path(weights)
-    return read_metadata(path / "best.safetensors" if path.is_dir() else path)
+    return recorded_recipe(path / BEST if path.is_dir() else path)
 
 
 def _read_names(names: str | Path) -> list[str]:
-    return [line.strip() for line in Path(names).read_text(encoding="utf-8").splitlines() if line.strip()]
+    return [line.strip() for line in read_text(names, "class list").splitlines() if line.strip()]
 
 
 def _checked(names: list[str], model: nn.Module, source: Any) -> ClassList:

@@ -73,7 +73,7 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises many kinds for a broken archive
-        raise ValueError(f"{path} is damaged or not a checkpoint: {error}.") from error
+        raise ValueError(f"{path} is damaged or not a checkpoint: {str(error)[:300]}.") from error
 
 
 def save_weights(path: Path, state: dict[str, Tensor], metadata: dict[str, Any]) -> None:

@@ -1,7 +1,6 @@
 """The folder of a run: made before the first step, found again by workers that torchrun restarts."""
 
 import contextlib
-import json
 import os
 import sys
 from pathlib import Path
@@ -12,7 +11,7 @@ import torch
 from litevit.engine.checkpoint import list_checkpoints
 from litevit.engine.config import Recipe, to_dict
 from litevit.engine.logging import launcher
-from litevit.files import write_json
+from litevit.files import read_json, write_json
 
 
 def open_folder(recipe: Recipe, made: dict[str, Any]) -> Path:
@@ -48,8 +47,9 @@ def _same_launch(recipe: Recipe) -> Path | None:
     if int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")) == 0:
         return None
     for file in Path(recipe.run.root).glob(f"{recipe.name}*/launch.json"):
-        with contextlib.suppress(OSError, json.JSONDecodeError):
-            if json.loads(file.read_text(encoding="utf-8"))["launcher"] == launcher():
+        with contextlib.suppress(OSError, ValueError):
+            told = read_json(file)
+            if isinstance(told, dict) and told.get("launcher") == launcher():
                 return file.parent
     return None
 

@@ -25,6 +25,7 @@ from litevit.data.classification import (
 )
 from litevit.data.labelled_images import ClassificationImages
 from litevit.engine.config import from_dict
+from litevit.files import read_json
 from litevit.jobs.evaluation_loop import evaluate_classifier, evaluation_loader
 from litevit.jobs.inference import for_inference
 from litevit.jobs.runs import CLASSIFICATION, Run
@@ -223,7 +224,9 @@ def _is_own(settings: ClassificationData, folder: Path, data: str) -> bool:
         return True
     if not settings.hold_out or settings.reader or not (folder / "data.json").exists():
         return False
-    listed = json.loads((folder / "data.json").read_text(encoding="utf-8"))["training"]["digest"]
+    told = read_json(folder / "data.json")
+    training = told.get("training") if isinstance(told, dict) else None
+    listed = training.get("digest") if isinstance(training, dict) else None
     try:
         found = part_of(create_dataset(replace(settings, path=data, num_classes=ANY), "train"), "training")
     except (ValueError, OSError):

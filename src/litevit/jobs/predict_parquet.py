@@ -29,7 +29,7 @@ from filelock import FileLock
 
 from litevit.checkpoints.files import Pathlike
 from litevit.data.many_images import PIECE, Item, Piece, count_images, find_inputs, parquet, plan_pieces
-from litevit.files import remove_temporaries, whole_file, write_json
+from litevit.files import read_json, remove_temporaries, whole_file, write_json
 from litevit.jobs.predict_rows import Row, RowPredictor
 
 SCHEMA = 1  # of rows and manifest; another number cannot be continued
@@ -148,11 +148,13 @@ def _check_manifest(path: Path, predictor: RowPredictor, size: int, *, given: in
             path, {**mine, "rows_per_file": size, "litevit": sys.modules["litevit"].__version__}, indent=1, sync=True
         )
         return size
-    try:
-        there = json.loads(path.read_text(encoding="utf-8"))
-        size = int(there["rows_per_file"])
-    except (ValueError, KeyError, TypeError) as error:
-        raise ValueError(f"{path} is no manifest of litevit predict: {error!r}") from None
+    there = read_json(path)
+    listed: Any = there.get("rows_per_file") if isinstance(there, dict) else None
+    if type(listed) is not int or listed < 1:
+        raise ValueError(
+            f"{path} is no manifest of litevit predict: rows_per_file must be at least 1, got {listed!r:.60}"
+        )
+    size = listed
     for key, value in mine.items():
         if there.get(key) != value:
             raise ValueError(

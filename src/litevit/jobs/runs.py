@@ -1,6 +1,5 @@
 """A training run's folder, opened once: recipe, weights, classes, metrics, model."""
 
-import json
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -9,10 +8,11 @@ from typing import Any
 from torch import nn
 
 from litevit.checkpoints.files import Pathlike, read_metadata
-from litevit.checkpoints.published import Preprocessing, is_file, preprocessing
-from litevit.checkpoints.recorded import BEST
+from litevit.checkpoints.published import Preprocessing, checked_preprocessing, is_file, preprocessing
+from litevit.checkpoints.recorded import BEST, check_recipe, recorded
 from litevit.data.classification_transforms import crop_mode
 from litevit.engine.config import Recipe
+from litevit.files import read_json
 from litevit.jobs.recipe_files import recipe_from_dict
 from litevit.tasks.segmentation import read_overrides
 from litevit.zoo import MODELS
@@ -67,12 +67,12 @@ class Run:
                 )
             raise FileNotFoundError(f"Checkpoint {path} does not exist.")
         header = read_metadata(weights)
-        saved = json.loads(header.get("recipe", "{}"))
+        saved = check_recipe(recorded(header, "recipe", dict, weights), weights)
         if not saved and path.is_dir() and (path / "recipe.json").is_file():
-            saved = json.loads((path / "recipe.json").read_text(encoding="utf-8"))
+            saved = check_recipe(read_json(path / "recipe.json"), path / "recipe.json")
         if not saved:
             return None
-        names, ids = (tuple(json.loads(header.get(key, "[]"))) for key in ("classes", "class_ids"))
+        names, ids = (tuple(recorded(header, key, list, weights)) for key in ("classes", "class_ids"))
         return cls(weights.parent, weights, saved, names, ids)
 
     @property
@@ -99,7 +99,12 @@ class Run:
     def overrides(self) -> dict[str, Any]:
         """What the model was made with, beside its name."""
         made = read_overrides(self.saved["model"]["overrides"])
-        return {**made, "num_classes": self.saved["data"]["num_classes"]} if self.task in CLASSIFICATION else made
+        return {**made, "num_classes": self._data("num_classes")} if self.task in CLASSIFICATION else made
+
+    def _data(self, field: str) -> Any:
+        if field not in self.saved["data"]:
+            raise ValueError(f"{self.weights}: its recipe lacks data.{field}; the file is damaged")
+        return self.saved["data"][field]
 
     @cached_property
     def classes(self) -> tuple[str, ...]:
@@ -107,35 +112,49 @@ class Run:
         data = self.folder / "data.json"
         if self.names or self.task not in CLASSIFICATION or not data.is_file():
             return self.names or self._written("per_class.json")
-        names = tuple(json.loads(data.read_text(encoding="utf-8"))["training"]["classes"])
+        told = read_json(data)
+        training = told.get("training") if isinstance(told, dict) else None
+        if not isinstance(training, dict) or not isinstance(training.get("classes"), dict | list):
+            raise ValueError(f"{data} does not say which classes were trained: it needs training.classes")
+        names = tuple(training["classes"])
         return () if names == tuple(str(label) for label in range(len(names))) else names  # of shards: numbers alone
 
     def _written(self, name: str) -> tuple[str, ...]:
         file = self.folder / name
-        return tuple(json.loads(file.read_text(encoding="utf-8"))) if file.is_file() else ()
+        told = read_json(file) if file.is_file() else {}
+        if not isinstance(told, dict | list):
+            raise ValueError(f"{file} must hold the metrics of every class, got {told!r:.60}")
+        return tuple(told)
 
     @cached_property
     def metrics(self) -> dict[str, float]:
         """Of the best weights, and `step`, the one that made them."""
         result = self.folder / "result.json"
         if result.is_file():
-            return json.loads(result.read_text(encoding="utf-8"))
+            told = read_json(result)
+            if not isinstance(told, dict):
+                raise ValueError(f"{result} must be an object of metrics, got {told!r:.60}")
+            return told
         header = read_metadata(self.weights)
-        return {"step": int(header.get("step", 0)), **json.loads(header.get("metrics", "{}"))}
+        if not header.get("step", "0").isdecimal():
+            raise ValueError(f"{self.weights}: 'step' in its header must be a number, got {header['step']!r:.60}")
+        return {"step": int(header.get("step", 0)), **recorded(header, "metrics", dict, self.weights)}
 
     @property
     def preprocessing(self) -> Preprocessing:
         """How images become the model's input."""
         if self.task not in CLASSIFICATION:
             return preprocessing(self.model_name)
-        data = self.saved["data"]
-        return Preprocessing(
-            size=data["image_size"],
-            crop_pct=data["crop_pct"],
-            crop_mode=crop_mode(data["crop_pct"]),
-            interpolation=data["eval_interpolation"],
-            mean=tuple(data["mean"]),
-            std=tuple(data["std"]),
+        return checked_preprocessing(
+            {
+                "size": self._data("image_size"),
+                "crop_pct": (crop := self._data("crop_pct")),
+                "crop_mode": crop_mode(crop) if isinstance(crop, float | int) else "center",
+                "interpolation": self._data("eval_interpolation"),
+                "mean": self._data("mean"),
+                "std": self._data("std"),
+            },
+            self.weights,
         )
 
     def model(self) -> nn.Module:

@@ -175,6 +175,8 @@ def panoptic_quality(gt: Mapping, gt_folder: str | os.PathLike, pred: Mapping, p
 
     Returns: see `PanopticQuality.compute`.
     """
+    _check(gt, "the truth", categories=True)
+    _check(pred, "the prediction")
     metric = PanopticQuality(gt["categories"])
     predicted = {annotation["image_id"]: annotation for annotation in pred["annotations"]}
     absent = [a["image_id"] for a in gt["annotations"] if a["image_id"] not in predicted]
@@ -193,6 +195,28 @@ def panoptic_quality(gt: Mapping, gt_folder: str | os.PathLike, pred: Mapping, p
             name=f"image_id {truth['image_id']}",
         )
     return metric.compute()
+
+
+def _check(content: Mapping, what: str, *, categories: bool = False) -> None:
+    """Raises ValueError unless a result has the entries that `panoptic_quality` reads, each of its type."""
+
+    def number(value: Any) -> bool:
+        return isinstance(value, int) or (isinstance(value, str) and value.isdecimal() and len(value) < 20)
+
+    def need(entry: Any, name: str, good: bool) -> None:
+        if not good:
+            value = entry.get(name, "nothing") if isinstance(entry, Mapping) else entry
+            raise ValueError(f"{what} is not in COCO's panoptic format: an entry has {value!r:.60} for {name!r}")
+
+    for category in content["categories"] if categories else ():
+        need(category, "id", isinstance(category, Mapping) and number(category.get("id")) and "isthing" in category)
+    for entry in content["annotations"]:
+        need(entry, "image_id", isinstance(entry, Mapping) and isinstance(entry.get("image_id"), int | str))
+        need(entry, "file_name", isinstance(entry.get("file_name"), str))
+        need(entry, "segments_info", isinstance(entry.get("segments_info"), list | tuple))
+        for segment in entry["segments_info"]:
+            for name in ("id", "category_id"):
+                need(segment, name, isinstance(segment, Mapping) and number(segment.get(name)))
 
 
 def _read_map(folder: str | os.PathLike, annotation: Mapping) -> np.ndarray:

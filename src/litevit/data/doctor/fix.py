@@ -45,7 +45,7 @@ from litevit.data.coco_masks import (
     segmentation_to_rle,
     write_panoptic_png,
 )
-from litevit.data.coco_panoptic import fill_isthing
+from litevit.data.coco_panoptic import SEGMENT, fill_isthing
 from litevit.data.dense import mask_labels
 from litevit.data.doctor.objects import LISTS, Content, read_part
 from litevit.data.doctor.report import Notes, Report
@@ -151,14 +151,14 @@ def _mend_coco(mended: Mended, layout: Layout, out: Path, *, panoptic: bool) -> 
     for split, part in layout.parts.items():
         quiet = Notes(Report(layout.root, ""), 0)
         if panoptic:
-            content: Content | None = read_json(part.annotations, needs=LISTS)
+            content: Content | None = read_json(part.annotations, needs=LISTS, lenient=True)
             assert content is not None
             _mend_types(mended, part.annotations, content)
             said = fill_isthing(content, None if categories is None else _things(categories))
             for text in said:
                 mended.add("isthing written", f"{part.annotations}: {text}")
         elif layout.kind == "coco":
-            content = read_json(part.annotations, needs=LISTS)
+            content = read_json(part.annotations, needs=LISTS, lenient=True)
             _mend_types(mended, part.annotations, content)
         else:
             content = read_part(quiet, layout, part)
@@ -342,7 +342,11 @@ def _mend_segments(
             mended.add("annotations left out: image is not there", where)
             continue
         image = images[annotation["image_id"]]
-        segments = [s for s in annotation["segments_info"] if s.get("category_id") in id_of]
+        segments = [s for s in annotation["segments_info"] if field_problem(s, SEGMENT) is None]
+        segments = [s for s in segments if s["category_id"] in id_of]
+        if not isinstance(annotation.get("file_name"), str):
+            mended.add("annotations left out: no file_name", where)
+            continue
         source = file.with_suffix("") / annotation["file_name"]
         try:
             ids = read_panoptic_png(source, listed=[s["id"] for s in segments])

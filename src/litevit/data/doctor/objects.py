@@ -59,7 +59,7 @@ def read_part(notes: Notes, layout: Layout, part: Part) -> Content | None:
             zero = voc.counts_from_zero(layout)
             content = voc.read(layout, part, voc.class_names(layout), from_zero=zero, on_problem=note)
         else:
-            content = read_json(part.annotations, needs=LISTS)
+            content = read_json(part.annotations, needs=LISTS, lenient=True)
     except (ValueError, OSError) as error:
         notes.error("unreadable annotation files", error)
         return None

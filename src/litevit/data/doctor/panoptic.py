@@ -30,7 +30,7 @@ def examine(notes: Notes, album: Album, layout: Layout) -> None:
     contents: dict[str, Content] = {}
     for split, part in layout.parts.items():
         try:
-            content = read_json(part.annotations, needs=LISTS)
+            content = read_json(part.annotations, needs=LISTS, lenient=True)
         except (ValueError, OSError) as error:
             notes.error("unreadable annotation files", error)
             continue
