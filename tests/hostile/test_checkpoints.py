@@ -321,7 +321,7 @@ def attack(draw: random.Random, seeds: Path, folder: Path) -> None:
     take(file, draw)
 
 
-KIND = Kind("checkpoints", attack, prepare, inputs=40_000, share=500)
+KIND = Kind("checkpoints", attack, prepare, inputs=60_000, share=500)
 
 
 @settings(max_examples=15, deadline=None)

@@ -154,7 +154,7 @@ def attack(draw: random.Random, seeds: Path, folder: Path) -> None:
     take(root, file, draw, folder)
 
 
-KIND = Kind("coco", attack, prepare, inputs=24_000, share=150)
+KIND = Kind("coco", attack, prepare, inputs=8000, share=150)
 
 
 @settings(max_examples=15, deadline=None)

@@ -268,7 +268,7 @@ def attack(draw: random.Random, seeds: Path, folder: Path) -> None:
     take(file, draw)
 
 
-KIND = Kind("images", attack, prepare, inputs=36_000, share=500)
+KIND = Kind("images", attack, prepare, inputs=64_000, share=500)
 
 
 @settings(max_examples=15, deadline=None)

@@ -217,7 +217,7 @@ def attack(draw: random.Random, seeds: Path, folder: Path) -> None:
                     read_voc(layout, part, voc_names(layout), from_zero=counts_from_zero(layout))
 
 
-KIND = Kind("labels", attack, prepare, inputs=20_000, share=60)
+KIND = Kind("labels", attack, prepare, inputs=4000, share=60)
 
 
 @settings(max_examples=15, deadline=None)

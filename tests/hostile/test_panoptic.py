@@ -144,7 +144,7 @@ def attack(draw: random.Random, seeds: Path, folder: Path) -> None:
     take(root, file, draw, folder)
 
 
-KIND = Kind("panoptic", attack, prepare, inputs=14_000, share=200)
+KIND = Kind("panoptic", attack, prepare, inputs=8000, share=200)
 
 
 @settings(max_examples=15, deadline=None)

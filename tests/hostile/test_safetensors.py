@@ -111,7 +111,7 @@ def attack(draw: random.Random, seeds: Path, folder: Path) -> None:
     take(file, draw)
 
 
-KIND = Kind("safetensors", attack, prepare=lambda seeds: None, inputs=40_000, share=600)
+KIND = Kind("safetensors", attack, prepare=lambda seeds: None, inputs=60_000, share=600)
 
 
 @settings(max_examples=15, deadline=None)

@@ -61,7 +61,7 @@ def attack(draw: random.Random, seeds: Path, folder: Path) -> None:
             assert image.mode == "RGB"
 
 
-KIND = Kind("videos", attack, prepare, inputs=4000, share=60)
+KIND = Kind("videos", attack, prepare, inputs=8000, share=60)
 
 
 @settings(max_examples=10, deadline=None)
