@@ -35,7 +35,7 @@ def test_class_lists_of_every_kind(tmp_path):
         ("gone.txt", None, "gone.txt does not exist"),
         ("empty.txt", "\n\n", "empty.txt is empty"),
         ("broken.json", "{", "broken.json is not JSON"),
-        ("nameless.json", '[{"id": 1}]', "every category needs 'id' and 'name'"),
+        ("nameless.json", '[{"id": 1}]', "every category needs 'id', a whole number, and 'name'"),
         ("twice.json", '[{"id": 1, "name": "a"}, {"id": 1, "name": "b"}]', "one id per name, all different"),
     ],
 )

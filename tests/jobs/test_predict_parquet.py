@@ -324,7 +324,7 @@ def test_a_manifest_of_something_else_is_refused(folder, tmp_path):
     with pytest.raises(ValueError, match="results of another model, brightness, not darkness"):
         predict_parquet(Brightness(name="darkness"), [folder], out)
     (out / "_manifest.json").write_text("{")
-    with pytest.raises(ValueError, match="is no manifest"):
+    with pytest.raises(ValueError, match="_manifest.json is not JSON"):
         predict_parquet(Brightness(), [folder], out)
     (out / "_manifest.json").unlink()
     with pytest.raises(ValueError, match="a folder of its own"):
@@ -449,7 +449,7 @@ def test_an_exported_file_takes_the_place_of_weights(folder, tmp_path):
         ({"model": "retinanet_lit_ti", "embeddings": True}, "--embeddings: not for a model that does detection"),
         ({"model": "retinanet_lit_ti", "top": 3}, "--top: not for a model that does detection"),
         ({"model": "lvt", "score_threshold": 0.5}, "--score-threshold: not for a model that does classification"),
-        ({"model": "lvt", "size": 16}, "--size must be at least 32"),
+        ({"model": "lvt", "size": 16}, "--size of a classifier must be a number of at least 32, got 16"),
         ({"model": "lvt", "top": 0}, "top must be at least 1"),
         ({"model": "lvt_m"}, "Did you mean"),
     ],
