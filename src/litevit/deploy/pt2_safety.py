@@ -24,7 +24,9 @@ ENTRIES = re.compile(
     r"|\.storage_alignment|serialized_(exported_program\.json|(state_dict|constants|example_inputs)\.pt)"
 )
 OPERATORS = re.compile(
-    r"torch\.ops\.(aten|torchvision|litevit|prims|quantized_decomposed|higher_order)(\.[A-Za-z]\w*|\._[a-z]\w*)+"
+    r"torch\.ops\.(aten|torchvision|litevit|prims|quantized_decomposed)"
+    r"\.([A-Za-z]\w*|_[a-z]\w*|__(and|or|xor)__)\.[A-Za-z]\w*"
+    r"|torch\.ops\.higher_order\.[a-z]\w*"
     r"|_operator\.(add|sub|mul|truediv|floordiv|mod|neg|pos|abs|pow|eq|ne|lt|le|gt|ge|and_|or_|not_|getitem|index)"
     r"|math\.[a-z]\w*|torch\.(_sym_\w+|sym_\w+|_check|_check_is_size)"
 )
