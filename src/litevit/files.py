@@ -1,13 +1,18 @@
 """Files that appear whole or not at all, and the folder where downloads and compiled kernels are kept."""
 
 import glob
+import io
 import json
 import math
 import os
+import pickle
+import pickletools
 import shutil
 import sys
 import time
 import uuid
+import zipfile
+from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -117,6 +122,83 @@ def read_text(path: str | os.PathLike, what: str) -> str:
         return Path(path).read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
         raise ValueError(f"{what} {path} is not text in UTF-8: {error.reason} at byte {error.start}") from None
+
+
+class ClaimError(ValueError):
+    """A file claims to hold more than it does."""
+
+
+class _Bounded(io.BufferedReader):
+    """A file that sets no more memory aside than it holds, whatever length a pickle in it claims."""
+
+    def __init__(self, path: str | os.PathLike):
+        super().__init__(io.FileIO(path))
+        self.length = os.stat(path).st_size
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        left = max(self.length - self.tell(), 0)
+        return super().read(left if size is None or size < 0 else min(size, left))
+
+
+@contextmanager
+def torch_file(path: str | os.PathLike) -> Iterator[Any]:
+    """Yields what `torch.load` is to be given, after a look at the sizes that the file claims.
+
+    Raises:
+        ClaimError: an entry of its zip is squeezed or larger than the file, or a storage is, or the zip is damaged.
+    """
+    length = os.stat(path).st_size
+    with open(path, "rb") as file:
+        zipped = file.read(2) == b"PK"
+    if not zipped:
+        with _Bounded(path) as file:
+            _check_claims(path, file, length)
+            file.seek(0)
+            yield file
+        return
+    try:
+        with zipfile.ZipFile(path) as archive:
+            for entry in archive.infolist():
+                if entry.compress_type != zipfile.ZIP_STORED or entry.file_size > length:
+                    claim = f"{entry.file_size:,} bytes for {entry.filename!r:.60}"
+                    raise ClaimError(f"{path} ({length} bytes) is truncated or damaged: it claims {claim}")
+                if entry.filename.endswith("/data.pkl"):
+                    with archive.open(entry) as pickled:
+                        _check_claims(path, pickled, length)
+    except ClaimError:
+        raise
+    except Exception as error:  # zipfile raises as many kinds for a broken archive as torch does
+        said = str(error)[:200] or type(error).__name__
+        raise ClaimError(
+            f"{path} ({length} bytes) cannot be read: it is truncated or damaged, or neither a PyTorch nor a "
+            f"safetensors file ({said}). Get it anew."
+        ) from None
+    yield path
+
+
+NUMBERS = ("INT", "BININT", "BININT1", "BININT2", "LONG", "LONG1", "LONG4")  # of pickle's opcodes
+
+
+def _check_claims(path: str | os.PathLike, file: Any, length: int) -> None:
+    """Of every storage in pickles that follow one another; where there are none, whoever reads them says so."""
+    for _ in range(5):  # the legacy layout has five before its storages
+        if file.read(1) != pickle.PROTO:
+            return
+        file.seek(-1, os.SEEK_CUR)
+        numbers: deque[int] = deque(maxlen=3)
+        try:
+            for code, value, _place in pickletools.genops(file):
+                if isinstance(value, int) and code.name in NUMBERS:
+                    numbers.append(value)
+                elif code.name in ("BINPERSID", "PERSID") and any(number > length for number in numbers):
+                    claim = f"a tensor of {max(numbers):,} numbers"
+                    raise ClaimError(f"{path} ({length} bytes) is truncated or damaged: it claims {claim}")
+                elif code.name in ("REDUCE", "BUILD"):
+                    numbers.clear()
+        except ClaimError:
+            raise
+        except Exception:  # no pickle, or a broken one
+            return
 
 
 def without_nan(value: Any) -> Any:

@@ -5,8 +5,6 @@ not be installed (yacs, argparse, mmcv, mmengine, numpy scalars): those names ar
 `STAND_INS`, every other name is refused.
 """
 
-import contextlib
-import io
 import os
 import pickle
 import re
@@ -21,7 +19,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from litevit.files import whole_file
+from litevit.files import ClaimError, torch_file, whole_file
 
 Pathlike = str | os.PathLike
 
@@ -131,7 +129,7 @@ def _read_pickle(path: Path) -> Any:
     try:
         with torch.serialization.safe_globals(STAND_INS), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # about pickle protocols; what cannot be read raises
-            with _Bounded(path) if not _begins_with(path, b"PK") else contextlib.nullcontext(path) as file:
+            with torch_file(path) as file:
                 return torch.load(file, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         name = _forbidden_name(str(error))
@@ -146,7 +144,7 @@ def _read_pickle(path: Path) -> Any:
             f"{path} was refused: it asks for {name} when read, and a checkpoint must not run code. "
             "If you trust its maker, ask for a file of tensors only (a plain state dict or .safetensors)."
         ) from None
-    except PermissionError:
+    except (PermissionError, ClaimError):
         raise
     except Exception:  # a damaged file can fail anywhere in the reader, with any exception
         raise _unreadable(path) from None
@@ -155,18 +153,6 @@ def _read_pickle(path: Path) -> Any:
 def _begins_with(path: Path, mark: bytes) -> bool:
     with path.open("rb") as file:
         return file.read(len(mark)) == mark
-
-
-class _Bounded(io.BufferedReader):
-    """A file that sets no more memory aside than it holds, whatever length a pickle in it claims."""
-
-    def __init__(self, path: Path):
-        super().__init__(io.FileIO(path))
-        self.length = path.stat().st_size
-
-    def read(self, size: int | None = -1, /) -> bytes:
-        left = max(self.length - self.tell(), 0)
-        return super().read(left if size is None or size < 0 else min(size, left))
 
 
 def _forbidden_name(message: str) -> str | None:

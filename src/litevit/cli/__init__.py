@@ -134,6 +134,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 130
     except (ValueError, OSError, ImportError) as error:
         return _fail(_in_options(error, name))
+    except RecursionError:
+        return _fail("A file or an argument is nested too deep to be read")
 
 
 def _in_options(error: Exception, verb: str) -> str:
@@ -155,5 +157,6 @@ def _fail(message: str) -> int:
     if " in DataLoader worker process " in message:  # a traceback; its last line that is not indented has the error
         last = [line for line in message.splitlines() if re.match(r"[\w.]+: ", line)][-1:]
         message = last[0].partition(": ")[2] if last else message
-    print("litevit: " + " ".join(message.split()), file=sys.stderr)
+    line = " ".join(message.split())  # a file's name may hold what moves a terminal's cursor, or is no character at all
+    print("litevit: " + "".join(c if c.isprintable() else repr(c)[1:-1] for c in line), file=sys.stderr)
     return 2

@@ -213,7 +213,7 @@ class CocoInstances(Dataset):
                     rle = segmentation_to_rle(o.get("segmentation") or [], height, width)
                     mask.copy_(decode_masks([rle], height, width)[0])
                 except ValueError as error:
-                    raise ValueError(f"{self.file}: annotation {o.get('id')}: {error}") from None
+                    raise ValueError(f"{self.file}: annotation {o.get('id')!r:.60}: {error}") from None
             target["masks"] = tv_tensors.Mask(masks)
         target = turn_target(target, turn)
         return (image, target) if self.transforms is None else self.transforms(image, target)

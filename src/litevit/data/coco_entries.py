@@ -13,6 +13,7 @@ Fields = Mapping[str, type | tuple[type, ...]]
 IMAGE: Fields = {"id": (int, str), "file_name": str, "height": int, "width": int}
 NAMED: Fields = {"id": (int, str), "file_name": str}
 LARGEST_SIDE = 1_000_000  # pixels of an image
+LONGEST_NAME = 1000  # characters
 CATEGORY: Fields = {"id": int, "name": str}
 ANNOTATION: Fields = {"image_id": (int, str), "category_id": (int, str), "bbox": object}
 
@@ -26,6 +27,8 @@ def field_problem(entry: Any, fields: Fields) -> str | None:
             return f"no {name!r}"
         if not isinstance(entry[name], kind):
             return f"{entry[name]!r:.60} for {name!r}"
+        if name == "file_name" and len(entry[name]) > LONGEST_NAME:
+            return f"a name of {len(entry[name]):,} characters for {name!r}"
         if name in ("height", "width") and not 0 < entry[name] <= LARGEST_SIDE:
             return f"{entry[name]!r:.60} for {name!r}, which must be 1 to {LARGEST_SIDE:,}"
     area = entry.get("area")

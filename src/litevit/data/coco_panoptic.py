@@ -68,13 +68,13 @@ def fill_isthing(content: dict[str, Any], things: Collection[str] | None = None)
     coco_things, coco_stuff = set(COCO_THINGS.values()), set(COCO_STUFF.values())
     for category in lacking:
         if things is not None:
-            thing = category["name"] in things
-        elif category["name"] in coco_things or category["name"] in coco_stuff:
+            thing = category.get("name") in things
+        elif category.get("name") in coco_things or category.get("name") in coco_stuff:
             thing = category["name"] in coco_things
         else:
-            thing = category["id"] in countable
+            thing = category.get("id") in countable
         category["isthing"] = int(thing)
-    taken = {flag: ", ".join(c["name"] for c in lacking if c["isthing"] == flag) or "none" for flag in (1, 0)}
+    taken = {flag: ", ".join(str(c.get("name")) for c in lacking if c["isthing"] == flag) or "none" for flag in (1, 0)}
     return [
         f"{len(lacking)} categories have no 'isthing': taken for things {taken[1]}; for stuff {taken[0]}. "
         "Write isthing 0 or 1 into the file where that is wrong"
@@ -156,7 +156,7 @@ class CocoPanoptic(Dataset):
                 if segment["category_id"] not in self.label_of:
                     raise ValueError(f"{where} has category {segment['category_id']!r:.60}, not listed")
                 boxed = self.train or self._is_thing(segment)
-                if boxed and box_problem(segment.get("bbox"), 1, 1) == "not four numbers":
+                if boxed and box_problem(segment.get("bbox"), 1, 1) in ("not four numbers", "not finite"):
                     raise ValueError(f"{where} needs a bbox of four numbers, got {segment.get('bbox')!r:.60}")
             if self.train:
                 has_things = any(self._is_object(segment, image) for segment in annotation["segments_info"])

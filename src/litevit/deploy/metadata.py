@@ -8,7 +8,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
-from litevit.checkpoints.published import Preprocessing
+from litevit.checkpoints.published import Preprocessing, checked_preprocessing
+from litevit.files import parse_json
 
 KEY = "litevit"  # the name of the table where a format has one for everybody
 
@@ -49,6 +50,8 @@ class Metadata:
     @staticmethod
     def read(table: Mapping[str, str], path: Any) -> "Metadata":
         """The inverse of `write`. Args: path: named in the error where this is no file of litevit's."""
+        if not isinstance(table, Mapping) or not all(isinstance(text, str) for text in table.values()):
+            raise ValueError(f"{path}: what it says of itself must be an object of texts; the file is damaged")
         if "task" not in table or "outputs" not in table:
             raise ValueError(f"{path} was not written by litevit export: it says nothing about its task and outputs")
         known = {f.name: f for f in fields(Metadata)}
@@ -57,9 +60,36 @@ class Metadata:
             if key not in known:
                 continue  # written by a later version
             plain = known[key].type in (str, str | None)
-            value = text if plain else json.loads(text)
+            value = text if plain else parse_json(text, f"{path}: {key!r} of what it says of itself")
             values[key] = tuple(value) if isinstance(value, list) else value
+            if not _fits(key, values[key]):
+                raise ValueError(f"{path}: {key!r} of what it says of itself cannot be {value!r:.60}; it is damaged")
         if (how := values.get("preprocessing")) is not None:
-            told: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in how.items()}
-            values["preprocessing"] = Preprocessing(**told)
+            values["preprocessing"] = checked_preprocessing(how, path)
         return Metadata(**values)
+
+
+def _fits(key: str, value: Any) -> bool:
+    """Whether a value can be of a field of `Metadata`."""
+
+    def whole(value: Any) -> bool:
+        return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 2**31
+
+    def all_of(kind: type) -> bool:
+        return isinstance(value, tuple) and all(isinstance(one, kind) for one in value)
+
+    if key in ("outputs", "classes"):
+        return all_of(str)
+    if key == "class_ids":
+        return all_of(int)
+    if key == "size":
+        return isinstance(value, tuple) and len(value) == 2 and all(map(whole, value))
+    if key in ("smallest", "multiple"):
+        return whole(value) and value > 0
+    if key in ("batch", "num_things"):
+        return whole(value)
+    if key in ("preprocessing_inside", "verified", "int8"):
+        return isinstance(value, bool)
+    if key in ("config", "recipe", "preprocessing"):
+        return isinstance(value, dict)
+    return isinstance(value, str)

@@ -12,6 +12,8 @@ from torch import Tensor
 
 from litevit.deploy.formats import Format, Job, Opened
 from litevit.deploy.metadata import KEY, Metadata
+from litevit.deploy.pt2_safety import check_archive
+from litevit.files import parse_json
 
 FILE = f"{KEY}.json"
 
@@ -46,10 +48,11 @@ def write(job: Job, path: Path) -> None:
 
 
 def load(path: Path, threads: int | None) -> Opened:
+    check_archive(path)
     extra = {FILE: ""}
     with _quiet():
         program = torch.export.load(path, extra_files=extra)
-    metadata = Metadata.read(json.loads(extra[FILE] or "{}"), path)
+    metadata = Metadata.read(parse_json(extra[FILE] or "{}", f"{path}: {FILE}"), path)
     return Opened(PT2Engine(program, threads), metadata)
 
 

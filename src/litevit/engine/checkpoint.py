@@ -16,7 +16,7 @@ from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor
 
-from litevit.files import whole_file
+from litevit.files import torch_file, whole_file
 
 NAME = re.compile(r"step-(\d{8,})-([0-9a-f]{8})\.pt")
 
@@ -71,7 +71,8 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
     if match and _digest(path) != match[2]:
         raise ValueError(f"{path} is damaged: its content does not match the checksum in its name.")
     try:
-        return torch.load(path, map_location="cpu", weights_only=True)
+        with torch_file(path) as file:
+            return torch.load(file, map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises many kinds for a broken archive
         raise ValueError(f"{path} is damaged or not a checkpoint: {str(error)[:300]}.") from error
 

@@ -183,7 +183,7 @@ def panoptic_quality(gt: Mapping, gt_folder: str | os.PathLike, pred: Mapping, p
     if absent:
         raise ValueError(
             f"Every image of the truth needs a prediction; {len(absent)} of {len(gt['annotations'])} have none, "
-            f"the first is image_id {absent[0]}. To score a subset, filter the truth's annotations"
+            f"the first is image_id {absent[0]!r:.60}. To score a subset, filter the truth's annotations"
         )
     for truth in gt["annotations"]:
         prediction = predicted[truth["image_id"]]
@@ -217,6 +217,8 @@ def _check(content: Mapping, what: str, *, categories: bool = False) -> None:
         for segment in entry["segments_info"]:
             for name in ("id", "category_id"):
                 need(segment, name, isinstance(segment, Mapping) and number(segment.get(name)))
+            area = segment.get("area")
+            need(segment, "area", area is None or (isinstance(area, int | float) and 0 <= area < 2**62))
 
 
 def _read_map(folder: str | os.PathLike, annotation: Mapping) -> np.ndarray:

@@ -111,6 +111,9 @@ def _copy_picture(mended: Mended, source: Path, target: Path) -> tuple[Path, int
 
     None: it is missing or broken.
     """
+    if not source.is_file():  # a device has no end
+        mended.add("pictures left out: missing or broken", f"{str(source)[:300]} does not exist, or is no file")
+        return None
     try:
         content = source.read_bytes()
         header, mode, frames = decode(content, name=str(source))
@@ -138,7 +141,7 @@ def _copy_picture(mended: Mended, source: Path, target: Path) -> tuple[Path, int
 
 def _safe_name(file_name: str, source: Path, root: Path) -> str:
     """The path below the images where it is one, else the name alone."""
-    if source.is_relative_to(root):
+    if source.is_relative_to(root) and ".." not in source.relative_to(root).parts:  # which would lead out of the copy
         return source.relative_to(root).as_posix()
     return file_name.replace("\\", "/").rpartition("/")[2]
 

@@ -1,0 +1,140 @@
+"""`.pt2` files that would run code in `torch.export.load`, and exported files that lie about themselves."""
+
+import io
+import json
+import os
+import zipfile
+
+import pytest
+import torch
+
+import litevit
+from litevit.deploy.metadata import Metadata
+from litevit.deploy.pt2_safety import _is_arithmetic, check_archive
+
+
+class Small(torch.nn.Module):
+    def forward(self, images):
+        return (torch.relu(images).flatten(2).mean(2),)
+
+
+@pytest.fixture(scope="module")
+def entries(tmp_path_factory):
+    """A valid file: entry -> content."""
+    path = tmp_path_factory.mktemp("pt2") / "small.pt2"
+    sizes = {"images": {0: torch.export.Dim("batch")}}
+    program = torch.export.export(Small(), (torch.ones(2, 3, 64, 64),), dynamic_shapes=sizes)
+    told = {"model": "Small", "task": "module", "outputs": '["out"]'}
+    torch.export.save(program, path, extra_files={"litevit.json": json.dumps(told)})
+    with zipfile.ZipFile(path) as archive:
+        return {name: archive.read(name) for name in archive.namelist()}
+
+
+def write(path, entries):
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, content in entries.items():
+            archive.writestr(name, content)
+    return path
+
+
+def find(entries, ending):
+    return next(name for name in entries if name.endswith(ending))
+
+
+class Runs:
+    def __reduce__(self):
+        return os.system, ("touch canary",)
+
+
+def test_an_untouched_file_runs(tmp_path, entries):
+    run = litevit.load_exported(write(tmp_path / "small.pt2", entries))
+    assert run.named(torch.ones(3, 3, 64, 64))["out"].shape == (3, 3)
+
+
+def pickled():
+    file = io.BytesIO()
+    torch.save(Runs(), file)
+    return file.getvalue()
+
+
+def spoilt(entries, what):
+    model, inputs = find(entries, "models/model.json"), find(entries, "sample_inputs/model.pt")
+    root = model.partition("/")[0]
+    told = json.loads(entries[model])
+    node = told["graph_module"]["graph"]["nodes"][0]
+    if what == "target":
+        node["target"] = "torch.os.system"
+    elif what == "file":
+        node["target"] = "torch.ops.aten.from_file.default"
+    elif what == "size":
+        text = "__import__('os').system('touch canary')"
+        told["graph_module"]["graph"]["tensor_values"]["images"]["sizes"][0]["as_expr"]["expr_str"] = text
+    elif what == "guards":
+        told["guards_code"] = ["__import__('os').system('touch canary')"]
+    changed = {**entries, model: json.dumps(told).encode()}
+    if what == "inputs":
+        changed[inputs] = pickled()
+    if what == "weights":
+        config = {"config": {"w": {"path_name": "weight_0", "is_param": True, "use_pickle": True, "tensor_meta": None}}}
+        changed[find(entries, "model_weights_config.json")] = json.dumps(config).encode()
+        changed[f"{root}/data/weights/weight_0"] = pickled()
+    if what == "library":
+        changed[f"{root}/data/aotinductor/model/a.so"] = b"\x7fELF"
+    return changed
+
+
+@pytest.mark.parametrize("what", ["target", "file", "size", "guards", "inputs", "weights", "library"])
+def test_a_file_that_runs_code_is_refused(tmp_path, entries, what, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    path = write(tmp_path / "small.pt2", spoilt(entries, what))
+    with pytest.raises(ValueError, match="was refused"):
+        litevit.load_exported(path)
+    assert not (tmp_path / "canary").exists()
+
+
+def test_a_small_entry_that_becomes_large(tmp_path, entries):
+    path = write(tmp_path / "small.pt2", entries)
+    with zipfile.ZipFile(path, "a", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr(f"{find(entries, 'byteorder').partition('/')[0]}/data/weights/weight_9", bytes(10**7))
+    with pytest.raises(ValueError, match="claims"):
+        check_archive(path)
+
+
+def test_sizes():
+    good = (
+        "s77",
+        "Mul(Integer(4), Max(Integer(1), FloorDiv(Add(Symbol('s14', positive=True, integer=True), Integer(3)), Integer(8))))",
+        "Pow(Symbol('s1', integer=True), Integer(2))",
+    )
+    bad = (
+        "open('a', 'w')",
+        "Symbol.__class__",
+        "S('1')",
+        "Symbol('__import__(1)')",
+        "9**9**9",
+        "Pow(Integer(9), Integer(999999999))",
+        "[1 for x in 2]",
+        "(" * 5000,
+        "lambda: 1",
+    )
+    assert all(map(_is_arithmetic, good))
+    assert not any(map(_is_arithmetic, bad))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"outputs": "1"},
+        {"size": "[1]"},
+        {"batch": '"a"'},
+        {"preprocessing": '{"size": "x"}'},
+        {"classes": "{"},
+        {"smallest": "0"},
+        {"outputs": "[" * 5000},
+    ],
+)
+def test_metadata_that_lies(change):
+    told = {"model": "litv2_s", "task": "classification", "outputs": '["logits"]'}
+    assert Metadata.read(told, "a.onnx").outputs == ("logits",)
+    with pytest.raises(ValueError, match=r"a\.onnx"):
+        Metadata.read(told | change, "a.onnx")
