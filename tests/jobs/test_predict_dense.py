@@ -288,7 +288,11 @@ def test_class_lists_from_files(tmp_path):
     assert read_class_list(coco) == ClassList(("cat", "dog"), (0, 1))
     with pytest.raises(FileNotFoundError):
         read_class_list(tmp_path / "none.txt")
-    for content, message in (("{", "is not JSON"), ('[{"id": 1}]', "needs 'id', a whole number, and 'name'"), ("3", "must be a list")):
+    for content, message in (
+        ("{", "is not JSON"),
+        ('[{"id": 1}]', "needs 'id', a whole number, and 'name'"),
+        ("3", "must be a list"),
+    ):
         coco.write_text(content)
         with pytest.raises(ValueError, match=message):
             read_class_list(coco)

@@ -324,7 +324,7 @@ def test_a_manifest_of_something_else_is_refused(folder, tmp_path):
     with pytest.raises(ValueError, match="results of another model, brightness, not darkness"):
         predict_parquet(Brightness(name="darkness"), [folder], out)
     (out / "_manifest.json").write_text("{")
-    with pytest.raises(ValueError, match="_manifest.json is not JSON"):
+    with pytest.raises(ValueError, match=r"_manifest\.json is not JSON"):
         predict_parquet(Brightness(), [folder], out)
     (out / "_manifest.json").unlink()
     with pytest.raises(ValueError, match="a folder of its own"):
