@@ -324,6 +324,7 @@ def attack(draw: random.Random, seeds: Path, folder: Path) -> None:
 KIND = Kind("checkpoints", attack, prepare, inputs=60_000, share=500)
 
 
+@pytest.mark.slow
 @settings(max_examples=15, deadline=None)
 @given(draws())
 def test_a_hostile_file_is_refused_or_read(draw):

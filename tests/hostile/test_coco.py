@@ -157,6 +157,7 @@ def attack(draw: random.Random, seeds: Path, folder: Path) -> None:
 KIND = Kind("coco", attack, prepare, inputs=8000, share=150)
 
 
+@pytest.mark.slow
 @settings(max_examples=15, deadline=None)
 @given(draws())
 def test_a_hostile_annotation_file_is_refused_or_read(draw):

@@ -271,6 +271,7 @@ def attack(draw: random.Random, seeds: Path, folder: Path) -> None:
 KIND = Kind("images", attack, prepare, inputs=64_000, share=500)
 
 
+@pytest.mark.slow
 @settings(max_examples=15, deadline=None)
 @given(draws())
 def test_a_hostile_picture_is_refused_or_read(draw):

@@ -220,6 +220,7 @@ def attack(draw: random.Random, seeds: Path, folder: Path) -> None:
 KIND = Kind("labels", attack, prepare, inputs=4000, share=60)
 
 
+@pytest.mark.slow
 @settings(max_examples=15, deadline=None)
 @given(draws())
 def test_hostile_labels_are_refused_or_read(draw):

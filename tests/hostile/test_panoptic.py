@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from PIL import Image
 
@@ -147,6 +148,7 @@ def attack(draw: random.Random, seeds: Path, folder: Path) -> None:
 KIND = Kind("panoptic", attack, prepare, inputs=8000, share=200)
 
 
+@pytest.mark.slow
 @settings(max_examples=15, deadline=None)
 @given(draws())
 def test_a_hostile_annotation_is_refused_or_read(draw):

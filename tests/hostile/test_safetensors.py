@@ -114,6 +114,7 @@ def attack(draw: random.Random, seeds: Path, folder: Path) -> None:
 KIND = Kind("safetensors", attack, prepare=lambda seeds: None, inputs=60_000, share=600)
 
 
+@pytest.mark.slow
 @settings(max_examples=15, deadline=None)
 @given(draws())
 def test_a_hostile_header_is_refused_or_read(draw):

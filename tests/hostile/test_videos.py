@@ -64,6 +64,7 @@ def attack(draw: random.Random, seeds: Path, folder: Path) -> None:
 KIND = Kind("videos", attack, prepare, inputs=8000, share=60)
 
 
+@pytest.mark.slow
 @settings(max_examples=10, deadline=None)
 @given(draws())
 def test_a_hostile_video_is_refused_or_read(draw):
