@@ -147,9 +147,11 @@ class _DenseTask:
 
     def evaluate_own_size(self, model: nn.Module, accelerator: Any) -> dict[str, float]:
         """The same figures on images that are not resized, as `own_size/...`; {}: not asked for, or no others."""
+        if not self.recipe.data.eval_own_size:
+            return {}
         published: Any = model.config
         own = config_at_size(model, task_of(self.recipe.model.name), OWN)
-        if not self.recipe.data.eval_own_size or own == published:
+        if own == published:
             return {}
         kept, model.config = self.found, own
         measured = self.measured
