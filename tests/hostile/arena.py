@@ -1,8 +1,8 @@
 """Where litevit meets hostile input: what an input may do, how one is run, and how a worker with limits runs many.
 
 An attack builds one input from a `random.Random` and hands it to litevit as a user would. It may end well or with a
-documented exception of one message; everything else is a finding. The same attack is driven by seeds (`fuzz.py`), by
-hypothesis (`draws()`) and by coverage (`guided.py`): all three are a `random.Random` to it.
+documented exception of one message; everything else is a finding. The same attack is driven by seeds (`fuzz.py`) and by
+hypothesis (`draws()`): both are a `random.Random` to it.
 """
 
 import contextlib
@@ -183,6 +183,8 @@ def run_one(kind: Kind, draw: random.Random, arena: Arena, seeds: Path, *, timed
     except KeyboardInterrupt:
         raise
     except BaseException as error:  # SystemExit, RecursionError, panics of Rust, ...
+        if type(error).__module__.startswith("hypothesis."):  # its way to end an example that draws too much
+            raise
         finding, trace = f"{type(error).__name__}: {error!s:.300}", traceback.format_exc()
     return Outcome(refused, time.process_time() - started, finding, trace)
 
