@@ -69,7 +69,7 @@ PAGES = {"CONTRIBUTING.md": "contributing.md", "CHANGELOG.md": "changelog.md"}  
 
 
 def find_all(docs: Path) -> None:
-    """Writes the copies before Sphinx looks which pages there are."""
+    """Writes the copies of all that pages link to."""
     for page in docs.rglob("*.md"):
         if "_build" in page.parts or page.is_relative_to(docs / "generated/files"):
             continue
@@ -80,6 +80,7 @@ def find_all(docs: Path) -> None:
 
 
 def setup(app: Sphinx) -> dict[str, bool]:
-    find_all(Path(app.srcdir))
+    # After conf.py's own setup, which writes pages from tables, and before Sphinx looks which pages there are.
+    app.connect("config-inited", lambda app, config: find_all(Path(app.srcdir)))
     app.connect("source-read", rewrite)
     return {"parallel_read_safe": True, "parallel_write_safe": True}
