@@ -74,6 +74,16 @@ NATIVE_CASES = {
         lambda qkv, N, s, scale: attention.window_attention(qkv, num_heads=N, window_size=s, scale=scale),
         lambda: [randn(2, 9, 3, 3 * 64), 1, 3, 0.25],
     ),
+    "dilated, a view": (
+        attention.cpu_dilated_silu_sum,
+        attention.dilated_silu_sum,
+        lambda: [randn(2, 9, 7, 96)[..., 32:], randn(64, 1, 3, 3), [1, 3, 5]],
+    ),
+    "dilated beyond the map": (
+        attention.cpu_dilated_silu_sum,
+        attention.dilated_silu_sum,
+        lambda: [randn(2, 3, 2, 32), randn(32, 1, 3, 3), [2, 4]],
+    ),
     "csa": (
         csa.cpu_csa,
         csa._reference,

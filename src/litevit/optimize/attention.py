@@ -165,6 +165,8 @@ class NativeHiLo(HiLo):
 
 
 def _dilated(x: Tensor, weight: Tensor, rates: list[int]) -> Tensor:
+    if kernels.dilates(x, weight, rates):
+        return kernels.dilated_silu_sum(x, weight, rates)
     if not prefers_onednn():
         return dilated_silu_sum(x, weight, rates).contiguous()
     image, out = x.permute(0, 3, 1, 2), None

@@ -1,5 +1,5 @@
 // Depthwise 3 x 3 convolution of a BHWC map in bfloat16, with what follows it: bias and GELU (the feed-forward network of
-// LITv2 and LVT).
+// LITv2 and LVT), or SiLU and the sum over several dilations of one kernel (the query of LVT's RASA).
 //
 // 32 channels of two neighbouring pixels at a time, as vectors of float32: the even and the odd channels, which lie in the
 // halves of a word. Shapes: B batch, H x W grid, C channels, a multiple of 32.
@@ -39,6 +39,15 @@ static INLINE __m512 gelu(__m512 x) {
   p = _mm512_fmadd_ps(p, s, _mm512_set1_ps(-0.0702982396f));
   p = _mm512_fmadd_ps(p, s, _mm512_set1_ps(0.14136374f));
   return _mm512_mul_ps(above, _mm512_fmadd_ps(p, u, _mm512_set1_ps(0.5f)));
+}
+
+// x / (1 + e^-x), to 1e-5 of itself.
+static INLINE __m512 silu(__m512 x) {
+  const __m512 far = _mm512_max_ps(_mm512_set1_ps(-80.f), x);
+  const __m512 over = _mm512_add_ps(rough_exp_of(_mm512_sub_ps(_mm512_setzero_ps(), far)), _mm512_set1_ps(1.f));
+  const __m512 guess = _mm512_rcp14_ps(over);
+  const __m512 inverse = _mm512_mul_ps(guess, _mm512_fnmadd_ps(over, guess, _mm512_set1_ps(2.f)));
+  return _mm512_mul_ps(far, inverse);
 }
 
 // Weights (C, 3, 3) as float32 (C / 32, 9, even and odd, 16).
@@ -112,6 +121,54 @@ int depthwise_gelu(const Value* x, const Value* weight, const Value* bias, Value
       else
         gelu_of_pixels<1>(at, taps.get(), bias, to, C);
     }
+  return 0;
+}
+
+// out (B, H, W, C) <- sum over r of SiLU(DWConv3x3(x; dilation r)). sizes: B, H, W, C, the strides of x (image, row,
+// pixel), in values, the number of rates (at most 8), the rates.
+int dilated_silu_sum(const Value* x, const Value* weight, Value* out, const int64_t* sizes, int threads) {
+  const int64_t B = sizes[0], H = sizes[1], W = sizes[2], C = sizes[3], count = sizes[7];
+  const int64_t *s = sizes + 4, *rates = sizes + 8;
+  if (C % 32 || count > 8) return NO_KERNEL;
+  const int64_t ring = *std::max_element(rates, rates + count);
+  const int64_t high = H + 2 * ring, wide = W + 2 * ring;
+  const Buffer<float> taps = arrange(weight, C);
+  const Buffer<Value> padded = buffer_of<Value>(B * high * wide * C);  // in a ring of zeros
+  if (!taps || !padded) return OUT_OF_MEMORY;
+#pragma omp parallel num_threads(threads)
+  {
+#pragma omp for schedule(static)
+    for (int64_t line = 0; line < B * high; line++) {
+      Value* to = &padded[line * wide * C];
+      const int64_t y = line % high - ring;
+      if (y < 0 || y >= H) {
+        std::memset(to, 0, wide * C * sizeof(Value));
+        continue;
+      }
+      std::memset(to, 0, ring * C * sizeof(Value));
+      for (int64_t column = 0; column < W; column++)
+        std::memcpy(to + (ring + column) * C, x + line / high * s[0] + y * s[1] + column * s[2], C * sizeof(Value));
+      std::memset(to + (ring + W) * C, 0, ring * C * sizeof(Value));
+    }
+#pragma omp for schedule(static)
+    for (int64_t line = 0; line < B * H; line++)
+      for (int64_t column = 0; column < W; column++) {
+        const Value* middle = &padded[((line / H * high + line % H + ring) * wide + column + ring) * C];
+        Value* to = out + (line * W + column) * C;
+        for (int64_t c = 0; c < C; c += 32) {
+          Pair total = {_mm512_setzero_ps(), _mm512_setzero_ps()};
+          for (int64_t r = 0; r < count; r++) {
+            const Value* corner = middle + c - rates[r] * (wide + 1) * C;
+            const int64_t down = rates[r] * wide * C, right = rates[r] * C;
+            Pair sum = {_mm512_setzero_ps(), _mm512_setzero_ps()};
+            convolve<1>([=](int i, int j) { return corner + i * down + j * right; }, &taps[9 * c], &sum);
+            total.even = _mm512_add_ps(total.even, silu(sum.even));
+            total.odd = _mm512_add_ps(total.odd, silu(sum.odd));
+          }
+          join(to + c, total.even, total.odd);
+        }
+      }
+  }
   return 0;
 }
 }

@@ -1,7 +1,7 @@
 """The C++ kernels as functions of dense tensors on a CPU.
 
 Each has a question beside it, whether it serves these shapes here: `attends`, `attends_windows`, `convolves`,
-`normalises`, `mixes`. Dtypes and devices are `litevit.optimize.operators.takes`'s business.
+`dilates`, `normalises`, `mixes`. Dtypes and devices are `litevit.optimize.operators.takes`'s business.
 Shapes: B batch, H x W grid, C channels, N heads, L queries, M keys, D head channels.
 """
 
@@ -131,6 +131,19 @@ def depthwise_gelu(x: Tensor, weight: Tensor, bias: Tensor, *, pad_rows: bool = 
     first, rows = (0, H) if pad_rows else (1, H - 2)
     out = x.new_empty(B, rows, W, C)
     _call("depthwise_gelu", x, weight, bias, out, [B, H, W, C, first, rows, *x.stride()[:3]])
+    return out
+
+
+def dilates(x: Tensor, weight: Tensor, rates: Sequence[int]) -> bool:
+    """Whether `dilated_silu_sum` serves: as `convolves`, and one to eight rates above 0."""
+    return 0 < len(rates) <= 8 and min(rates) > 0 and convolves(x, weight)
+
+
+def dilated_silu_sum(x: Tensor, weight: Tensor, rates: Sequence[int]) -> Tensor:
+    """As `litevit.ops.dilated.dilated_silu_sum`; SiLU to 1e-5 of itself, below the rounding of bfloat16."""
+    B, H, W, C = x.shape
+    out = x.new_empty(B, H, W, C)
+    _call("dilated_silu_sum", x, weight, out, [B, H, W, C, *x.stride()[:3], len(rates), *rates])
     return out
 
 
