@@ -16,8 +16,8 @@ from pathlib import Path
 import torch
 
 import litevit
-from litevit.deploy.exporter import ExportError
 from litevit.deploy.formats import NOT_WRITTEN, formats
+from litevit.deploy.report import ExportError
 from litevit.deploy.verify import with_lively_heads
 from litevit.files import write_json
 

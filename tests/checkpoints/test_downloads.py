@@ -9,7 +9,8 @@ import pytest
 import torch
 
 import litevit
-from litevit.checkpoints.published import ADE20K, COCO, WEIGHTS, fetch
+from litevit.checkpoints.preprocessing import ADE20K, COCO
+from litevit.checkpoints.published import WEIGHTS, fetch
 from litevit.jobs.evaluate import evaluate
 
 pytestmark = pytest.mark.weights

@@ -16,9 +16,11 @@ import numpy as np
 import pytest
 import torch
 
+from litevit.checkpoints import download
 from litevit.checkpoints import files as checkpoints
 from litevit.checkpoints import published as weights
 from litevit.checkpoints.files import read_file, read_state_dict, write_state_dict
+from litevit.checkpoints.preprocessing import IMAGENET_224
 from litevit.checkpoints.published import WEIGHTS, Weights
 
 BODY = bytes(range(256)) * 4096  # 1 MiB
@@ -89,7 +91,7 @@ def server() -> Iterator[Server]:
 def cache(tmp_path, monkeypatch) -> Path:
     folder = tmp_path / "cache"
     monkeypatch.setenv("LITEVIT_CACHE", str(folder))
-    monkeypatch.setattr(weights, "PAUSE", 0.0)
+    monkeypatch.setattr(download, "PAUSE", 0.0)
     return folder
 
 
@@ -120,7 +122,7 @@ def test_unpublished_name_is_told_with_near_ones():
 def test_preprocessing_of_the_family():
     assert weights.preprocessing("litv2_b_384").crop_mode == "squash"
     assert int(224 / weights.preprocessing("lvt_plain").crop_pct) == 233
-    assert weights.preprocessing("pvt_s") == weights.preprocessing("somebody_elses") == weights.IMAGENET_224
+    assert weights.preprocessing("pvt_s") == weights.preprocessing("somebody_elses") == IMAGENET_224
 
 
 def test_published_multiply_adds_are_counted_at_the_size_of_the_task():
@@ -170,7 +172,7 @@ def test_a_broken_transfer_is_resumed_where_it_stopped(server, cache, monkeypatc
 def test_a_later_run_resumes_an_earlier_one(server, cache, monkeypatch):
     publish(monkeypatch, server.url)
     server.breaks = 99
-    monkeypatch.setattr(weights, "RETRIES", 0)
+    monkeypatch.setattr(download, "RETRIES", 0)
     with pytest.raises(OSError, match=r"broke off after 524288 bytes\. Run again to resume"):
         weights.fetch("toy", progress=False)
     assert not (cache / "model.pth").exists()
@@ -194,17 +196,17 @@ def test_a_part_that_does_not_fit_is_begun_anew(server, cache, monkeypatch, chan
 
 def test_a_busy_server_is_asked_again_and_not_for_ever(server, cache, monkeypatch):
     publish(monkeypatch, server.url)
-    server.busy = weights.RETRIES
+    server.busy = download.RETRIES
     assert weights.fetch("toy", progress=False).read_bytes() == BODY
     (cache / "model.pth").unlink()
-    server.busy = weights.RETRIES + 1
+    server.busy = download.RETRIES + 1
     with pytest.raises(OSError, match="the server answered 503 Service Unavailable"):
         weights.fetch("toy", progress=False)
 
 
 def test_no_space_keeps_nothing_and_no_folder_says_what_to_set(server, cache, monkeypatch):
     publish(monkeypatch, server.url)
-    monkeypatch.setattr(weights.shutil, "disk_usage", lambda folder: types.SimpleNamespace(free=10))
+    monkeypatch.setattr(download.shutil, "disk_usage", lambda folder: types.SimpleNamespace(free=10))
     with pytest.raises(OSError, match=r"No space left in .*Free some, or set LITEVIT_CACHE"):
         weights.fetch("toy", progress=False)
     assert [path.name for path in cache.iterdir()] == ["model.pth.lock"]
@@ -241,7 +243,7 @@ def test_full_disk_while_writing(server, cache, monkeypatch):
 
 def test_full_disk_is_seen_before_the_transfer(server, cache, monkeypatch):
     publish(monkeypatch, server.url)
-    monkeypatch.setattr(weights.shutil, "disk_usage", lambda _: types.SimpleNamespace(free=1000))
+    monkeypatch.setattr(download.shutil, "disk_usage", lambda _: types.SimpleNamespace(free=1000))
     with pytest.raises(OSError, match="No space left"):
         weights.fetch("toy", progress=False)
     assert not (cache / "model.pth.part").exists()

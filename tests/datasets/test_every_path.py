@@ -21,7 +21,7 @@ from PIL import Image
 from torch import nn
 
 import litevit
-from litevit.checkpoints.published import Preprocessing
+from litevit.checkpoints.preprocessing import Preprocessing
 from litevit.data.ade20k import ade20k
 from litevit.data.classification import ClassificationData, create_dataset
 from litevit.data.coco import CocoInstances

@@ -12,7 +12,8 @@ from litevit.data.coco import coco2017
 from litevit.data.coco_masks import decode_masks, segmentation_to_rle
 from litevit.data.coco_panoptic import coco2017_panoptic
 from litevit.data.doctor import examine
-from litevit.data.scenes import GROUNDS, SHAPES, ScenesConfig, draw_scene, mask_to_segmentation, write_ade, write_coco
+from litevit.data.scene_patterns import GROUNDS, SHAPES
+from litevit.data.scenes import ScenesConfig, draw_scene, mask_to_segmentation, write_ade, write_coco
 
 pytest.importorskip("faster_coco_eval", reason="COCO masks need faster-coco-eval (the extra 'coco')")
 

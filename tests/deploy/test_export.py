@@ -19,11 +19,11 @@ from torch import Tensor, nn
 import litevit
 from litevit.cli import main
 from litevit.deploy import litert
-from litevit.deploy.exporter import ExportError, ExportReport
 from litevit.deploy.formats import formats
 from litevit.deploy.graph import build_graph
 from litevit.deploy.openvino import open_file
 from litevit.deploy.program import trace, with_constants_folded, with_plain_attention
+from litevit.deploy.report import ExportError, ExportReport
 from litevit.deploy.shapes import InputShape
 from litevit.deploy.twins import ChannelsFirstConvFFN, FlatCSA, with_channels_kept_first, with_few_axes
 

@@ -10,8 +10,9 @@ from families import classifier
 import litevit
 from litevit.cli import main
 from litevit.data.embedded import Digits
-from litevit.deploy.exporter import ExportError, ExportReport, _judge_int8
+from litevit.deploy.exporter import _judge_int8
 from litevit.deploy.quantize import _found_by_both
+from litevit.deploy.report import ExportError, ExportReport
 
 FORMATS = {"onnx": ".onnx", "openvino": ".xml", "executorch": ".pte"}
 

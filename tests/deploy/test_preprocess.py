@@ -11,7 +11,7 @@ from PIL import Image
 from torchvision.transforms.v2.functional import pil_to_tensor
 
 import litevit
-from litevit.checkpoints.published import IMAGENET_224, IMAGENET_384, IMAGENET_LVT
+from litevit.checkpoints.preprocessing import IMAGENET_224, IMAGENET_384, IMAGENET_LVT
 from litevit.cli import main
 from litevit.deploy.preprocess import ClassifierPreprocessing
 from litevit.deploy.verify import LEVELS

@@ -8,7 +8,8 @@ from PIL import Image, ImageStat
 from torch import nn
 
 import litevit
-from litevit.checkpoints.published import Preprocessing, preprocessing
+from litevit.checkpoints.preprocessing import Preprocessing
+from litevit.checkpoints.published import preprocessing
 from litevit.jobs.predict import (
     Prediction,
     class_names,

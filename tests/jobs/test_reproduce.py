@@ -21,7 +21,7 @@ from filelock import FileLock
 
 import litevit
 import tiny_benchmarks as tiny
-from litevit.checkpoints import published
+from litevit.checkpoints import download
 from litevit.checkpoints.published import ABLATIONS, WEIGHTS
 from litevit.cli import main
 from litevit.jobs.reproduction import plan, run
@@ -50,7 +50,7 @@ def made(tmp_path_factory) -> Path:
 @pytest.fixture(autouse=True)
 def cache(tmp_path, monkeypatch) -> Path:
     monkeypatch.setenv("LITEVIT_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(published, "PAUSE", 0.0)
+    monkeypatch.setattr(download, "PAUSE", 0.0)
     return tmp_path / "cache"
 
 
@@ -179,7 +179,7 @@ def measured(monkeypatch) -> list[str]:
             "measured": dict.fromkeys(row.published, 70.0), "images": found.images, "short": found.short,
             "protocol": "none", "seconds": 1.0, "hardware": "this", "device": settings.device.type,
             "torch": torch.__version__, "litevit": litevit.__version__, "data": found.digest,
-            "weights": {"file": weights.name, "sha256": published.sha256_of(weights)},
+            "weights": {"file": weights.name, "sha256": download.sha256_of(weights)},
         }  # fmt: skip
 
     monkeypatch.setattr(run, "measure", measure)

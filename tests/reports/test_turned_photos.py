@@ -6,7 +6,7 @@ import torch
 from PIL import Image
 from torch import nn
 
-from litevit.checkpoints.published import Preprocessing
+from litevit.checkpoints.preprocessing import Preprocessing
 from litevit.jobs.evaluate import evaluate
 from litevit.jobs.predict import predict
 

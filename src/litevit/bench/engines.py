@@ -9,9 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from litevit.bench.words import ModelDtype
-from litevit.deploy.exporter import plan
 from litevit.deploy.formats import find
 from litevit.deploy.openvino import open_file
+from litevit.deploy.plan import plan
 from litevit.deploy.source import open_source
 from litevit.deploy.verify import images_of
 

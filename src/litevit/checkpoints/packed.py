@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from litevit.checkpoints.files import Pathlike
-from litevit.checkpoints.published import Preprocessing
+from litevit.checkpoints.preprocessing import Preprocessing
 from litevit.tasks.segmentation import read_overrides
 from litevit.zoo import GENERIC, MODELS, model_options
 

@@ -5,89 +5,21 @@ and returns its path. The LVT files sit behind a share page and under a non-comm
 from where the user has put them, never re-hosted.
 """
 
-import errno
-import hashlib
-import http.client
 import logging
-import os
-import shutil
-import time
-import urllib.error
-import urllib.request
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any
 
 from filelock import FileLock
-from rich.console import Console
-from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
 
+from litevit.checkpoints.download import download, sha256_of
 from litevit.checkpoints.files import Pathlike
-from litevit.files import cache_dir, put_in_place, write_text
-from litevit.ops import imagenet
+from litevit.checkpoints.preprocessing import ADE20K, COCO, IMAGENET_224, IMAGENET_384, IMAGENET_LVT, Preprocessing
+from litevit.files import cache_dir, write_text
 from litevit.zoo import MODELS, family_of
 
 logger = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Preprocessing:
-    """How an image becomes the input of a model."""
-
-    size: int | tuple[int, int] = 224  # side of the square crop; dense models: (short side, largest long side)
-    crop_pct: float | None = 0.875  # crop side / resized shorter side; None = no crop
-    crop_mode: str = "center"  # "squash": both sides are resized to `size`, whatever the aspect ratio
-    interpolation: str = "bicubic"
-    mean: tuple[float, float, float] = imagenet.MEAN
-    std: tuple[float, float, float] = imagenet.STD
-
-
-LARGEST_SIDE = 65_536
-
-
-def checked_preprocessing(told: Any, where: object) -> Preprocessing:
-    """From a file that anybody may have written. Args: told: fields of `Preprocessing`; where: named in the error.
-
-    Raises:
-        ValueError: it is no object, or a field is not known or of another type or range.
-    """
-    if not isinstance(told, dict):
-        raise ValueError(f"{where}: preprocessing must be an object, got {told!r:.60}")
-    values: dict[str, Any] = {key: tuple(value) if isinstance(value, list) else value for key, value in told.items()}
-
-    def number(value: Any, low: float, high: float) -> bool:
-        return isinstance(value, int | float) and not isinstance(value, bool) and low < value <= high
-
-    def numbers(value: Any, count: int, low: float, high: float) -> bool:
-        return isinstance(value, tuple) and len(value) == count and all(number(v, low, high) for v in value)
-
-    def side(value: Any) -> bool:
-        return isinstance(value, int) and number(value, 0, LARGEST_SIDE)
-
-    good: dict[str, Callable[[Any], bool]] = {
-        "size": lambda v: side(v) or (isinstance(v, tuple) and len(v) == 2 and all(map(side, v))),
-        "crop_pct": lambda v: v is None or number(v, 0, 10),
-        "crop_mode": lambda v: v in ("center", "squash", "border"),
-        "interpolation": lambda v: v in ("bicubic", "bilinear", "nearest", "lanczos", "box", "hamming"),
-        "mean": lambda v: numbers(v, 3, -1e6, 1e6),
-        "std": lambda v: numbers(v, 3, 0, 1e6),
-    }
-    for key, value in values.items():
-        if key not in good:
-            raise ValueError(f"{where}: preprocessing has the fields {', '.join(good)}, got {key!r:.60}")
-        if not good[key](value):
-            raise ValueError(f"{where}: preprocessing.{key} cannot be {value!r:.60}")
-    return Preprocessing(**values)
-
-
-IMAGENET_224 = Preprocessing()  # shorter side to int(256 / 224 * 224), centre crop
-IMAGENET_384 = Preprocessing(size=384, crop_pct=1.0, crop_mode="squash")  # the 384 config turns the crop off
-IMAGENET_LVT = Preprocessing(crop_pct=0.96)  # shorter side to 233
-COCO = Preprocessing(size=(800, 1333), crop_pct=None, interpolation="bilinear")
-ADE20K = Preprocessing(size=(512, 2048), crop_pct=None, interpolation="bilinear")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -386,15 +318,6 @@ def fetch(name: str, *, progress: bool = True) -> Path:
     return target
 
 
-# ------------------------------------------------------------------ hash
-
-
-def sha256_of(path: Path) -> str:
-    """Hexadecimal digest of a file."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
 def _record(path: Path) -> Path:
     return path.with_name(path.name + ".sha256")
 
@@ -412,109 +335,3 @@ def _check_hash(path: Path, *, expected: str | None) -> None:
             f"{path} has changed: its sha256 should be {expected}, is {found}. "
             f"Delete the file (and {record.name}) to get it anew."
         )
-
-
-# -------------------------------------------------------------- download
-
-CHUNK = 1 << 20
-RETRIES = 4  # how often a transfer that breaks off is taken up again
-TIMEOUT = 30.0  # seconds without a byte
-PAUSE = 1.0  # seconds before the first retry; doubles
-
-
-def download(url: str, target: Path, *, sha256: str | None = None, progress: bool = True) -> None:
-    """Downloads `url` to `target`, resuming a `.part` file left by an earlier try.
-
-    The bytes go to `<target>.part`; only a complete file with the right hash (where known) is renamed to `target`.
-    """
-    part = target.with_name(target.name + ".part")
-    tag = target.with_name(target.name + ".part.etag")  # which version of the file the part belongs to
-    by_hand = f"Or fetch {url} by other means and save it as {target}."
-    with _bar(target.name, show=progress) as advance:
-        for attempt in range(RETRIES + 1):
-            try:
-                total = _transfer(url, part, tag, advance)
-            except urllib.error.HTTPError as error:
-                if error.code == 416:  # the part is longer than the file: not a part of it
-                    _remove(part, tag)
-                    continue
-                if error.code in (429, 500, 502, 503, 504) and attempt < RETRIES:
-                    time.sleep(PAUSE * 2**attempt)
-                    continue
-                raise OSError(f"{url}: the server answered {error.code} {error.reason}. {by_hand}") from None
-            except urllib.error.URLError as error:
-                raise OSError(f"{url}: cannot be reached ({error.reason}). Check the network. {by_hand}") from None
-            except (TimeoutError, ConnectionError, http.client.HTTPException) as error:
-                if attempt < RETRIES:
-                    time.sleep(PAUSE * 2**attempt)
-                    continue
-                raise OSError(f"{url}: cannot be read ({error!r}). Run again to resume. {by_hand}") from None
-            except OSError as error:
-                if error.errno == errno.ENOSPC:
-                    _remove(part, tag)
-                    raise OSError(
-                        errno.ENOSPC,
-                        f"No space left in {target.parent} for {target.name}; nothing was kept. "
-                        "Free some, or set LITEVIT_CACHE to a folder on a larger disk",
-                    ) from None
-                raise
-            size = part.stat().st_size
-            if total is None or size == total:
-                break
-            if size > total:
-                _remove(part, tag)
-        else:
-            size = part.stat().st_size if part.exists() else 0
-            raise OSError(f"{url}: the transfer broke off after {size} bytes. Run again to resume. {by_hand}")
-    found = sha256_of(part)
-    if sha256 is not None and found != sha256:
-        _remove(part, tag)
-        raise ValueError(f"{url}: sha256 should be {sha256}, got {found}. The file was discarded; try again.")
-    put_in_place(part, target)
-    _remove(tag)
-
-
-def _transfer(url: str, part: Path, tag: Path, advance) -> int | None:
-    """One request, appended to `part`. Returns the size the whole file has, where the server says."""
-    start = part.stat().st_size if part.exists() else 0
-    headers = {"User-Agent": "litevit", "Accept-Encoding": "identity"}
-    if start:
-        headers["Range"] = f"bytes={start}-"
-        if tag.exists():
-            headers["If-Range"] = tag.read_text(encoding="utf-8")  # a file that changed meanwhile is sent whole
-    with urllib.request.urlopen(urllib.request.Request(url, headers=headers), timeout=TIMEOUT) as reply:
-        if reply.headers.get_content_type() == "text/html":
-            raise urllib.error.URLError("a web page came instead of the file")
-        resumed = reply.status == 206
-        start = start if resumed else 0
-        length = reply.headers.get("Content-Length")
-        total = start + int(length) if length else None
-        if total is not None and shutil.disk_usage(part.parent).free < total - start:
-            raise OSError(errno.ENOSPC, "no space left")
-        if etag := reply.headers.get("ETag"):
-            tag.write_text(etag, encoding="utf-8")
-        advance(start, total)
-        with part.open("ab" if resumed else "wb") as file:
-            while chunk := reply.read(CHUNK):
-                file.write(chunk)
-                start += len(chunk)
-                advance(start, total)
-            file.flush()
-            os.fsync(file.fileno())
-    return total
-
-
-def _remove(*paths: Path) -> None:
-    for path in paths:
-        path.unlink(missing_ok=True)
-
-
-@contextmanager
-def _bar(name: str, *, show: bool) -> Iterator:
-    """Yields `advance(done, total)`; draws it on stderr where that is a terminal."""
-    console = Console(stderr=True)
-    hidden = not show or not console.is_terminal
-    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
-    with Progress(*columns, TimeRemainingColumn(), console=console, disable=hidden) as bar:
-        task = bar.add_task(name, total=None)
-        yield lambda done, total: bar.update(task, completed=done, total=total)

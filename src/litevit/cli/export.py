@@ -47,9 +47,9 @@ def export(
         verify: --no-verify leaves out the proof; the file is marked as unproven.
         json: print the report as JSON.
     """
-    from litevit.deploy.exporter import ExportError
     from litevit.deploy.exporter import export as write
     from litevit.deploy.formats import find
+    from litevit.deploy.report import ExportError
 
     if len(image_size) > 2:
         raise ValueError(f"--image-size takes one side, or height and width, got {' '.join(map(str, image_size))}")

@@ -9,7 +9,7 @@ from PIL import Image
 from torch import Tensor, nn
 from torchvision.transforms.v2.functional import pil_to_tensor
 
-from litevit.checkpoints.published import Preprocessing
+from litevit.checkpoints.preprocessing import Preprocessing
 from litevit.deploy.formats import Engine, Format, Opened, formats
 from litevit.deploy.graph import FEATURES
 from litevit.deploy.metadata import Metadata

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
-from litevit.checkpoints.published import Preprocessing, checked_preprocessing
+from litevit.checkpoints.preprocessing import Preprocessing, checked_preprocessing
 from litevit.files import parse_json
 
 KEY = "litevit"  # the name of the table where a format has one for everybody

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torchvision.transforms.v2.functional import to_pil_image
 
-from litevit.checkpoints.published import Preprocessing
+from litevit.checkpoints.preprocessing import Preprocessing
 from litevit.deploy.graph import Graph
 from litevit.jobs.preprocessing import of_classifier
 

@@ -6,15 +6,8 @@ from typing import Any
 
 from torch import nn
 
-from litevit.checkpoints.published import (
-    ADOBE,
-    ADOBE_NOTICE,
-    WEIGHTS,
-    Preprocessing,
-    is_file,
-    preprocessing,
-    weights_word,
-)
+from litevit.checkpoints.preprocessing import Preprocessing
+from litevit.checkpoints.published import ADOBE, ADOBE_NOTICE, WEIGHTS, is_file, preprocessing, weights_word
 from litevit.checkpoints.recorded import BEST, recorded_recipe
 from litevit.data.class_names import ClassList, detection_classes, panoptic_classes, semantic_classes
 from litevit.deploy.graph import FEATURES, MODULE, Graph, build_graph

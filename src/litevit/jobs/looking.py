@@ -11,8 +11,8 @@ from PIL import Image
 from torch import Tensor, nn
 from torchvision.transforms.v2.functional import to_dtype, to_image
 
-from litevit.checkpoints import published as published_files
 from litevit.checkpoints.files import Pathlike
+from litevit.checkpoints.preprocessing import IMAGENET_224
 from litevit.data.images import read_image
 from litevit.jobs import dense_models
 from litevit.jobs.predict import class_names, load_classifier, recorded_classes
@@ -91,7 +91,7 @@ def _open_dense(dense: dense_models.DenseModel, device: torch.device | str) -> L
         limits: dict[str, Any] = {"resize": scale is not None, "min_size": min(sides), "max_size": max(sides)}
     else:
         limits = {"resize": config.resize, "min_size": config.min_size, "max_size": config.max_size}
-    mean, std = _column(published_files.IMAGENET_224.mean), _column(published_files.IMAGENET_224.std)
+    mean, std = _column(IMAGENET_224.mean), _column(IMAGENET_224.std)
 
     def see(path: Path | Image.Image) -> Seen:
         pixels = _floats(read_image(path))

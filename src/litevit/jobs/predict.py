@@ -13,7 +13,8 @@ from torch import Tensor, nn
 
 from litevit.checkpoints.files import Pathlike
 from litevit.checkpoints.packed import is_packed, open_packed
-from litevit.checkpoints.published import Preprocessing, preprocessing, weights_word
+from litevit.checkpoints.preprocessing import Preprocessing
+from litevit.checkpoints.published import preprocessing, weights_word
 from litevit.data.class_folders import hidden_path
 from litevit.data.images import READABLE, is_image, read_image
 from litevit.data.many_images import expand

@@ -22,7 +22,8 @@ from torch import Tensor, nn
 
 from litevit.checkpoints.files import Pathlike
 from litevit.checkpoints.packed import is_packed
-from litevit.checkpoints.published import Preprocessing, weights_word
+from litevit.checkpoints.preprocessing import Preprocessing
+from litevit.checkpoints.published import weights_word
 from litevit.data.class_names import read_class_list
 from litevit.data.images import read_image
 from litevit.devices import find_device

@@ -12,6 +12,7 @@ from PIL import Image
 from torch import Tensor
 
 from litevit.checkpoints import published
+from litevit.checkpoints.preprocessing import Preprocessing as Facts
 from litevit.data.classification_transforms import centre_transform
 from litevit.data.images import read_image
 from litevit.jobs.runs import Run
@@ -19,7 +20,7 @@ from litevit.zoo import MODELS, unknown
 
 
 @dataclass(frozen=True, kw_only=True)
-class Preprocessing(published.Preprocessing):
+class Preprocessing(Facts):
     """The published facts, and what they do to an image."""
 
     @cached_property
@@ -66,7 +67,7 @@ class Preprocessing(published.Preprocessing):
         return pil_to_tensor(image).to(torch.float32) / 255
 
 
-def of_classifier(how: published.Preprocessing) -> Preprocessing:
+def of_classifier(how: Facts) -> Preprocessing:
     """The same, callable. Raises ValueError for that of a dense model."""
     if not isinstance(how.size, int) or how.crop_pct is None:
         raise ValueError(f"Preprocessing of a classifier needs one size and a crop, got {how}")

@@ -8,7 +8,8 @@ from typing import Any
 from torch import nn
 
 from litevit.checkpoints.files import Pathlike, read_metadata
-from litevit.checkpoints.published import Preprocessing, checked_preprocessing, is_file, preprocessing
+from litevit.checkpoints.preprocessing import Preprocessing, checked_preprocessing
+from litevit.checkpoints.published import is_file, preprocessing
 from litevit.checkpoints.recorded import BEST, check_recipe, recorded
 from litevit.data.classification_transforms import crop_mode
 from litevit.engine.config import Recipe

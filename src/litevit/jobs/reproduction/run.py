@@ -15,7 +15,8 @@ from typing import Any, Literal, NamedTuple
 import torch
 from filelock import FileLock, Timeout
 
-from litevit.checkpoints.published import fetch, find, sha256_of
+from litevit.checkpoints.download import sha256_of
+from litevit.checkpoints.published import fetch, find
 from litevit.devices import hardware
 from litevit.files import cache_dir, remove_temporaries, write_json
 from litevit.jobs import evaluate_dense
