@@ -10,7 +10,7 @@ from PIL import Image
 
 from litevit.checkpoints.published import WEIGHTS
 
-pytest.importorskip("matplotlib")
+pytest.importorskip("matplotlib", reason="pictures are drawn by matplotlib (the extra 'explain')")
 
 DOCS = Path(__file__).parents[1] / "docs"
 PAGES = sorted((DOCS / "mechanisms").glob("*.md"))

@@ -19,18 +19,18 @@ from litevit.zoo import create_backbone as create_backbone
 
 @dataclass(frozen=True, kw_only=True)
 class ModelInfo:
-    """What is known about a model. `macs` are multiply-adds of one image of `image_size`, of the whole system."""
+    """What is known about a model."""
 
-    name: str
-    task: str
-    params: int
-    macs: int
-    image_size: tuple[int, int]
+    name: str  # of `list_models()`
+    task: str  # as `list_models(task=...)` takes it
+    params: int  # parameters
+    macs: int  # multiply-adds of one image of `image_size`, of the whole system
+    image_size: tuple[int, int]  # H, W
     regions: tuple[int, int] | None = None  # boxes and masks that the heads of a two-stage detector are counted on
-    published: dict[str, Any] = field(default_factory=dict)
-    weights: str | None = None
-    licence: str | None = None
-    source: str | None = None
+    published: dict[str, Any] = field(default_factory=dict)  # figures of paper and repository
+    weights: str | None = None  # address of the published file; None: there is none
+    licence: str | None = None  # of the weights
+    source: str | None = None  # repository and paper
 
 
 def list_models(pattern: str = "*", *, task: str | None = None) -> list[str]:
@@ -40,6 +40,12 @@ def list_models(pattern: str = "*", *, task: str | None = None) -> list[str]:
         pattern: shell-style pattern, such as `"litv2*"`.
         task: keep one task: `classification`, `detection`, `instance segmentation`, `semantic segmentation` or
             `panoptic segmentation`.
+
+    Returns:
+        Names that `create_model` takes.
+
+    Raises:
+        ValueError: no such task.
     """
     tasks = sorted({entry.task.name for entry in MODELS.values()})
     if task is not None and task not in tasks:
@@ -63,6 +69,16 @@ def create_model(
             whose classes and options the model then has. Of a packed model None means its own; `"none"` is random.
         backbone: for the generic names: a backbone's name (ours or timm's) or a module with `features`.
         overrides: fields of the backbone's or the task's config, such as `num_classes=10, drop_path_rate=0.1`.
+
+    Returns:
+        The model in training mode, in float32, on PyTorch's default device. Classifiers take (B, 3, H, W), normalised,
+        and give logits (B, K); segmenters logits (B, K, H, W); detectors take a list of (3, H, W) in [0, 1] and give a
+        dict per image.
+
+    Raises:
+        ValueError: an unknown name or option, a value out of its range, weights of another model or none published.
+        FileNotFoundError: no such file; or one that has to be fetched by hand (LVT).
+        OSError: the download broke off; the next call resumes it.
     """
     word = published.weights_word(weights)
     file = None
@@ -144,7 +160,13 @@ def info(name: str, image_size: int | tuple[int, int] | None = None) -> ModelInf
 
     Args:
         name: one of `list_models()`.
-        image_size: side or (H, W) for the multiply-adds; None takes the model's own size.
+        image_size: side or (H, W) in pixels for the multiply-adds; None takes the model's own size.
+
+    Returns:
+        Counts of ours and figures of the papers.
+
+    Raises:
+        ValueError: no such model.
     """
     if name not in MODELS:
         raise unknown(name, sorted(MODELS), "model")

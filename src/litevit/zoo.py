@@ -138,6 +138,9 @@ def create_backbone(name: str, out_norms: OutNorms = "none", **overrides: Any) -
 
     Returns:
         Module with `features` (channels and stride of each map) and `forward((B, 3, H, W)) -> 4 x (B, C_i, H_i, W_i)`.
+
+    Raises:
+        ValueError: an unknown name or option, or a value out of its range.
     """
     if name not in BACKBONES:
         if timm.is_model(name):

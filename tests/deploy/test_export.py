@@ -143,7 +143,7 @@ def test_an_answer_that_ignores_its_input_is_seen(tmp_path: Path, monkeypatch: p
 @pytest.mark.parametrize("name", ["litv2", "lvt", "lit"])
 def test_a_package_of_core_ml(name: str, tmp_path: Path) -> None:
     """Written here, and its parts looked at; it runs on Apple's systems alone."""
-    coremltools = pytest.importorskip("coremltools")
+    coremltools = pytest.importorskip("coremltools", reason="Core ML's files are written by coremltools")
     path = tmp_path / "x.mlpackage"
     for _ in range(2):  # the second takes the place of the first
         report = fixed(path, "coreml", classifier(name).eval())

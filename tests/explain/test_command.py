@@ -16,7 +16,7 @@ from litevit.explain.cam import box_score, class_activation, class_score, region
 from litevit.explain.errors import sheet
 from litevit.tasks.detection import prepare_images
 
-pytest.importorskip("matplotlib")
+pytest.importorskip("matplotlib", reason="pictures are drawn by matplotlib (the extra 'explain')")
 
 
 @pytest.fixture
@@ -114,7 +114,7 @@ def test_wrong_input(
 
 
 def test_class_activation_leaves_everything_as_it_was() -> None:
-    pytest.importorskip("pytorch_grad_cam")
+    pytest.importorskip("pytorch_grad_cam", reason="pytorch-grad-cam is the reference here (the extra 'dev')")
     torch.manual_seed(0)
     for name in ("lit_ti", "litv2_s", "lvt"):
         model = litevit.create_model(name, num_classes=4)
@@ -134,7 +134,7 @@ def test_class_activation_leaves_everything_as_it_was() -> None:
 
 @pytest.mark.parametrize("name", ["retinanet_litv2_s", "mask_rcnn_litv2_s", "semantic_fpn_litv2_s"])
 def test_class_activation_of_dense_models(name: str) -> None:
-    pytest.importorskip("pytorch_grad_cam")
+    pytest.importorskip("pytorch_grad_cam", reason="pytorch-grad-cam is the reference here (the extra 'dev')")
     torch.manual_seed(0)
     model = litevit.create_model(name, num_classes=3).eval()
     box = torch.tensor([10.0, 20.0, 50.0, 60.0])

@@ -24,7 +24,7 @@ def leaves(model: nn.Module, *kinds: type) -> list[str]:
 
 @pytest.mark.parametrize("name", CLASSIFIERS)
 def test_lora_on_every_layer_learns_and_merges(name):
-    peft = pytest.importorskip("peft")
+    peft = pytest.importorskip("peft", reason="LoRA is put on by peft (the extra 'dev')")
     model = stirred(name).eval()
     expected = model(IMAGES)
     grouped = [n for n, m in model.named_modules() if isinstance(m, nn.Conv2d) and m.groups > 1]
@@ -46,7 +46,7 @@ def test_lora_on_every_layer_learns_and_merges(name):
 
 @pytest.mark.parametrize(("name", "backbone"), dense.MODELS)
 def test_lora_on_task_models(name, backbone):
-    peft = pytest.importorskip("peft")
+    peft = pytest.importorskip("peft", reason="LoRA is put on by peft (the extra 'dev')")
     model = dense.create(name, backbone)
     grouped = [n for n, m in model.named_modules() if isinstance(m, nn.Conv2d) and m.groups > 1]
     targets = [n for n in leaves(model, nn.Linear, nn.Conv2d) if n not in grouped]
@@ -63,7 +63,7 @@ def test_lora_on_task_models(name, backbone):
 @pytest.mark.parametrize("kind", ["weight_only", "dynamic"])
 @pytest.mark.parametrize("name", CLASSIFIERS)
 def test_int8_by_torchao(name, kind):
-    quantization = pytest.importorskip("torchao.quantization")
+    quantization = pytest.importorskip("torchao.quantization", reason="torchao quantises")
     config = {
         "weight_only": quantization.Int8WeightOnlyConfig,
         "dynamic": quantization.Int8DynamicActivationInt8WeightConfig,
@@ -84,7 +84,7 @@ def test_int8_by_torchao(name, kind):
 
 @pytest.mark.parametrize("name", [*CLASSIFIERS, *(name for name, _ in dense.MODELS)])
 def test_offloading_and_dispatch(name, tmp_path):
-    accelerate = pytest.importorskip("accelerate")
+    accelerate = pytest.importorskip("accelerate", reason="training needs accelerate (the extra 'train')")
 
     def make() -> nn.Module:
         return (stirred(name) if name in MODELS else dense.create(name, dict(dense.MODELS)[name])).eval()
@@ -146,14 +146,16 @@ def test_fully_shard(name, mesh):
 
 @pytest.mark.parametrize("name", CLASSIFIERS)
 def test_grad_cam_on_a_stage(name):
-    cam = pytest.importorskip("pytorch_grad_cam")
+    cam = pytest.importorskip("pytorch_grad_cam", reason="pytorch-grad-cam is the reference here (the extra 'dev')")
     model = stirred(name).eval()
     stage = model.backbone.stages[2]
 
     def to_map(x: torch.Tensor) -> torch.Tensor:
         return x.permute(0, 3, 1, 2)  # the stream is BHWC
 
-    target = pytest.importorskip("pytorch_grad_cam.utils.model_targets").ClassifierOutputTarget
+    target = pytest.importorskip(
+        "pytorch_grad_cam.utils.model_targets", reason="pytorch-grad-cam is the reference here (the extra 'dev')"
+    ).ClassifierOutputTarget
     with cam.GradCAM(model=model, target_layers=[stage], reshape_transform=to_map) as explain:
         maps = [explain(input_tensor=IMAGES, targets=[target(k)] * 2) for k in range(10)]
     assert maps[0].shape == (2, 64, 64)
@@ -162,7 +164,7 @@ def test_grad_cam_on_a_stage(name):
 
 @pytest.mark.parametrize("name", ["litv2_s", "lit_s", "lvt"])
 def test_captum_layer_attribution(name):
-    attr = pytest.importorskip("captum.attr")
+    attr = pytest.importorskip("captum.attr", reason="captum attributes (the extra 'dev')")
     model = stirred(name).eval()
     layer = next(m for m in model.backbone.stages[2].modules() if type(m) is nn.Linear)
     found = attr.LayerGradientXActivation(model, layer).attribute(IMAGES, target=1)
@@ -213,7 +215,7 @@ def test_an_empty_batch(name):
 
 @pytest.mark.parametrize("kind", ["hilo", "mlp", "attention"])
 def test_opacus_per_sample_gradients(kind):
-    opacus = pytest.importorskip("opacus")
+    opacus = pytest.importorskip("opacus", reason="opacus trains with privacy")
     from litevit.layers.attention import Attention
     from litevit.layers.hilo import HiLo
     from litevit.layers.mlp import MLP

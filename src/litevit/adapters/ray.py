@@ -141,6 +141,14 @@ def predict(
         actors: processes that hold the model.
         cpus: processors of an actor, as Ray counts them; all actors together must leave one.
         gpus: GPUs of an actor.
+
+    Returns:
+        Exit code: 0, or 1 where more images than `max_failures` could not be read.
+
+    Raises:
+        ImportError: Ray is not installed.
+        ValueError: an option that does not fit the model, a folder of other results, or actors for which the cluster
+            has too few processors.
     """
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nothing is reported to anybody
     try:

@@ -91,6 +91,14 @@ def build(
         output_stride: only 32.
         device, dtype: where and as what the parameters are made.
         overrides: fields of the model's config (`num_classes`, `drop_path_rate`, `alpha`, ...).
+
+    Returns:
+        One of the classes above, in training mode; (B, in_chans, H, W), normalised -> logits (B, num_classes).
+
+    Raises:
+        UnknownOptionError: an option that the model does not have; a ValueError and a TypeError.
+        ValueError: no such model, another stride, or a value out of its range.
+        OSError: of `pretrained`, as `litevit.create_model`.
     """
     options = sorted(model_options(name))
     for option in overrides:

@@ -57,6 +57,10 @@ def backbone_with_fpn(
     Returns:
         Module with `out_channels`; (B, 3, H, W) -> {"0", "1", "2", "3", "pool"} -> (B, out_channels, H_i, W_i) of
         strides 4, 8, 16, 32 and 64. Images: RGB, normalised by ImageNet's mean and deviation, as torchvision does.
+
+    Raises:
+        ValueError: no backbone of this name.
+        TypeError: a module without `features`.
     """
     body = create_backbone(backbone, out_norms="detection") if isinstance(backbone, str) else backbone
     if not hasattr(body, "features"):
@@ -104,10 +108,15 @@ def torchvision_detector(model: nn.Module, *, class_ids: Sequence[int] | None = 
     Images, boxes, scores and losses are the same already.
 
     Args:
+        model: of `litevit.create_model`.
         class_ids: the label of each class of the model, in order, such as COCO's category ids; None: 1, 2, ...
 
     Returns:
         Module that takes and gives torchvision's labels and masks (0 or 1, float32); its `model` is the one given.
+
+    Raises:
+        TypeError: another model.
+        ValueError: not one label for each class.
     """
     if not isinstance(model, RetinaNet | MaskRCNN):
         raise TypeError(f"torchvision_detector takes a RetinaNet or Mask R-CNN of litevit, got {type(model).__name__}")

@@ -65,8 +65,10 @@ class ClassificationData:
 
 @dataclass(frozen=True, kw_only=True)
 class ScenesConfig:
-    height: Positive = 128
-    width: Positive = 128
+    """What drawn scenes look like."""
+
+    height: Positive = 128  # pixels, at least 32
+    width: Positive = 128  # pixels, at least 32
     things: tuple[str, ...] = ("disc", "square", "triangle")  # a choice of SHAPES
     stuff: tuple[str, ...] = ("grass", "water", "sand", "brick")  # a choice of GROUNDS
     objects: tuple[Count, Count] = (1, 7)  # per scene, ends included

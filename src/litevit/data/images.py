@@ -108,6 +108,9 @@ def read_image(source: Any, *, name: str | None = None) -> Image.Image:
         source: a path, the bytes of a file, a binary file, or a Pillow image (which stays as it is).
         name: what messages call it, where it is not a path.
 
+    Returns:
+        A new Pillow image of the mode RGB, turned as its EXIF says.
+
     Raises:
         FileNotFoundError: there is no such file.
         ImageError: it is no picture, damaged, truncated, or larger than Pillow's limit of 179 million pixels.

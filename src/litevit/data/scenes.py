@@ -38,8 +38,10 @@ class Segment:
 
 @dataclass
 class Scene:
+    """A picture and the whole truth about it."""
+
     image: Array  # (H, W, 3) uint8
-    segments: list[Segment] = field(default_factory=list)
+    segments: list[Segment] = field(default_factory=list)  # things, then stuff
 
     def panoptic_ids(self) -> Array:
         """(H, W) int64: 1 + the index of the segment, 0 where the truth is void."""
@@ -57,7 +59,19 @@ class Scene:
 
 
 def draw_scene(index: int, config: ScenesConfig | None = None, *, seed: int = 0) -> Scene:
-    """Scene `index` of the endless set that (config, seed) is."""
+    """Scene `index` of the endless set that (config, seed) is.
+
+    Args:
+        index: from 0.
+        config: sizes, classes, how many things; None: 128 x 128, three shapes on four grounds.
+        seed: of the set.
+
+    Returns:
+        The picture (H, W, 3) uint8 and its segments, things before stuff.
+
+    Raises:
+        ValueError: unknown names of shapes or grounds, or a size below 32.
+    """
     config = config or ScenesConfig()
     _check(config)
     rng = np.random.default_rng((seed, index))
@@ -234,6 +248,17 @@ def write_coco(root: str | Path, *, train: int, val: int, config: ScenesConfig |
     """Scenes 0..train-1 and train..train+val-1 in COCO 2017's layout, with instance and panoptic annotations.
 
     Category ids have gaps, as COCO's have: things 1, 3, 5, ..., stuff 101, 103, ...
+
+    Args:
+        root: the new folder.
+        train, val: how many scenes.
+        config, seed: as of `draw_scene`.
+
+    Returns:
+        The folder, which is written whole or not at all.
+
+    Raises:
+        ValueError: it exists, or as `draw_scene`.
     """
     config = config or ScenesConfig()
     categories = scene_categories(config)
@@ -289,7 +314,19 @@ def write_coco(root: str | Path, *, train: int, val: int, config: ScenesConfig |
 
 
 def write_ade(root: str | Path, *, train: int, val: int, config: ScenesConfig | None = None, seed: int = 0) -> Path:
-    """The same scenes in ADE20K's layout: index PNGs (0 = ignore, 1..K = things then stuff) and `classes.json`."""
+    """The same scenes in ADE20K's layout: index PNGs (0 = ignore, 1..K = things then stuff) and `classes.json`.
+
+    Args:
+        root: the new folder.
+        train, val: how many scenes.
+        config, seed: as of `draw_scene`.
+
+    Returns:
+        The folder, which is written whole or not at all.
+
+    Raises:
+        ValueError: it exists, or as `draw_scene`.
+    """
     config = config or ScenesConfig()
 
     def write(folder: Path) -> None:

@@ -27,6 +27,9 @@ class Exported(nn.Module):
     for a list of images, and their named tensors for a batch; see `litevit.deploy.dense`.
 
     Attributes:
+        path: of the file.
+        format: as `litevit.export` calls it.
+        engine: its runtime, with the file open.
         metadata: everything the file says about itself.
     """
 
@@ -62,7 +65,17 @@ class Exported(nn.Module):
         return self.metadata.preprocessing
 
     def named(self, images: Tensor) -> dict[str, Tensor]:
-        """All outputs under their names. Args: images: (B, 3, H, W), normalised float32, or what the file takes."""
+        """All outputs under their names.
+
+        Args:
+            images: (B, 3, H, W), normalised float32, or what the file takes.
+
+        Returns:
+            Name -> tensor, in the file's order.
+
+        Raises:
+            ValueError: images of a shape or type that the file does not take.
+        """
         self.shape.check(images, self.path.name)
         return dict(zip(self.metadata.outputs, self.engine.run(images), strict=True))
 
@@ -83,6 +96,12 @@ class Exported(nn.Module):
         Args:
             names: file of class names instead of its own.
             score_threshold: leaves out detections below; the file's own threshold stays.
+
+        Returns:
+            What `litevit.jobs` evaluates, predicts and draws with.
+
+        Raises:
+            ValueError: a classifier or a backbone.
         """
         raise ValueError(f"{self.path} does {self.task}; this is for detectors and segmenters")
 
@@ -94,7 +113,11 @@ def load_exported(path: Pathlike, *, threads: int | None = None) -> Exported:
     """Opens a file written by `litevit.export`.
 
     Args:
+        path: of the file, whose ending says the format.
         threads: processor threads; None: what the runtime takes.
+
+    Returns:
+        A module that is called as the model was.
 
     Raises:
         FileNotFoundError: there is no such file.

@@ -9,7 +9,12 @@ from litevit.deploy.verify import Check
 
 
 class ExportError(RuntimeError):
-    """The file is not the function that the model is; it was not kept. `report` says what was found."""
+    """The file is not the function that the model is; it was not kept.
+
+    Attributes:
+        message: what differs most, in one line.
+        report: an `ExportReport` of all that was found.
+    """
 
     def __init__(self, message: str, report: "ExportReport"):
         super().__init__(message)
@@ -20,20 +25,20 @@ class ExportError(RuntimeError):
 class ExportReport:
     """What became of an export. Written beside the file as `<name>.report.json`."""
 
-    path: Path
-    format: str
-    model: str
-    task: str
-    verified: bool = False
-    checks: tuple[Check, ...] = ()
+    path: Path  # of the file
+    format: str  # as `export` was told
+    model: str  # name of what was exported
+    task: str  # as in `litevit.list_models(task=...)`
+    verified: bool = False  # all checks were made and passed
+    checks: tuple[Check, ...] = ()  # comparisons of file and model, one for each kind of input
     bytes: int = 0  # of all files
-    seconds: float = 0.0
+    seconds: float = 0.0  # the export took
     input: str = ""  # what the file takes
-    outputs: tuple[str, ...] = ()
-    notes: list[str] = field(default_factory=list)
+    outputs: tuple[str, ...] = ()  # names of what it gives
+    notes: list[str] = field(default_factory=list)  # what a reader should know
     agreement: dict[str, Any] = field(default_factory=dict)  # on a folder of images
     int8: dict[str, Any] = field(default_factory=dict)  # against the float32 file
-    environment: dict[str, str] = field(default_factory=dict)
+    environment: dict[str, str] = field(default_factory=dict)  # versions of what took part
 
     @property
     def worst(self) -> Check | None:
@@ -41,6 +46,7 @@ class ExportReport:
         return max(self.checks, key=lambda c: share_of_tolerance(c), default=None)
 
     def to_json(self) -> str:
+        """What is written beside the file."""
         content = asdict(self) | {"path": str(self.path)}
         return json.dumps(content, indent=1, ensure_ascii=False) + "\n"
 
@@ -58,6 +64,7 @@ class ExportReport:
 
 
 def share_of_tolerance(check: Check) -> float:
+    """How much of what a check allows was needed; above 1 it failed."""
     if check.kind == "other images":
         return check.tolerance / check.worst if check.worst else float(not check.ok) * float("inf")
     return check.worst / check.tolerance if check.tolerance else float("inf") * bool(check.worst)

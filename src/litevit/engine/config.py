@@ -24,7 +24,7 @@ IMAGENET = "imagenet"  # ModelConfig.weights: the backbone's published ImageNet 
 class ModelConfig:
     """What `litevit.create_model` is called with."""
 
-    name: str
+    name: str  # of `litevit.list_models()`, or a task that takes any backbone
     weights: str | None = None  # to start from: None, "official", "imagenet" (a dense model's backbone), or a file
     overrides: dict[str, Any] = field(default_factory=dict)  # fields of the family's or the task's Config
     drop_head: bool | None = None  # dense tasks: weights of other classes lose what depends on the classes, and say so
@@ -32,15 +32,17 @@ class ModelConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class OptimConfig:
-    name: Literal["adamw", "sgd"] = "adamw"
-    lr: Above0 = 1e-3
+    """What turns gradients into steps."""
+
+    name: Literal["adamw", "sgd"] = "adamw"  # of PyTorch
+    lr: Above0 = 1e-3  # the highest rate of the schedule
     lr_batch: Positive | None = None  # the total batch `lr` is meant for; the rate follows it linearly. None: as is
-    weight_decay: AtLeast0 = 0.05
+    weight_decay: AtLeast0 = 0.05  # of classifiers on matrices and kernels alone; dense tasks: `decay`
     offset_lr_ratio: AtLeast0 | None = None  # offset convolutions of deformable merging learn at ratio x lr
     decay: Literal["all", "no_norms"] = "all"  # dense tasks: what weight decay acts on
     head_lr_ratio: AtLeast0 = 1.0  # dense tasks: what is neither backbone nor pyramid learns at ratio x lr
-    betas: tuple[ShareBelow1, ShareBelow1] = (0.9, 0.999)
-    eps: Above0 = 1e-8
+    betas: tuple[ShareBelow1, ShareBelow1] = (0.9, 0.999)  # adamw only
+    eps: Above0 = 1e-8  # adamw only
     momentum: ShareBelow1 = 0.9  # sgd only
     clip_grad: Above0 | None = None  # L2 norm over all gradients
     freeze: Count | None = None  # so many stages, from the image on, stay as they are
@@ -51,37 +53,39 @@ class OptimConfig:
 class ScheduleConfig:
     """The learning rate as a function of the step alone; `litevit.engine.schedule` has the formulas."""
 
-    kind: Literal["cosine", "poly", "step", "constant"] = "cosine"
+    kind: Literal["cosine", "poly", "step", "constant"] = "cosine"  # what the rate follows after the warm-up
     epochs: Positive | None = 300  # None: from the number of training images, `epochs_for`
     steps: Positive | None = None  # length in optimizer steps, instead of epochs
     per: Literal["step", "epoch"] = "step"  # how often the rate changes
     late: bool = False  # the published off-by-one: a step (epoch) uses the rate of the one before it
-    warmup_epochs: AtLeast0 = 0
+    warmup_epochs: AtLeast0 = 0  # in which the rate rises linearly
     warmup_steps: Count | None = None  # instead of warmup_epochs
     warmup_lr: AtLeast0 = 0.0  # the rate every group starts from
     warmup_ratio: AtLeast0 | None = None  # instead of warmup_lr: start from this share of the scheduled rate
-    min_lr: AtLeast0 = 0.0
+    min_lr: AtLeast0 = 0.0  # cosine and poly end there
     scale_bounds: bool = False  # warmup_lr and min_lr follow the batch like lr does
     cooldown_epochs: Count = 0  # epochs at min_lr after the schedule's end
     power: AtLeast0 = 1.0  # poly
     milestones: tuple[Positive, ...] = ()  # step: epochs after which the rate is multiplied by gamma
-    gamma: AtLeast0 = 0.1
+    gamma: AtLeast0 = 0.1  # step
 
 
 @dataclass(frozen=True, kw_only=True)
 class RunConfig:
+    """How a run goes: batch, precision, device, what is kept and shown."""
+
     batch_size: Positive = 1024  # total: over processes and accumulated micro-batches
     accumulate: Positive = 1  # micro-batches of a step
     precision: Precision | Literal["auto"] = "fp32"  # auto: bf16 where the device multiplies it, else fp32
-    seed: Count = 0
+    seed: Count = 0  # of fresh weights, the order of the images and their augmentation
     ema_decay: ShareBelow1 | None = None  # evaluates and keeps the moving average of the weights
     grad_checkpointing: bool = False  # recomputes blocks in the backward pass, which saves memory
     compile: bool = False  # torch.compile
     optimize: Literal["auto", "off"] = "auto"  # litevit.optimize_for_training: the same function to rounding
-    channels_last: bool = False
+    channels_last: bool = False  # memory layout of images and maps, for convolutions on CUDA
     sync_batchnorm: bool = False  # CUDA only; otherwise every process normalises with its own share of the batch
     fsdp: bool = False  # shard parameters and optimizer over processes (FSDP2)
-    find_unused_parameters: bool = False
+    find_unused_parameters: bool = False  # several processes: for models of which a step may leave parts out
     max_steps: Positive | None = None  # stop early, without changing the schedule
     eval_every: Positive = 1  # epochs; the last one is always evaluated
     eval_steps: Positive | None = None  # instead of epochs
@@ -105,13 +109,13 @@ D = TypeVar("D")
 class Recipe(Generic[D]):
     """A whole training run. `data` is the task's own dataclass (`ClassificationData`, ...)."""
 
-    name: str
-    task: str
-    model: ModelConfig
-    data: D
-    optim: OptimConfig = OptimConfig()
-    schedule: ScheduleConfig = ScheduleConfig()
-    run: RunConfig = RunConfig()
+    name: str  # of the run's folder
+    task: str  # classification, token_labeling, detection, panoptic or segmentation
+    model: ModelConfig  # what is trained, and from which weights
+    data: D  # on what
+    optim: OptimConfig = OptimConfig()  # by which steps
+    schedule: ScheduleConfig = ScheduleConfig()  # at which learning rates
+    run: RunConfig = RunConfig()  # where, and how
 
 
 # Fields a run may be continued with although they differ from the checkpoint's.

@@ -19,18 +19,38 @@ class Task(Protocol):
 
     metric: str  # the entry of `evaluate`'s result that says which checkpoint is best; higher is better
 
-    def build_model(self) -> nn.Module: ...
+    def build_model(self) -> nn.Module:
+        """The model to train, with the weights it starts from."""
+        ...
 
     def train_dataset(self) -> Dataset:
         """Map-style, or `StreamedImages`; augmentation uses Python's, NumPy's and PyTorch's generators as it likes."""
         ...
 
-    def collate(self, samples: list[Any]) -> Any: ...
+    def collate(self, samples: list[Any]) -> Any:
+        """Args: samples: of the data set. Returns: a batch, whose tensors the loop moves to the device."""
+        ...
 
     def loss(self, model: nn.Module, batch: Any) -> dict[str, Tensor]:
-        """Losses, which are summed; entries called `metric/...` are only logged. `batch` is on the device."""
+        """One forward of a micro-batch.
+
+        Args:
+            model: in training mode, wrapped as the run asks.
+            batch: of `collate`, on the device.
+
+        Returns:
+            Losses, which are summed; entries called `metric/...` are only logged.
+        """
         ...
 
     def evaluate(self, model: nn.Module, accelerator: Any) -> dict[str, float]:
-        """Called by every process; each takes its share and all return the same."""
+        """Called by every process; each takes its share and all return the same.
+
+        Args:
+            model: in evaluation mode, with the moving average where the run keeps one.
+            accelerator: Hugging Face's, for sums over processes.
+
+        Returns:
+            Metrics by name, `metric` among them.
+        """
         ...

@@ -48,18 +48,29 @@ STOP_CHECK = 8  # steps between two looks at the other processes' stop signals
 
 @dataclass(frozen=True, kw_only=True)
 class FitResult:
-    folder: Path
-    step: int
+    """What a run has come to."""
+
+    folder: Path  # of the run
+    step: int  # optimizer steps taken
     best: dict[str, float] = field(default_factory=dict)  # metrics of the best weights
     stopped: bool = False  # by SIGTERM or Ctrl-C, with a checkpoint written
 
     @property
     def weights(self) -> Path:
+        """The best weights, `best.safetensors`."""
         return self.folder / BEST
 
 
 def fit(recipe: Recipe, task: Task, *, console: Console | None = None) -> FitResult:
     """Trains, evaluates and saves under `runs/<name>/`; continues when `run.dir` holds an unfinished run.
+
+    Args:
+        recipe: the whole run.
+        task: what the loop has to be told about the task.
+        console: where its lines go; None: the terminal.
+
+    Returns:
+        The folder, the last step, the best metrics.
 
     Raises:
         ValueError: a checkpoint of another recipe, a batch larger than the data, a loss that is not finite, ...

@@ -125,6 +125,9 @@ def attention_rollout(model: nn.Module, image: Tensor, *, stage: int, query: int
 
     Returns:
         (H, W): how much of the query after the stage comes from each cell before it.
+
+    Raises:
+        ValueError: no such stage, a block of it that does not attend from all cells to all, a query outside the map.
     """
     block_of(model, stage, 0)
     backbone: Any = backbone_of(model)

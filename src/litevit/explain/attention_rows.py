@@ -52,7 +52,14 @@ class AttentionMaps:
     class_token: bool = False
 
     def on_map(self, row: int) -> Tensor:
-        """Where a row looks: (N, H, W) over the map for windows, (N, h, w) over the keys' grid otherwise."""
+        """Where a row looks.
+
+        Args:
+            row: of `probabilities`, 0 to L - 1; `queries[row]` says which cell it is of.
+
+        Returns:
+            (N, H, W) over the map for windows, (N, h, w) over the keys' grid otherwise.
+        """
         p = self.probabilities[:, row]
         if self.key_cells is None:
             return p[:, self.class_token :].unflatten(-1, self.key_grid)

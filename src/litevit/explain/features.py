@@ -9,7 +9,15 @@ from litevit.explain.inside import as_batch, backbone_of, evaluation
 
 @torch.no_grad()
 def feature_maps(model: nn.Module, image: Tensor) -> tuple[Tensor, ...]:
-    """The backbone's four maps, (1, C_i, H_i, W_i). Args: image: (3, H, W) or (1, 3, H, W), normalised."""
+    """The backbone's maps, as evaluation has them.
+
+    Args:
+        model: a model or backbone of any family; it is left as it was.
+        image: (3, H, W) or (1, 3, H, W), normalised.
+
+    Returns:
+        Four maps (1, C_i, H_i, W_i), strides 4, 8, 16, 32.
+    """
     backbone = backbone_of(model)
     parameter = next(backbone.parameters())
     with evaluation(backbone):
@@ -38,7 +46,18 @@ def principal_components(features: Tensor) -> Tensor:
 
 
 def cosine_similarity(features: Tensor, row: int, column: int) -> Tensor:
-    """Likeness of every cell to one of them, in [-1, 1]. Args: features: (C, H, W) or (1, C, H, W). Returns: (H, W)."""
+    """Likeness of every cell of a map to one of them.
+
+    Args:
+        features: (C, H, W) or (1, C, H, W).
+        row, column: of the one.
+
+    Returns:
+        (H, W) cosines, in [-1, 1].
+
+    Raises:
+        ValueError: a cell outside the map.
+    """
     x = features.reshape(*features.shape[-3:]).float()
     if not (0 <= row < x.shape[1] and 0 <= column < x.shape[2]):
         raise ValueError(f"The cell must be in a {x.shape[1]} x {x.shape[2]} map, got row {row}, column {column}")

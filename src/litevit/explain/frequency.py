@@ -30,6 +30,9 @@ def frequency_magnitude(model: nn.Module, image: Tensor, *, stage: int, block: i
     Returns:
         (H, W) natural logarithm of the magnitude, zero frequency at [H // 2, W // 2]: "full" the attention's output;
         for HiLo "hi" and "lo", its branches, where there are such heads.
+
+    Raises:
+        ValueError: no such stage or block, or one without attention.
     """
     module = block_of(model, stage, block)
     attn = getattr(module, "attn", None)

@@ -20,6 +20,9 @@ def merging_offsets(backbone: nn.Module, images: Tensor) -> list[Tensor]:
 
     Returns:
         One (B, h, w, 8) per merging, first to last: dy, dx of the four taps, in cells of the map that is read.
+
+    Raises:
+        ValueError: a model without such layers.
     """
     found: list[Tensor] = []
     merges = [m for m in backbone.modules() if isinstance(m, DeformableTokenMerging)]

@@ -37,16 +37,29 @@ class Preprocessing(Facts):
         )
 
     def pixels(self, image: Image.Image) -> Tensor:
-        """A classifier's image, resized and cropped but not normalised: (3, S, S) uint8.
+        """A classifier's image, resized and cropped but not normalised.
 
         By Pillow and numpy alone: a torch operator would start threads of its own in every thread that decodes.
+
+        Args:
+            image: upright RGB, as `litevit.data.images.read_image` gives it.
+
+        Returns:
+            (3, S, S) uint8.
         """
         for step in self._transform.transforms[:-2]:
             image = step(image)
         return torch.from_numpy(np.ascontiguousarray(np.asarray(image).transpose(2, 0, 1)))
 
     def normalised(self, pixels: Tensor) -> Tensor:
-        """A batch (B, 3, S, S) of `pixels`, on any device, as the model takes it: bit for bit what calling gives."""
+        """What `pixels` gave, as the model takes it: bit for bit what calling gives.
+
+        Args:
+            pixels: (B, 3, S, S) or (3, S, S) uint8, on any device.
+
+        Returns:
+            The same shape, float32, normalised.
+        """
         mean, std = (torch.tensor(v, device=pixels.device).view(3, 1, 1) for v in (self.mean, self.std))
         return pixels.to(torch.float32).div_(255).sub_(mean).div_(std)
 
@@ -79,6 +92,9 @@ def preprocessing(model: str | Path | Run) -> Preprocessing:
 
     Args:
         model: a name of `litevit.list_models()`, or a training run: its folder, weights file, or `litevit.run(...)`.
+
+    Returns:
+        Sizes, crop and scale, callable on an image.
 
     Raises:
         ValueError: no such model, or a file that no run has written.

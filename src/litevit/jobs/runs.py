@@ -46,6 +46,9 @@ class Run:
         Args:
             path: its folder, or the weights file it has written.
 
+        Returns:
+            The run.
+
         Raises:
             FileNotFoundError: there is nothing, or the run has written no weights yet.
             ValueError: a file that says nothing of a run.
@@ -57,7 +60,18 @@ class Run:
 
     @classmethod
     def find(cls, path: Pathlike) -> "Run | None":
-        """As `open`; None for a checkpoint that no run of litevit has written."""
+        """Opens what may be a run.
+
+        Args:
+            path: as of `open`.
+
+        Returns:
+            The run; None for a checkpoint that no run of litevit has written.
+
+        Raises:
+            FileNotFoundError: there is nothing, or the run has written no weights yet.
+            ValueError: a file that cannot be read, or a recipe that is none.
+        """
         path = Path(path).expanduser()
         weights = path / BEST if path.is_dir() else path
         if not weights.is_file():
@@ -78,6 +92,7 @@ class Run:
 
     @property
     def model_name(self) -> str:
+        """As its recipe calls it."""
         return self.saved["model"]["name"]
 
     @property

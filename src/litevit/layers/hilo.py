@@ -75,7 +75,17 @@ class HiLo(nn.Module):
             self.hi_proj = nn.Linear(self.hi_dim, self.hi_dim)
 
     def forward(self, x: Tensor, height: int | None = None, width: int | None = None) -> Tensor:
-        """Args: x: (B, H, W, C), or tokens (B, H*W, C) with `height` and `width`. Returns: shaped as x."""
+        """
+        Args:
+            x: (B, H, W, C), or tokens (B, H*W, C).
+            height, width: of the tokens' grid; not asked of a map.
+
+        Returns:
+            Shaped as x.
+
+        Raises:
+            ValueError: tokens without their grid or of another; without `pad_windows` a grid that s does not divide.
+        """
         if x.ndim == 3:
             if height is None or width is None or height * width != x.shape[1]:
                 raise ValueError(
@@ -138,7 +148,14 @@ class HiLo(nn.Module):
         return F.scaled_dot_product_attention(q, k, v, scale=self.scale)
 
     def flops(self, height: int, width: int) -> int:
-        """Multiply-adds for one image, as the authors count them (no biases, softmax or pooling)."""
+        """Multiply-adds for one image, as the authors count them (no biases, softmax or pooling).
+
+        Args:
+            height, width: of the grid.
+
+        Returns:
+            The authors' own figure where s divides the grid; else that of the padded one.
+        """
         s, C = self.window_size, self.dim
         h, w = -(-height // s), -(-width // s)
         windows, tokens = h * w, h * w * s * s

@@ -55,6 +55,9 @@ class PanopticQuality:
             prediction, truth: (H, W) integer segment ids, 0 = void.
             prediction_segments, truth_segments: what each id of the map is.
             name: says which image an error is about.
+
+        Raises:
+            ValueError: maps of two sizes, ids without a segment or without a pixel, an unknown category.
         """
         pred_map, true_map = _as_array(prediction), _as_array(truth)
         if pred_map.shape != true_map.shape:
@@ -107,13 +110,24 @@ class PanopticQuality:
                 self._add(pred_category[p], FP)
 
     def merge(self, other: "PanopticQuality") -> None:
-        """Adds what another process or worker counted over the same categories."""
+        """Adds what another process or worker counted.
+
+        Args:
+            other: made with the same categories.
+
+        Raises:
+            ValueError: it was made with others.
+        """
         if self.isthing != other.isthing:
             raise ValueError("PanopticQuality.merge: both must have been made with the same categories")
         self.counts += other.counts
 
     def reduce(self, accelerator: Any) -> None:
-        """Sums over the processes of a Hugging Face `Accelerator`; every process has to call it."""
+        """Sums over processes; every one has to call it.
+
+        Args:
+            accelerator: a Hugging Face `Accelerator`.
+        """
         if accelerator.num_processes > 1:
             self.counts = accelerator.reduce(self.counts.to(accelerator.device), "sum").cpu()
 
@@ -173,7 +187,12 @@ def panoptic_quality(gt: Mapping, gt_folder: str | os.PathLike, pred: Mapping, p
         pred: contents of the prediction's JSON: `annotations`. Every image of `gt` must have one.
         pred_folder: its PNGs.
 
-    Returns: see `PanopticQuality.compute`.
+    Returns:
+        See `PanopticQuality.compute`.
+
+    Raises:
+        ValueError: JSON of another form, an image without a prediction, or what `PanopticQuality.update` refuses.
+        FileNotFoundError: a PNG is missing.
     """
     _check(gt, "the truth", categories=True)
     _check(pred, "the prediction")

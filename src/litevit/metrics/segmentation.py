@@ -41,6 +41,9 @@ class MeanIoU:
             prediction: (..., H, W) integer labels in 0..K-1.
             truth: the same shape, labels in 0..K-1 or `ignore_index`.
             name: says which mask an error is about.
+
+        Raises:
+            ValueError: two shapes, labels that are no integers, or out of range.
         """
         prediction, truth = torch.as_tensor(prediction), torch.as_tensor(truth)
         if prediction.shape != truth.shape:
@@ -66,13 +69,24 @@ class MeanIoU:
         self.confusion += counts.view(K, K).to(self.confusion.device)
 
     def merge(self, other: "MeanIoU") -> None:
-        """Adds what another process or worker counted."""
+        """Adds what another process or worker counted.
+
+        Args:
+            other: of as many classes.
+
+        Raises:
+            ValueError: it has another number.
+        """
         if self.num_classes != other.num_classes:
             raise ValueError(f"MeanIoU.merge: {self.num_classes} classes here, {other.num_classes} in the other")
         self.confusion += other.confusion.to(self.confusion.device)
 
     def reduce(self, accelerator: Any) -> None:
-        """Sums over the processes of a Hugging Face `Accelerator`; every process has to call it."""
+        """Sums over processes; every one has to call it.
+
+        Args:
+            accelerator: a Hugging Face `Accelerator`.
+        """
         if accelerator.num_processes > 1:
             self.confusion = accelerator.reduce(self.confusion.to(accelerator.device), "sum").cpu()
 

@@ -32,6 +32,9 @@ def optimize_for_training(model: nn.Module) -> nn.Module:
     Args:
         model: any model.
 
+    Returns:
+        The copy, in the model's mode and on its device.
+
     Raises:
         TypeError: this is no model.
     """

@@ -81,7 +81,18 @@ RECIPES: dict[str, Callable[[], Recipe]] = {
 
 
 def get_recipe(name: str) -> Recipe:
-    """A recipe by name, or from a `recipe.json` that a run has written."""
+    """A recipe by name, or from a `recipe.json` that a run has written.
+
+    Args:
+        name: of `RECIPES`, or the path of a JSON file.
+
+    Returns:
+        The whole run; `dataclasses.replace` changes it.
+
+    Raises:
+        ValueError: an unknown name, or a file that is no recipe.
+        FileNotFoundError: no such file.
+    """
     if name.endswith(".json"):
         return load_recipe(Path(name))
     if name not in RECIPES:

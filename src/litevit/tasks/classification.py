@@ -30,7 +30,14 @@ class Classifier(nn.Module):
         self.reset_classifier(config.num_classes)
 
     def reset_classifier(self, num_classes: int) -> None:
-        """Replaces the head by a fresh one; 0 takes it away."""
+        """Replaces the head by a fresh one.
+
+        Args:
+            num_classes: K of the new one; 0 takes the head away, and the model then gives what it saw, (B, C).
+
+        Raises:
+            ValueError: below 0.
+        """
         if num_classes < 0:
             raise ValueError(f"Classifier: num_classes must be 0 or more, got {num_classes}")
         self.num_classes = num_classes
@@ -44,7 +51,11 @@ class Classifier(nn.Module):
         return self.head
 
     def set_grad_checkpointing(self, enable: bool = True) -> None:
-        """Recompute each block in the backward pass instead of storing its activations."""
+        """Recompute each block in the backward pass instead of storing its activations.
+
+        Args:
+            enable: False stores them again.
+        """
         self.backbone.set_grad_checkpointing(enable)  # type: ignore[operator]
 
     def forward_features(self, images: Tensor) -> Tensor:

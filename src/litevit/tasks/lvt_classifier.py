@@ -53,7 +53,14 @@ class LVTClassifier(nn.Module):
         self.reset_classifier(config.num_classes)
 
     def reset_classifier(self, num_classes: int) -> None:
-        """Replaces both heads by fresh ones; 0 takes them away."""
+        """Replaces both heads by fresh ones.
+
+        Args:
+            num_classes: K of the new ones; 0 takes them away.
+
+        Raises:
+            ValueError: below 0.
+        """
         if num_classes < 0:
             raise ValueError(f"LVTClassifier: num_classes must be 0 or more, got {num_classes}")
         self.num_classes = num_classes
@@ -68,7 +75,11 @@ class LVTClassifier(nn.Module):
         return self.head
 
     def set_grad_checkpointing(self, enable: bool = True) -> None:
-        """Recompute each block of the backbone in the backward pass instead of storing its activations."""
+        """Recompute each block of the backbone in the backward pass instead of storing its activations.
+
+        Args:
+            enable: False stores them again.
+        """
         self.backbone.set_grad_checkpointing(enable)  # type: ignore[operator]
 
     def forward_features(self, images: Tensor) -> Tensor:

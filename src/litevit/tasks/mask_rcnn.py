@@ -42,10 +42,14 @@ class MaskRCNNConfig:
 
 
 class MaskRCNN(TwoStage):
-    """Any backbone of four maps, the pyramid P2..P6, region proposals, box and mask heads.
+    """Any backbone of four maps, the pyramid P2..P6, region proposals, box and mask heads (arXiv:1703.06870).
 
     Training: `model(images, targets)` -> losses. Evaluation: `model(images)` -> `boxes`, `scores`, `labels`, `masks`
     per image.
+
+    Args:
+        backbone: see `litevit.create_backbone`.
+        config: see `MaskRCNNConfig`.
     """
 
     def __init__(self, backbone: nn.Module, config: MaskRCNNConfig):
@@ -85,7 +89,14 @@ class MaskRCNN(TwoStage):
         return self.region_losses(self.fpn(self.backbone(batch.images)), objects, batch)
 
     def detect(self, maps: Sequence[Tensor], batch: ImageBatch) -> list[dict[str, Tensor]]:
-        """Args: maps: (B, C, H_l, W_l) of the pyramid. Returns: detections in pixels of the images given."""
+        """
+        Args:
+            maps: (B, C, H_l, W_l) of the pyramid.
+            batch: what the images were made into.
+
+        Returns:
+            Detections in pixels of the images given, see `forward`.
+        """
         detections, masks = self.find_regions(maps, batch)
         results = []
         for i, (found, probabilities) in enumerate(zip(detections, masks)):

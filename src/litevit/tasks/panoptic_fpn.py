@@ -65,9 +65,13 @@ class PanopticFPNConfig:
 
 
 class PanopticFPN(TwoStage):
-    """Any backbone of four maps, the pyramid P2..P6, region proposals, box, mask and semantic heads.
+    """Any backbone of four maps, the pyramid P2..P6, region proposals, box, mask and semantic heads (arXiv:1901.02446).
 
     Training: `model(images, targets)` -> losses. Evaluation: `model(images)` -> a panoptic map per image.
+
+    Args:
+        backbone: see `litevit.create_backbone`.
+        config: see `PanopticFPNConfig`; T things and S kinds of stuff.
     """
 
     def __init__(self, backbone: nn.Module, config: PanopticFPNConfig):
@@ -142,7 +146,14 @@ class PanopticFPN(TwoStage):
         return {**raw, "seg": self.semantic_head([raw[f"F{i}"] for i in range(4)])}
 
     def detect(self, maps: Sequence[Tensor], batch: ImageBatch) -> list[dict]:
-        """Args: maps: (B, C, H_l, W_l) of the pyramid. Returns: see `forward`."""
+        """
+        Args:
+            maps: (B, C, H_l, W_l) of the pyramid.
+            batch: what the images were made into.
+
+        Returns:
+            See `forward`.
+        """
         detections, probabilities = self.find_regions(maps, batch)
         logits = _void_where_nan(self.semantic_head(maps[:4]))
         return panoptic_results(self.config, detections, probabilities, logits, batch)

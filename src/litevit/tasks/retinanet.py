@@ -84,9 +84,13 @@ class RetinaNetHead(nn.Module):
 
 
 class RetinaNet(nn.Module):
-    """Any backbone of four maps, the pyramid P3..P7 and one head.
+    """Any backbone of four maps, the pyramid P3..P7 and one head (RetinaNet, arXiv:1708.02002).
 
     Training: `model(images, targets)` -> losses. Evaluation: `model(images)` -> `boxes`, `scores`, `labels` per image.
+
+    Args:
+        backbone: see `litevit.create_backbone`; its finest map is not used.
+        config: see `RetinaNetConfig`.
     """
 
     def __init__(self, backbone: nn.Module, config: RetinaNetConfig):
@@ -109,7 +113,11 @@ class RetinaNet(nn.Module):
         )
 
     def set_grad_checkpointing(self, enable: bool = True) -> None:
-        """Recompute each block of the backbone in the backward pass instead of storing its activations."""
+        """Recompute each block of the backbone in the backward pass instead of storing its activations.
+
+        Args:
+            enable: False stores them again.
+        """
         self.backbone.set_grad_checkpointing(enable)  # type: ignore[operator]
 
     def forward(
@@ -144,6 +152,9 @@ class RetinaNet(nn.Module):
 
         Args:
             batch: (B, 3, H, W), normalised and padded.
+
+        Returns:
+            Name -> (B, C, H_i, W_i): A * K channels of `cls`, 4A of `reg`.
         """
         check_batch(batch)
         backbone = self.backbone(batch)
@@ -157,7 +168,14 @@ class RetinaNet(nn.Module):
         }
 
     def anchors(self, maps: Sequence[Tensor]) -> list[Tensor]:
-        """(H_l * W_l * A, 4) per level; `maps` gives sizes and device."""
+        """Anchors of every level.
+
+        Args:
+            maps: (..., H_l, W_l) each, fine to coarse; they give sizes and device.
+
+        Returns:
+            (H_l * W_l * A, 4) per level: xyxy in pixels of the padded image.
+        """
         config = self.config
         anchors = []
         for x, stride in zip(maps, self.strides, strict=True):
@@ -167,7 +185,16 @@ class RetinaNet(nn.Module):
 
     @torch.no_grad()
     def assign(self, maps: Sequence[Tensor], boxes: Tensor, padded_size: Size) -> tuple[Tensor, Tensor]:
-        """What every anchor of one image is: its code (N,) as in `assign_by_iou`, and whether it takes part (N,)."""
+        """What every anchor of one image is.
+
+        Args:
+            maps: as of `anchors`.
+            boxes: (G, 4) of the truth, xyxy in pixels; G may be 0.
+            padded_size: (H, W) of the image with its own padding; anchors beyond take no part.
+
+        Returns:
+            Of all N anchors: codes (N,) as in `assign_by_iou`, and whether it takes part (N,) bool.
+        """
         inside = torch.cat(
             [
                 cells_inside((x.shape[-2], x.shape[-1]), stride, padded_size, self.num_anchors)
@@ -197,6 +224,9 @@ class RetinaNet(nn.Module):
             logits, deltas: of the head.
             objects: of each image.
             padded_sizes: of each image with its own padding; anchors beyond take no part.
+
+        Returns:
+            `loss_cls` and `loss_box`, float32 without dimensions.
         """
         config = self.config
         anchors = torch.cat(self.anchors(logits))
@@ -221,7 +251,16 @@ class RetinaNet(nn.Module):
     def postprocess(
         self, logits: Sequence[Tensor], deltas: Sequence[Tensor], batch: ImageBatch
     ) -> list[dict[str, Tensor]]:
-        """Detections of every image, in pixels of the images given."""
+        """Detections of every image, in pixels of the images given.
+
+        Args:
+            logits: (B, A * K, H_l, W_l) per level.
+            deltas: (B, 4A, H_l, W_l) per level.
+            batch: what the images were made into.
+
+        Returns:
+            `boxes` (M, 4) xyxy, `scores` (M,) in [0, 1] and `labels` (M,) of each image, best first.
+        """
         config = self.config
         anchors = self.anchors(logits)
         results = []

@@ -57,10 +57,11 @@ class SegFormerHead(nn.Module):
 
 
 class SegFormer(Segmenter):
-    """Semantic segmentation on any backbone with four maps.
+    """Semantic segmentation on any backbone with four maps (SegFormer's head, arXiv:2105.15203).
 
     Args:
         backbone: see `litevit.create_backbone`; published with LVT and `out_norms="segmentation"`.
+        config: see `SegFormerConfig`.
     """
 
     def __init__(self, backbone: nn.Module, config: SegFormerConfig):

@@ -83,6 +83,7 @@ class Segmenter(nn.Module):
     Args:
         backbone: see `litevit.create_backbone`.
         config: with `num_classes`, `ignore_index` and `test`.
+        head: maps -> logits (B, K, H/4, W/4).
         fpn: None: the head reads the backbone's maps.
     """
 
@@ -95,11 +96,15 @@ class Segmenter(nn.Module):
         self.head = head
 
     def set_grad_checkpointing(self, enable: bool = True) -> None:
-        """Recompute each block of the backbone in the backward pass instead of storing its activations."""
+        """Recompute each block of the backbone in the backward pass instead of storing its activations.
+
+        Args:
+            enable: False stores them again.
+        """
         self.backbone.set_grad_checkpointing(enable)  # type: ignore[operator]
 
     def pyramid(self, features: Sequence[Tensor]) -> Sequence[Tensor]:
-        """What the head reads. Args: features: of the backbone."""
+        """Args: features: the backbone's four maps. Returns: what the head reads, fine to coarse."""
         return features
 
     def forward_raw(self, batch: Tensor) -> dict[str, Tensor]:
@@ -139,7 +144,15 @@ class Segmenter(nn.Module):
         return resize_bilinear(logits, (images.shape[-2], images.shape[-1]))
 
     def segment(self, image: Tensor, *, test: SegmentationTest | None = None) -> Tensor:
-        """Class of every pixel. Args: image: (3, H, W) RGB in [0, 1], any size. Returns: (H, W) int64."""
+        """Class of every pixel of one image.
+
+        Args:
+            image: (3, H, W) RGB in [0, 1], any size.
+            test: how it is looked at (resize, windows, flips); None: as the config says.
+
+        Returns:
+            (H, W) int64.
+        """
         return segment(self.forward_head, image, test or self.config.test)
 
 

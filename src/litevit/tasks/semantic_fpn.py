@@ -87,10 +87,11 @@ class SemanticFPNHead(nn.Module):
 
 
 class SemanticFPN(Segmenter):
-    """Semantic segmentation on any backbone with four maps.
+    """Semantic segmentation on any backbone with four maps (Semantic FPN, arXiv:1901.02446).
 
     Args:
         backbone: see `litevit.create_backbone`; published with `out_norms="segmentation"`.
+        config: see `SemanticFPNConfig`.
     """
 
     def __init__(self, backbone: nn.Module, config: SemanticFPNConfig):
@@ -100,5 +101,5 @@ class SemanticFPN(Segmenter):
         super().__init__(backbone, config, head=head, fpn=fpn)
 
     def pyramid(self, features: Sequence[Tensor]) -> Sequence[Tensor]:
-        """P2..P5."""
+        """Args: features: the backbone's four maps. Returns: P2..P5, (B, C, H_i, W_i)."""
         return self.fpn(features)

@@ -64,7 +64,11 @@ class TwoStage(nn.Module):
         )
 
     def set_grad_checkpointing(self, enable: bool = True) -> None:
-        """Recompute each block of the backbone in the backward pass instead of storing its activations."""
+        """Recompute each block of the backbone in the backward pass instead of storing its activations.
+
+        Args:
+            enable: False stores them again.
+        """
         self.backbone.set_grad_checkpointing(enable)  # type: ignore[operator]
 
     def region_losses(self, maps: Sequence[Tensor], objects: Sequence[Objects], batch: ImageBatch) -> dict[str, Tensor]:

@@ -33,8 +33,13 @@ def mend(
     Args:
         path: a data set, see `examine`.
         out: a folder that is not there yet, or empty.
+        reduce_zero_label, ignore_index: of masks, see `litevit.data.mask_labels`.
 
-    Returns: a table of what was done.
+    Returns:
+        What was done, how often, with the first example of each.
+
+    Raises:
+        ValueError: `out` is not empty or lies in the data set; tars; masks that nobody can read without being told.
     """
     path, out = Path(path), Path(out)
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
