@@ -68,6 +68,19 @@ def imports(path: Path, *, top_level_only: bool = False) -> set[str]:
     return found
 
 
+def test_a_skip_says_why() -> None:
+    """With an argument `reason`, or the text that `pytest.skip` takes."""
+    silent = []
+    for path in Path(__file__).parent.rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
+                said = {keyword.arg for keyword in node.keywords}
+                reasoned = "reason" in said or (node.func.attr in ("skip", "fail") and node.args)
+                if node.func.attr in ("importorskip", "skipif", "skip", "xfail") and not reasoned:
+                    silent.append(f"{path.name}:{node.lineno}")
+    assert not silent
+
+
 @pytest.mark.parametrize("path", modules(), ids=lambda p: str(p.relative_to(ROOT)))
 def test_arrows(path: Path) -> None:
     part = part_of(path)

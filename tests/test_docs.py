@@ -70,6 +70,32 @@ def python_blocks() -> list[Any]:
     return found
 
 
+# Who runs the blocks of a language: this file, the build, or the page's own test.
+RUNNERS = {
+    "python": "test_a_python_block_runs, or RUN_ELSEWHERE",
+    "{code-cell}": "the build",
+    "": "test_the_commands_are_understood",
+    "bash": "tests/jobs/test_batch_docs.py",
+    "yaml": "tests/jobs/test_batch_docs.py",
+    "{eval-rst}": "the build",
+    "{toctree}": "the build",
+    "{include}": "the build",
+}
+
+
+def test_every_block_has_somebody_who_runs_it() -> None:
+    assert {kind for text in texts().values() for kind, _ in FENCE.findall(text)} <= RUNNERS.keys()
+    pages = {path for path, text in texts().items() if re.search(r"^```(bash|yaml)", text, re.MULTILINE)}
+    assert pages == {DOCS / "batch.md"}
+    for page in RUN_ELSEWHERE:
+        name = Path(page).name
+        assert any(
+            name in test.read_text(encoding="utf-8")
+            for test in (ROOT / "tests").rglob("test_*.py")
+            if test != Path(__file__)
+        ), page
+
+
 @pytest.mark.parametrize("code", python_blocks())
 def test_a_python_block_runs(code: str) -> None:
     exec(compile(code, "a page", "exec"), {})

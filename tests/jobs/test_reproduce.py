@@ -258,6 +258,21 @@ def test_a_run_that_is_stopped_goes_on_with_the_next_row(call, made, tmp_path, w
     assert not any(file.exists() for file in left)
 
 
+@pytest.mark.parametrize(
+    "edit",
+    [{"measured": {}}, {"measured": {"top1": "70"}}, {"seconds": "1"}, {"images": None}, {"weights": []}, {"short": 0}],
+)
+def test_a_record_that_somebody_has_edited_is_measured_again(call, made, tmp_path, weights, measured, edit):
+    given = ("--imagenet", made / "imagenet", "--rows", "litv2_s")
+    call(*given, weights=weights)
+    file = tmp_path / "out" / "rows" / "litv2_s.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | edit))
+    code, table, text = call(*given, weights=weights)
+    assert measured == ["litv2_s", "litv2_s"]
+    assert "Traceback" not in text
+    assert (code, table["litv2_s"]["measured"]) == (1, 70.0)
+
+
 def test_records_of_other_data_sets_stay_in_the_table(call, made, weights, measured):
     call("--imagenet", made / "imagenet", "--rows", "lvt", weights=weights)
     _, table, _ = call("--ade", made / "nothing", "--rows", "lvt", "segformer_lvt", weights=weights)
@@ -279,7 +294,6 @@ def test_two_runs_do_not_write_one_folder(call, made, tmp_path, weights, measure
 @pytest.mark.parametrize(
     ("data", "said"),
     [
-        ("nowhere", "there is nothing at"),
         ("coco", "is COCO 2017"),
         ("coco/val2017", "images lie directly in"),
         ("renamed", "must have folders called by ImageNet's 1,000 WordNet ids (n01440764, ...); it has 'cats'"),
@@ -304,6 +318,8 @@ def test_a_data_set_that_cannot_be_used_fails_its_rows_alone(call, made, tmp_pat
     assert "\n" not in table["lvt"]["note"]
     assert "Traceback" not in text
     assert "lit_ti.pth" in table["lit_ti/v2"]["note"]  # it was tried
+    if data != "broken":  # which is seen when it is read
+        assert text.index("Note: nothing can be measured on ImageNet-1K validation") < text.index("lvt top-1: failed")
 
 
 def _made(folder: Path) -> Path:
@@ -396,6 +412,8 @@ def test_a_checkpoint_of_another_model_fails_its_row(call, made, weights):
         (("--rows", "litv2_q"), "Unknown row 'litv2_q'"),
         (("--imagenet", "x", "--batch-size", "0"), "--batch-size must be at least 1"),
         (("--imagenet", "x", "--rows", "retinanet_*"), "give --coco"),
+        (("--imagenet", "nowhere", "--rows", "lvt"), "--imagenet: there is nothing at nowhere"),
+        (("--imagenet-v2", "nowhere", "--dry-run"), "--imagenet-v2: there is nothing at nowhere"),
     ],
 )
 def test_wrong_arguments_are_one_line(call, tmp_path, arguments, said):
@@ -450,7 +468,18 @@ def test_a_dry_run_without_data_says_where_to_put_what(call, monkeypatch):
     assert code == 0
     assert "COCO 2017 panoptic val: needs --coco: 5,000 images; val2017/, annotations/panoptic_val2017.json" in text
     assert "panoptic_fpn_lvt_fpn_coco.pth: to be saved by hand from https://" in text
-    assert call("--dry-run", "--coco", "nowhere", "--rows", "panoptic_fpn_lvt")[0] == 3
+
+
+def test_a_dry_run_sees_what_cannot_be_measured_and_a_full_disk(call, made, monkeypatch):
+    monkeypatch.setattr(plan, "_probe", lambda device: 10.0)
+    monkeypatch.setattr(plan, "_ask", lambda url: (None, False))
+    monkeypatch.setattr(plan, "_free", lambda: 10**6)
+    code, _, text = call(
+        "--dry-run", "--coco", made / "imagenet", "--imagenet", made / "imagenet", "--rows", "lit*_s", "mask*_s"
+    )
+    assert code == 3
+    assert "To download: 0.22 GB; 0.0 GB are free in the cache" in text
+    assert "That is too little" in text
 
 
 def test_the_estimate_takes_the_speed_of_rows_measured_here(call, made, weights, measured, monkeypatch):

@@ -58,19 +58,23 @@ def reproduce(
     given = {"imagenet": imagenet, "imagenet_v2": imagenet_v2, "coco": coco, "ade": ade}
     paths: dict[Any, Path] = {name: path for name, path in given.items() if path is not None}
     settings = Settings(out, weights_dir, find_device(device), batch_size, workers)
-    if dry_run:
-        return _show_plan(chosen, paths, settings)
-    if not any(row.option in paths for row in chosen):
+    if not dry_run and not any(row.option in paths for row in chosen):
         needed = sorted({f"--{row.option.replace('_', '-')}" for row in chosen if row.option and not row.reason})
         if not needed:
             raise ValueError(f"Nothing to measure: {', '.join(sorted({row.reason for row in chosen}))}")
         raise ValueError(f"Nothing to measure on: give {' or '.join(needed)} (--dry-run lists what each row needs)")
+    for name, path in paths.items():
+        if not path.exists():
+            raise FileNotFoundError(f"--{name.replace('_', '-')}: there is nothing at {path}")
+    if dry_run:
+        return _show_plan(chosen, paths, settings)
     return _measure(chosen, paths, settings)
 
 
 def _measure(chosen: list, paths: dict, settings: Any) -> int:
     from litevit.checkpoints.published import ADOBE, ADOBE_NOTICE, WEIGHTS
     from litevit.jobs.reproduction import report
+    from litevit.jobs.reproduction.rows import BENCHMARKS
     from litevit.jobs.reproduction.run import reproduce
 
     if any(row.option in paths and row.model in WEIGHTS and WEIGHTS[row.model].licence == ADOBE for row in chosen):
@@ -86,11 +90,16 @@ def _measure(chosen: list, paths: dict, settings: Any) -> int:
                 said = f"{value if result.record else ''}{shown['verdict']}{': ' * bool(shown['note'])}{shown['note']}"
                 print(f"{shown['row']} {shown['figure']}: {said}{again}", file=sys.stderr)
 
+    def trouble(benchmark: str, reason: str) -> None:
+        print(f"Note: nothing can be measured on {BENCHMARKS[benchmark].title}: {reason}", file=sys.stderr)
+
     def start(row: Any, found: Any) -> None:
         print(f"{row.name}: {found.images:,} images of {found.path}", file=sys.stderr)
 
     with progress_bar("images", quiet=False) as advance:
-        results = reproduce(chosen, paths, settings, on_row=done, on_start=start, on_progress=advance)
+        results = reproduce(
+            chosen, paths, settings, on_trouble=trouble, on_row=done, on_start=start, on_progress=advance
+        )
     lines = [dict(zip(report.COLUMNS, report.cells(line))) for line in report.lines(results)]
     show_rows(SHOWN, [[line[name] for name in SHOWN] for line in lines])
     show(report.MEANING, highlight=False)
@@ -165,6 +174,8 @@ def _show_files(planned: "Plan") -> None:
         show("Sizes with 'about' are those of the parameters: the server did not say.", highlight=False)
     free = "" if planned.free is None else f"; {planned.free / 1e9:.1f} GB are free in the cache"
     show(f"To download: {planned.to_download / 1e9:.2f} GB{free}", highlight=False)
+    if planned.free is not None and planned.free < planned.to_download:
+        show("That is too little: free some, or set LITEVIT_CACHE to a folder on a larger disk.", highlight=False)
     if planned.non_commercial:
         show(f"{', '.join(planned.non_commercial)}: {ADOBE_NOTICE}.", highlight=False)
 

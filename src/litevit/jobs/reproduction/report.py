@@ -2,6 +2,7 @@
 
 import csv
 import io
+import shlex
 import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -53,7 +54,7 @@ def cells(line: dict[str, Any]) -> list[str]:
 
 def markdown(results: Sequence[Result]) -> str:
     """A page with the command, what it found, and by which protocol."""
-    command = " ".join(["litevit", *sys.argv[1:]])
+    command = shlex.join(["litevit", *sys.argv[1:]])
     table = [f"| {' | '.join(COLUMNS)} |", f"|{'---|' * len(COLUMNS)}"]
     table += [f"| {' | '.join(_escaped(cell) for cell in cells(line))} |" for line in lines(results)]
     used: dict[str, list[str]] = {}

@@ -56,6 +56,7 @@ def reproduce(
     paths: Paths,
     settings: Settings,
     *,
+    on_trouble: Callable[[str, str], None] = lambda benchmark, reason: None,
     on_row: Callable[[Result, list[Result]], None] = lambda result, so_far: None,
     on_start: Callable[[Row, Found], None] = lambda row, found: None,
     on_progress: Callable[[int, int], None] | None = None,
@@ -64,12 +65,16 @@ def reproduce(
 
     Args:
         paths: the data sets that are there.
+        on_trouble: called before anything is measured, for each data set that cannot be: its key in `BENCHMARKS`, why.
         on_row: called after each row with its result and all so far.
         on_start: called before a row is measured.
         on_progress: called with the images done and to do.
     """
     with _alone(settings.out):
         looked = Looked(paths)
+        for benchmark in dict.fromkeys(row.benchmark for row in rows):
+            if isinstance(reason := looked.at(benchmark), str):
+                on_trouble(benchmark, reason)
         results: list[Result] = []
         for row in rows:
             results.append(_run(row, looked, settings, on_start, on_progress))
@@ -198,8 +203,19 @@ def read_record(row: Row, settings: Settings) -> dict[str, Any] | None:
         "litevit": sys.modules["litevit"].__version__,
         "device": settings.device.type,
     }
-    whole = isinstance(record, dict) and {"measured", "short", "data", "weights", "seconds", "images"} <= record.keys()
-    return record if whole and all(record.get(key) == value for key, value in now.items()) else None
+    return record if _is_whole(record, row) and all(record.get(key) == value for key, value in now.items()) else None
+
+
+def _is_whole(record: Any, row: Row) -> bool:
+    """Whether a file that anybody may have edited has what tables and verdicts are made of."""
+    types = {"seconds": int | float, "images": int, "measured": dict, "weights": dict}
+    types |= dict.fromkeys(("short", "data", "protocol", "hardware"), str)
+    return (
+        isinstance(record, dict)
+        and all(isinstance(record.get(key), kind) for key, kind in types.items())
+        and all(isinstance(record["measured"].get(key), int | float) for key in row.published)
+        and isinstance(record["weights"].get("sha256"), str)
+    )
 
 
 def _same_weights(record: Mapping[str, Any], model: str, folder: Path | None) -> bool:
