@@ -1,5 +1,6 @@
 """The site: `make docs` builds it into docs/_build/html. Warnings are errors; pages load nothing from elsewhere."""
 
+import dataclasses
 import hashlib
 import json
 import os
@@ -146,7 +147,18 @@ def spread(app: Sphinx, what: str, name: str, thing: object, options: object, li
             return
 
 
+def with_fields(app: Sphinx, what: str, name: str, thing: object, options: object, lines: list[str]) -> None:
+    """What stands behind each field of a dataclass, as its attributes."""
+    if what != "class" or not dataclasses.is_dataclass(thing) or "Attributes:" in lines:
+        return
+    said = generated.comments(thing)
+    if lines and lines[-1]:
+        lines.append("")
+    lines += ["Attributes:", *(f"    {field}: {about}" for field, about in said.items() if about), ""]
+
+
 def setup(app: Sphinx) -> None:
+    app.connect("autodoc-process-docstring", with_fields, priority=300)
     app.connect("autodoc-process-docstring", spread, priority=400)  # before napoleon
     prepare_cells()
     generated.write(DOCS)
