@@ -330,6 +330,19 @@ def test_docstrings_of_the_reference_say_what_goes_in_what_comes_out_and_what_is
     assert unsaid(bare) == ["width", "Returns", "Raises"]
 
 
+@pytest.mark.parametrize(
+    "function",
+    [verb.load() for verb in VERBS.values() if not verb.raw] + list(COMMANDS.values()),
+    ids=lambda f: f.__name__,
+)
+def test_the_help_of_a_command_says_what_each_option_is(function: Callable[..., Any]) -> None:
+    said = inspect.getdoc(function) or ""
+    options = inspect.signature(function).parameters
+    assert [
+        name for name in options if not re.search(rf"^    ([\w, ]+, )?{name}(, [\w, ]+)?: \S", said, re.MULTILINE)
+    ] == []
+
+
 def test_the_tables_are_whole() -> None:
     generated = load_generated()
     made = generated.pages()

@@ -33,7 +33,7 @@ OF_THE_CLASSES = re.compile(
 class LoadReport:
     """What became of every tensor of a checkpoint (source keys) and of the model (our keys)."""
 
-    source: str
+    source: str  # what was loaded: a path, or "state dict"
     layout: str  # "litevit", "official LIT", ...
     wrapping: tuple[str, ...] = ()  # taken off around the tensors, outermost first
     used: tuple[str, ...] = ()  # our keys that were set
