@@ -299,7 +299,7 @@ def unsaid(thing: Any) -> list[str]:
     if dataclasses.is_dataclass(thing):
         comments = load_generated().comments(thing)
         return [f for f in comments if not comments[f] and not re.search(rf"\b{f}\b", said)]
-    if isinstance(thing, type) and "__init__" not in vars(thing):
+    if isinstance(thing, type) and ("__init__" not in vars(thing) or getattr(thing, "_is_protocol", False)):
         return []
     function = vars(thing)["__init__"] if isinstance(thing, type) else inspect.unwrap(thing)
     given = [name for name in inspect.signature(function).parameters if name not in ("self", "cls")]

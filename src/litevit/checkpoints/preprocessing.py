@@ -14,9 +14,9 @@ class Preprocessing:
     size: int | tuple[int, int] = 224  # side of the square crop; dense models: (short side, largest long side)
     crop_pct: float | None = 0.875  # crop side / resized shorter side; None = no crop
     crop_mode: str = "center"  # "squash": both sides are resized to `size`, whatever the aspect ratio
-    interpolation: str = "bicubic"
-    mean: tuple[float, float, float] = imagenet.MEAN
-    std: tuple[float, float, float] = imagenet.STD
+    interpolation: str = "bicubic"  # of Pillow
+    mean: tuple[float, float, float] = imagenet.MEAN  # of R, G and B in [0, 1]
+    std: tuple[float, float, float] = imagenet.STD  # what the difference from the mean is divided by
 
 
 LARGEST_SIDE = 65_536
