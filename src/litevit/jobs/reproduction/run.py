@@ -208,7 +208,7 @@ def read_record(row: Row, settings: Settings) -> dict[str, Any] | None:
 
 def _is_whole(record: Any, row: Row) -> bool:
     """Whether a file that anybody may have edited has what tables and verdicts are made of."""
-    types = {"seconds": int | float, "images": int, "measured": dict, "weights": dict}
+    types: dict[str, Any] = {"seconds": int | float, "images": int, "measured": dict, "weights": dict}
     types |= dict.fromkeys(("short", "data", "protocol", "hardware"), str)
     return (
         isinstance(record, dict)
