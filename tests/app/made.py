@@ -8,8 +8,10 @@ import torch
 
 import litevit
 from litevit.checkpoints.files import write_state_dict
+from litevit.deploy.verify import with_lively_heads
 from litevit.engine.config import to_dict
 from litevit.recipes import get_recipe
+from litevit.tasks.segmentation import read_overrides
 
 SMALL = {"embed_dim": 16, "depths": (1, 1, 2, 1), "num_heads": (1, 2, 4, 8), "alpha": 0.5}
 
@@ -27,6 +29,24 @@ def write_run(folder: Path) -> Path:
     write_state_dict(model.state_dict(), folder / "best.safetensors", metadata=header)
     (folder / "recipe.json").write_text(json.dumps(saved))
     add_rows(folder, range(1, 6))
+    return folder
+
+
+def write_dense_run(folder: Path, recipe: str = "quickstart-detection", **overrides: Any) -> Path:
+    """A dense model that finds something although it was not trained, as a run's folder."""
+    saved = to_dict(get_recipe(recipe))
+    saved["model"]["overrides"] |= overrides
+    torch.manual_seed(0)
+    counts = {"quickstart-panoptic": {"num_things": 3, "num_stuff": 4}, "quickstart-segmentation": {"num_classes": 7}}
+    options = {**saved["model"]["overrides"], **counts.get(recipe, {"num_classes": 3})}
+    model = with_lively_heads(litevit.create_model(saved["model"]["name"], **read_overrides(options)))
+    for name, parameter in model.named_parameters():
+        if "offset" in name:
+            parameter.data += 0.03 * torch.randn_like(parameter)
+    folder.mkdir(parents=True)
+    header = {"recipe": json.dumps(saved), "step": "7"}
+    write_state_dict(model.state_dict(), folder / "best.safetensors", metadata=header)
+    (folder / "recipe.json").write_text(json.dumps(saved))
     return folder
 
 

@@ -4,107 +4,21 @@ Needs Playwright and a Chromium (Debian: apt-get install chromium); `-m slow` ru
 """
 
 import io
-import shutil
-import threading
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from made import add_rows, write_run
+from browsing import Visit, picture_file
+from made import add_rows
 from PIL import Image
 
 import litevit
-from litevit.app.choices import Choices
-from litevit.app.server import create_app, listen
 from litevit.explain import attention_maps, merging_offsets, sampling_chain
 
-playwright = pytest.importorskip("playwright.sync_api", reason="a browser is driven by Playwright")
-uvicorn = pytest.importorskip("uvicorn", reason="the extra `app`")
 pytestmark = pytest.mark.slow
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 RUN = "run:digits"
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_run(tmp_path_factory.mktemp("runs") / "digits")
-
-
-@pytest.fixture(scope="module")
-def address(folder: Path) -> Iterator[str]:
-    """A server in a thread, under a token as if it listened elsewhere."""
-    app = create_app(Choices(runs=[folder.parent]), token="secret")
-    bound = listen("127.0.0.1", 0)
-    server = uvicorn.Server(uvicorn.Config(app, log_level="warning"))
-    thread = threading.Thread(target=server.run, kwargs={"sockets": [bound]}, daemon=True)
-    thread.start()
-    yield f"http://127.0.0.1:{bound.getsockname()[1]}/secret/"
-    server.should_exit = True
-    thread.join(10)
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    with playwright.sync_playwright() as tools:
-        try:
-            found = tools.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        except playwright.Error as error:
-            pytest.skip(f"no Chromium: {str(error).splitlines()[0]}")
-        yield found
-        found.close()
-
-
-class Visit:
-    """An open page; what its console says is collected."""
-
-    def __init__(self, browser: Any, address: str, **options: Any):
-        self.context = browser.new_context(**{"viewport": {"width": 1280, "height": 900}, **options})
-        self.page = self.context.new_page()
-        self.said: list[str] = []
-        self.outside: list[str] = []
-        self.page.on("console", lambda m: self.said.append(f"{m.type}: {m.text}"))
-        self.page.on("pageerror", lambda e: self.said.append(str(e)))
-        self.page.on("request", lambda r: None if r.url.startswith((address, "blob:")) else self.outside.append(r.url))
-        self.page.goto(address)
-        self.page.wait_for_selector("body[data-ready=true]")
-
-    def sample(self, index: int = 4) -> None:
-        self.page.click(f"#samples button >> nth={index}")
-
-    def look(self, tool: str = "attention") -> None:
-        self.page.click("#tab-look")
-        self.page.check(f"input[value={tool}]", force=True)
-        self.page.wait_for_selector("#frame:not([aria-busy])")
-
-    def cell(self) -> int:
-        return int(self.page.get_attribute("#canvas", "data-cell"))
-
-    def close(self) -> None:
-        """Also: nothing was asked of anybody else, and only refusals that a test provoked are in the console."""
-        cookies = self.context.cookies()
-        stored = self.page.evaluate("() => localStorage.length + sessionStorage.length")
-        self.context.close()
-        assert not [line for line in self.said if "Failed to load resource" not in line]
-        assert not self.outside
-        assert not cookies
-        assert stored == 0
-
-
-@pytest.fixture
-def visit(browser: Any, address: str) -> Iterator[Visit]:
-    opened = Visit(browser, address)
-    yield opened
-    opened.close()
-
-
-def picture_file(seed: int = 0) -> dict[str, Any]:
-    file = io.BytesIO()
-    pixels = np.random.default_rng(seed).integers(0, 255, (60, 80, 3), dtype=np.uint8)
-    Image.fromarray(pixels).save(file, "PNG")
-    return {"name": "noise.png", "mimeType": "image/png", "buffer": file.getvalue()}
 
 
 def test_classes_as_bars_and_beside_them_another_model(visit: Visit) -> None:

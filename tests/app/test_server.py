@@ -1,10 +1,13 @@
 """The server of `litevit app`: what it answers, whom it refuses, and that a browser can compute the same from it."""
 
+import asyncio
 import io
 import json
+import shutil
 import socket
 import subprocess
 import sys
+import threading
 import urllib.error
 import urllib.request
 from pathlib import Path
@@ -18,11 +21,13 @@ from PIL import Image
 
 import litevit
 from litevit.app import looks, pictures, predictions
+from litevit.app import runs as app_runs
+from litevit.app import server as app_server
 from litevit.app.choices import Choice, Choices, Opened
 from litevit.app.packing import pack, unpack
 from litevit.app.pictures import GoneError, Pictures
-from litevit.app.server import PAGE, create_app, listen
-from litevit.app.work import BusyError, Worker
+from litevit.app.server import PAGE, Server, create_app, listen
+from litevit.app.work import BusyError, LeftError, Worker
 from litevit.cli import main
 from litevit.data.class_names import ClassList
 from litevit.explain import attention_maps, chain_pixels, sampling_chain
@@ -276,6 +281,26 @@ def test_objects_and_maps_at_the_size_that_is_shown(name: str, options: dict[str
             assert segment["share"] == pytest.approx(float((shown == n).mean()))
 
 
+def test_large_pictures_are_made_smaller_for_dense_models(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Some look at every pixel, and masks are as large as the picture: 50 million pixels would be gigabytes."""
+    monkeypatch.setattr(pictures, "MOST_SEARCHED", 3000)
+    picture = pictures.Picture("x", "x.png", Image.open(io.BytesIO(png(96, 64))))
+    assert picture.reduced.size == (67, 44)
+    assert picture.memory == 3 * (96 * 64 + 3000)
+    torch.manual_seed(0)
+    model = litevit.create_model("mask_rcnn", backbone="litv2_s", resize=False, score_threshold=0.0, **SMALL).eval()
+    names = tuple(map(str, range(80)))
+    look = Look(model, "instance segmentation", names, names, lambda path: None)  # type: ignore[arg-type, return-value]
+    found = predictions.predict(Opened(Choice("k", "k", "run", look.task, "mask_rcnn", "w"), look, None), picture)
+    assert found.values["reduced"] == [67, 44]
+    with torch.no_grad():
+        (own,) = model([litevit.preprocessing("mask_rcnn_litv2_s")(picture.reduced)])
+    boxes = own["boxes"][own["scores"].argsort(descending=True)] * torch.tensor([96 / 67, 64 / 44] * 2)
+    np.testing.assert_allclose(found.arrays["boxes"], boxes, rtol=1e-5)  # of the picture that is shown
+    small = pictures.Picture("x", "x.png", Image.open(io.BytesIO(png(50, 50))))
+    assert small.reduced is small.image
+
+
 def test_pictures_of_others_are_not_seen(client: Any) -> None:
     mine, theirs = session(client), session(client)
     picture = send(client, mine, png()).json()["picture"]
@@ -379,15 +404,56 @@ def test_a_run_is_followed_while_it_trains(tmp_path: Path) -> None:
     assert client.get("/api/runs").json()["runs"] == ["begun", "live"]
     assert client.get("/api/runs/begun").json()["rows"] == []
     assert [o["key"] for o in client.get("/api/list").json()["others"]] == ["run:live"]  # the other has no weights
-    for path, message in [
-        ("runs/gone", "not, or no longer, among the runs"),
-        ("runs/live?after=x", "must be a number of lines"),
-        ("runs/live/best.safetensors", "is not one of"),
-        ("runs/live/confusion.png", "No such file"),
+    for path, status, message in [
+        ("runs/gone", 404, "not, or no longer, among the runs"),
+        ("runs/live?after=x", 400, "must be a number of lines"),
+        ("runs/live/best.safetensors", 400, "is not one of"),
+        ("runs/live/confusion.png", 404, "live has no confusion.png, or no longer"),
     ]:
         answer = client.get(f"/api/{path}")
-        assert answer.status_code == 400
+        assert answer.status_code == status
         assert message in answer.json()["error"]
+
+
+def test_a_run_that_vanishes_while_it_is_watched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = write_run(tmp_path / "live")
+    client = testclient.TestClient(create_app(Choices(runs=[tmp_path])), **LOCAL)
+    headers = session(client)
+    picture = send(client, headers, png()).json()["picture"]
+    assert ask(client, "predict", headers, picture=picture, choice="run:live").status_code == 200
+    monkeypatch.setattr(app_runs, "read_metrics", lambda path: path.unlink() or path.stat())  # between two looks
+    answer = client.get("/api/runs/live")
+    assert (answer.status_code, answer.json()["error"]) == (404, "live is no longer there")
+    shutil.rmtree(folder)
+    assert client.get("/api/runs/live").status_code == 404
+    assert client.post("/api/runs/live/examine", headers=headers).status_code == 404
+    assert client.get("/api/list").json()["others"] == []
+    answer = ask(client, "predict", headers, picture=picture, choice="run:live")
+    assert "not, or no longer, in the list" in answer.json()["error"]
+    write_run(folder)  # and comes back
+    assert client.get("/api/runs/live").json()["state"] == "training"
+    assert ask(client, "predict", headers, picture=picture, choice="run:live").status_code == 200
+
+
+@pytest.mark.parametrize("recipe", ["{}", "[1]", '{"flour": "500 g"}', "{", "\udcff"])
+def test_a_recipe_of_somebody_else_is_a_note(tmp_path: Path, recipe: str) -> None:
+    folder = write_run(tmp_path / "cake")
+    write_run(tmp_path / "mine")
+    (folder / "recipe.json").write_text(recipe, errors="surrogateescape")
+    client = testclient.TestClient(create_app(Choices(runs=[tmp_path])), **LOCAL)
+    answer = client.get("/api/runs/cake")
+    assert answer.status_code == 400
+    assert "recipe" in answer.json()["error"]
+    assert client.get("/api/runs/mine").status_code == 200
+    assert client.get("/api/list").status_code == 200
+
+
+def test_weights_that_vanish_are_named(tmp_path: Path) -> None:
+    folder = write_run(tmp_path / "one")
+    choices = Choices(weights=str(folder))
+    (folder / "best.safetensors").unlink()
+    with pytest.raises(FileNotFoundError, match=r"one .* cannot be opened: .*best.safetensors is no longer there"):
+        choices.open("given")
 
 
 def test_a_run_is_examined(client: Any, folder: Path) -> None:
@@ -414,9 +480,6 @@ def test_better_weights_of_a_run_are_read_again(tmp_path: Path) -> None:
 
 
 def test_a_full_queue_answers_at_once() -> None:
-    import asyncio
-    import threading
-
     async def crowd() -> list[Any]:
         worker, door = Worker(waiting=2), threading.Event()
         first, second = asyncio.ensure_future(worker.do(door.wait)), asyncio.ensure_future(worker.do(door.wait))
@@ -429,6 +492,104 @@ def test_a_full_queue_answers_at_once() -> None:
         return done
 
     assert asyncio.run(crowd()) == [True, True, 3]
+
+
+def test_nothing_is_computed_for_who_has_left() -> None:
+    async def leave() -> None:
+        worker, door = Worker(), threading.Event()
+        first = asyncio.ensure_future(worker.do(door.wait))
+        left = asyncio.ensure_future(worker.do(lambda: pytest.fail("computed for nobody"), gone=told(True)))
+        stayed = asyncio.ensure_future(worker.do(lambda: 3, gone=told(False)))
+        await asyncio.sleep(0.05)
+        door.set()
+        await first
+        with pytest.raises(LeftError):
+            await left
+        assert await stayed == 3
+        worker.close()
+
+    def told(answer: bool) -> Any:
+        async def gone() -> bool:
+            return answer
+
+        return gone
+
+    asyncio.run(leave())
+
+
+def crowd_of(server: Server) -> Any:
+    """Many browsers at a time, in one event loop."""
+    httpx = pytest.importorskip("httpx")
+    return httpx.AsyncClient(transport=httpx.ASGITransport(app=server.asgi()), base_url="http://127.0.0.1")
+
+
+def test_many_pages_load_their_samples_at_once(choices: Choices) -> None:
+    async def load() -> set[int]:
+        async with crowd_of(Server(choices)) as client:
+            answers = await asyncio.gather(*(client.get(f"/api/samples/{n % 8}") for n in range(48)))
+            return {answer.status_code for answer in answers}
+
+    assert asyncio.run(load()) == {200}
+
+
+def test_people_who_ask_at_once_get_their_own_answers(choices: Choices) -> None:
+    """Pictures, stages and views interleaved: everyone gets what they get alone."""
+
+    async def person(client: Any, seed: int) -> list[bytes]:
+        headers = {"x-session": (await client.post("/api/session")).json()["session"]}
+        content = png(seed=seed)
+        sent = await client.post("/api/pictures", content=content, headers={**headers, "x-name": f"{seed}.png"})
+        asked = {"picture": sent.json()["picture"], "choice": RUN}
+        answers = []
+        for path, more in [
+            ("look/attention", {"stage": 3, "block": seed % 2}),
+            ("look/row", {"stage": 3, "block": seed % 2, "cell": seed}),
+            ("look/features", {"stage": 1 + seed % 4}),
+            ("look/seen", {}),
+        ]:
+            answer = await client.post(f"/api/{path}", json={**asked, **more}, headers=headers)
+            assert answer.status_code == 200
+            answers.append(answer.content)
+        return answers
+
+    async def together() -> None:
+        async with crowd_of(Server(choices)) as client:
+            alone = [await person(client, seed) for seed in range(5)]
+            assert await asyncio.gather(*(person(client, seed) for seed in range(5))) == alone
+            assert len({answers[3] for answers in alone}) == 5
+
+    asyncio.run(together())
+
+
+def test_an_upload_that_ends_half_way_leaves_nothing(choices: Choices) -> None:
+    server = Server(choices)
+    name = server.pictures.open()
+    messages = [{"type": "http.request", "body": png()[:100], "more_body": True}, {"type": "http.disconnect"}]
+    sent: list[Any] = []
+
+    async def request() -> None:
+        async def receive() -> Any:
+            return messages.pop(0)
+
+        async def respond(message: Any) -> None:
+            sent.append(message)
+
+        scope = {"type": "http", "method": "POST", "path": "/api/pictures", "query_string": b"", "root_path": ""}
+        await server.asgi()({**scope, "headers": [(b"x-session", name.encode())]}, receive, respond)
+
+    asyncio.run(request())
+    assert sent[0]["status"] == 499
+    assert server.arriving == 0
+    assert server.pictures.memory() == 0
+
+
+def test_uploads_that_arrive_at_a_time_are_bounded(choices: Choices) -> None:
+    server = Server(choices)
+    server.arriving = app_server.UPLOADS
+    client = testclient.TestClient(server.asgi(), **LOCAL)
+    answer = send(client, session(client), png())
+    assert answer.status_code == 503
+    assert "Try again" in answer.json()["error"]
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,7 @@
 """`litevit explain`: its files, and one line for what a user can mend."""
 
+import subprocess
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -57,6 +59,19 @@ def test_the_mean_has_the_published_layout(picture: Path, tmp_path: Path) -> Non
     assert stages[0][0].shape == (1, 256, 256)
     assert stages[3][0].shape == (8, 5, 5)  # with the class token
     np.testing.assert_allclose(stages[2][0].sum(-1), 1, rtol=1e-5)
+
+
+@pytest.mark.slow
+def test_the_mean_of_a_hundred_images_holds_under_two_gibibytes(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    for n in range(100):
+        Image.fromarray(rng.integers(0, 255, (256, 320, 3), dtype=np.uint8)).save(tmp_path / f"{n}.jpg")
+    code = "import resource, sys; from litevit.cli import main; assert main(sys.argv[1:]) == 0; print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)"  # noqa: E501
+    options = ["--model", "pvt_s_msa", "--weights", "none", "--out", str(tmp_path / "out")]
+    command = [sys.executable, "-c", code, "explain", "attention", str(tmp_path), *options]
+    said = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    assert int(said.split()[-1]) < 2 * 2**20  # KiB
+    assert len(list((tmp_path / "out").glob("attention_map/*/*/*.png"))) == 65
 
 
 def test_the_mean_refuses_heads_and_pixels_that_are_not_there(
@@ -142,6 +157,27 @@ def test_class_activation_of_dense_models(name: str) -> None:
     heat = class_activation(model, torch.randn(3, 64, 96), score, method="layercam", stage=3)
     assert heat.shape == (64, 96)
     assert heat.max() > 0.9
+
+
+def test_panoptic_models_say_why_of_boxes_and_of_grounds(tmp_path: Path) -> None:
+    """`--label` below the number of things is a box's class, above it a ground's."""
+    pytest.importorskip("pytorch_grad_cam")
+    torch.manual_seed(0)
+    options = {"channels": 16, "semantic_channels": 8, "semantic_groups": 2, "resize": False, "box_hidden": 16}
+    model = litevit.create_model("panoptic_fpn", backbone="litv2_s", num_things=2, num_stuff=3, **options).eval()
+    image = torch.rand(3, 64, 96)
+    names = ["cat", "dog", "grass", "sky", "road"]
+    seen = SimpleNamespace(batch=image[None], picture=image.permute(1, 2, 0).numpy(), pixels=image, scale=(1, 1))
+    look: Any = SimpleNamespace(
+        model=model, task="panoptic segmentation", classes=names, names=names, see=lambda path: seen
+    )
+    (picture, _) = draw.draw_cam(look, [("a", Path("a.png"))], tmp_path, label=3, stage=3)
+    assert picture.name == "a-gradcam-stage-3-class-3.png"
+    with np.load(picture.with_suffix(".npz")) as arrays:
+        found = class_activation(model, image, region_score(1), stage=3)  # sky is the second of the grounds
+        np.testing.assert_array_equal(arrays["activation"], found)
+    with pytest.raises(ValueError, match="--label must be 0 to 4, got 5"):
+        draw.draw_cam(look, [("a", Path("a.png"))], tmp_path, label=5)
 
 
 def test_the_box_is_explained_by_what_became_of_it() -> None:

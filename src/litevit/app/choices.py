@@ -15,6 +15,7 @@ from typing import Any
 import torch
 
 from litevit.checkpoints.published import WEIGHTS, is_file, weights_word
+from litevit.checkpoints.recorded import BEST
 from litevit.deploy import load_exported
 from litevit.deploy.exported import Exported
 from litevit.files import cache_dir
@@ -77,6 +78,18 @@ def _official_is_here(name: str) -> bool:
     return name in WEIGHTS and (cache_dir() / WEIGHTS[name].filename).is_file()
 
 
+def _state(choice: Choice) -> int | None:
+    """When the file of a choice was written; None: it has none. Raises FileNotFoundError where it is gone."""
+    if choice.file is None and choice.weights in (None, "official"):
+        return None
+    path = choice.file or Path(str(choice.weights)).expanduser()
+    file = path / BEST if path.is_dir() and choice.file is None else path
+    try:
+        return file.stat().st_mtime_ns
+    except FileNotFoundError:
+        raise FileNotFoundError(f"{choice.label} cannot be opened: {file} is no longer there") from None
+
+
 class Choices:
     """The list, and what of it is open.
 
@@ -111,7 +124,7 @@ class Choices:
             file = load_exported(path)
             key, group = f"exported:{n}:{path.name}", "exported"
             self._exported.append(Choice(key, path.name, group, file.task, file.metadata.model, None, path))
-            self._keep((key, None), Opened(self._exported[-1], None, file))
+            self._keep((key, _state(self._exported[-1])), Opened(self._exported[-1], None, file))
         self._given: Choice | None = None
         word = weights_word(weights)
         if word == "imagenet":
@@ -194,13 +207,9 @@ class Choices:
         raise ValueError(f"{rest or key} is not, or no longer, in the list: load the page again")
 
     def open(self, key: str) -> Opened:
-        """A choice in memory; a run that has written better weights since is read again."""
+        """A choice in memory; a run that has written better weights since, or a file written anew, is read again."""
         choice = self.find(key)
-        state = None
-        if choice.weights not in (None, "official"):
-            path = Path(str(choice.weights))
-            file = path / "best.safetensors" if path.is_dir() else path
-            state = file.stat().st_mtime_ns
+        state = _state(choice)
         with self._lock:
             if (found := self._open.get((key, state))) is not None:
                 self._open.move_to_end((key, state))

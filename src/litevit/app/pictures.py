@@ -11,6 +11,7 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import cache, cached_property
 from typing import NamedTuple
 
 from PIL import Image
@@ -21,6 +22,7 @@ from litevit.data.scenes import ScenesConfig, draw_scene
 
 MOST_BYTES = 32 * 2**20  # of a file
 MOST_PIXELS = 50_000_000
+MOST_SEARCHED = 4_000_000  # pixels that detectors and segmenters get: some look at every pixel, masks are as large
 DISPLAYED = 1600  # longest side of what the browser gets to draw
 
 
@@ -39,7 +41,18 @@ class Picture:
     @property
     def memory(self) -> int:
         """Bytes of its pixels."""
-        return 3 * self.image.width * self.image.height
+        count = self.image.width * self.image.height
+        return 3 * (count if count <= MOST_SEARCHED else count + MOST_SEARCHED)
+
+    @cached_property
+    def reduced(self) -> Image.Image:
+        """As dense models get it: `image`, or a smaller one of `MOST_SEARCHED` pixels."""
+        width, height = self.image.size
+        if width * height <= MOST_SEARCHED:
+            return self.image
+        scale = (MOST_SEARCHED / (width * height)) ** 0.5
+        size = (max(int(width * scale), 1), max(int(height * scale), 1))
+        return self.image.resize(size, Image.Resampling.LANCZOS, reducing_gap=3.0)
 
     def displayed_size(self) -> tuple[int, int]:
         """Width and height of what the browser draws."""
@@ -165,6 +178,7 @@ def samples() -> list[Sample]:
     """Scenes that are drawn, and handwritten digits."""
 
     def scene(index: int, width: int, height: int) -> Sample:
+        @cache
         def make() -> Image.Image:
             look = ScenesConfig(width=width, height=height, things=("disc", "triangle", "cross"), objects=(3, 7))
             return Image.fromarray(draw_scene(index, look, seed=5).image)
@@ -172,6 +186,7 @@ def samples() -> list[Sample]:
         return Sample(f"scene-{index}.png", f"Drawn scene {index}", make)
 
     def digit(index: int) -> Sample:
+        @cache
         def make() -> Image.Image:
             return Digits("validation", size=128).images[index]
 

@@ -5,7 +5,6 @@ from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
@@ -34,6 +33,8 @@ def predict(opened: Opened, picture: Picture) -> Answer:
         raise ValueError(f"{choice.label} gives features, no predictions. Choose a whole model.")
     else:
         found = _dense(opened, picture)
+        if picture.reduced is not picture.image:
+            found.values["reduced"] = list(picture.reduced.size)
     seconds = time.perf_counter() - start
     random = choice.file is None and choice.weights is None
     told = {"task": choice.task, "label": choice.label, "random": random, "seconds": seconds}
@@ -64,12 +65,16 @@ def _classify(opened: Opened, image: Image.Image) -> Answer:
 
 def _dense(opened: Opened, picture: Picture) -> Answer:
     if opened.exported is not None:
-        dense = opened.exported.as_dense()
+        file = opened.exported
+        config: Any = getattr(file, "config", None)
+        # A detector's own threshold, as of its model beside it: the page's slider does the rest.
+        dense = file.as_dense(score_threshold=getattr(config, "score_threshold", None))
     else:
         look = opened.plain()
         names = tuple(look.names)
         dense = DenseModel(look.model, opened.choice.label, look.task, ClassList(names, tuple(range(len(names)))))
-    found = answer(dense, picture.image)
+    image = picture.reduced
+    found = answer(dense, image)
     width, height = picture.displayed_size()
     size = (height, width)
     names = tuple(dense.classes.names)
@@ -77,7 +82,7 @@ def _dense(opened: Opened, picture: Picture) -> Answer:
         return _semantic(found["semantic"], names, size)
     if "panoptic" in found:
         return _panoptic(found, names, size)
-    return _objects(found, names, size, (picture.image.height, picture.image.width))
+    return _objects(found, names, size, (image.height, image.width))
 
 
 def _semantic(labels: Tensor, names: tuple[str, ...], size: tuple[int, int]) -> Answer:
@@ -132,7 +137,7 @@ def _objects(found: dict[str, Any], names: tuple[str, ...], size: tuple[int, int
         for mask, box in zip(found["masks"][order], boxes.round().long().tolist()):
             x1, y1 = max(box[0] - 2, 0), max(box[1] - 2, 0)
             x2, y2 = min(box[2] + 3, width), min(box[3] + 3, height)
-            part = _resized(mask.to(torch.int64), size)[y1:y2, x1:x2].numpy().astype(bool)
+            part = _resized(mask, size)[y1:y2, x1:x2].numpy().astype(bool)
             corners.append((x1, y1, part.shape[1], part.shape[0]))
             parts.append(np.packbits(part.reshape(-1)))
         arrays["corners"] = np.array(corners, np.int32).reshape(-1, 4)
@@ -141,7 +146,6 @@ def _objects(found: dict[str, Any], names: tuple[str, ...], size: tuple[int, int
 
 
 def _resized(values: Tensor, size: tuple[int, int]) -> Tensor:
-    """Nearest cells. Args: values: (H, W) integers."""
-    if tuple(values.shape) == size:
-        return values
-    return F.interpolate(values[None, None].double(), size=size, mode="nearest")[0, 0].long()
+    """Nearest cells. Args: values: (H, W)."""
+    rows, columns = (torch.arange(n) * whole // n for n, whole in zip(size, values.shape))
+    return values if tuple(values.shape) == size else values[rows[:, None], columns]

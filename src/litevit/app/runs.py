@@ -1,6 +1,5 @@
 """What the run view shows of a training run's folder, while it trains and after."""
 
-import json
 import time
 from pathlib import Path
 from typing import Any
@@ -10,9 +9,10 @@ import torch
 import torch.nn.functional as F
 
 from litevit.app.packing import Answer
+from litevit.checkpoints.recorded import check_recipe
 from litevit.data.classification import create_dataset
 from litevit.engine.logging import read_metrics
-from litevit.files import without_nan
+from litevit.files import read_json, without_nan
 from litevit.jobs.runs import CLASSIFICATION, Run
 
 PICTURES = ("predictions.png", "confusion.png")  # what training draws when it ends
@@ -22,13 +22,38 @@ MISTAKES = 24
 THUMBNAIL = 64  # pixels
 
 
+class RunGoneError(LookupError):
+    """A run, or a file of it, that is not, or no longer, there."""
+
+
 def follow(folder: Path, after: int = 0) -> dict[str, Any]:
     """Recipe and result of a run, and the lines of its metrics that the page does not have yet.
 
     Args:
         after: how many lines it has.
+
+    Raises:
+        RunGoneError: the folder is not there, or goes while it is read.
+        ValueError: its recipe or result is none of litevit's.
     """
-    recipe = json.loads((folder / "recipe.json").read_text(encoding="utf-8"))
+    try:
+        return _follow(folder, after)
+    except (FileNotFoundError, NotADirectoryError):
+        raise RunGoneError(f"{folder.name} is no longer there") from None
+
+
+def picture(folder: Path, name: str) -> bytes:
+    """A file of `PICTURES`. Raises RunGoneError."""
+    try:
+        return (folder / name).read_bytes()
+    except (FileNotFoundError, NotADirectoryError):
+        raise RunGoneError(f"{folder.name} has no {name}, or no longer") from None
+
+
+def _follow(folder: Path, after: int) -> dict[str, Any]:
+    recipe = check_recipe(read_json(folder / "recipe.json"), folder / "recipe.json")
+    if not recipe:
+        raise ValueError(f"{folder / 'recipe.json'} is empty: no run of litevit has written it")
     metrics, result = folder / "metrics.jsonl", folder / "result.json"
     rows = read_metrics(metrics) if metrics.is_file() else []
     if after > len(rows):  # begun anew
@@ -40,7 +65,7 @@ def follow(folder: Path, after: int = 0) -> dict[str, Any]:
         "from": after,
         "rows": rows[after:],
         "state": "finished" if finished else "training" if quiet < ALIVE else "quiet",
-        "result": json.loads(result.read_text(encoding="utf-8")) if finished else None,
+        "result": read_json(result) if finished else None,
         "pictures": [name for name in PICTURES if (folder / name).is_file()],
         "examinable": recipe.get("task", "classification") in CLASSIFICATION
         and (folder / "best.safetensors").is_file(),
@@ -49,16 +74,19 @@ def follow(folder: Path, after: int = 0) -> dict[str, Any]:
 
 
 def _summary(recipe: dict[str, Any]) -> list[tuple[str, str]]:
-    model, data, run = recipe["model"], recipe["data"], recipe["run"]
-    made = model.get("overrides", {})
+    def part(name: str) -> dict[str, Any]:
+        found = recipe.get(name)
+        return found if isinstance(found, dict) else {}
+
+    model, data, made = recipe["model"], recipe["data"], recipe["model"]["overrides"]
     rows = [
-        ("recipe", recipe["name"]),
+        ("recipe", recipe.get("name")),
         ("task", recipe.get("task", "classification")),
         ("model", f"{model['name']}{' on ' + str(made['backbone']) if made.get('backbone') else ''}"),
         ("data", data.get("path") or data.get("reader") or ""),
-        ("epochs", recipe["schedule"].get("epochs")),
-        ("batch", run.get("batch_size")),
-        ("learning rate", recipe["optim"].get("lr")),
+        ("epochs", part("schedule").get("epochs")),
+        ("batch", part("run").get("batch_size")),
+        ("learning rate", part("optim").get("lr")),
     ]
     return [(name, str(value)) for name, value in rows if value not in (None, "")]
 

@@ -19,7 +19,7 @@ from litevit.app.choices import Choices, Opened
 from litevit.app.guard import Guard, is_loopback
 from litevit.app.packing import Answer, pack
 from litevit.app.pictures import MOST_BYTES, MOST_PIXELS, GoneError, Picture, Pictures, as_png, read_upload, samples
-from litevit.app.work import BusyError, Worker
+from litevit.app.work import BusyError, LeftError, Worker
 from litevit.data.images import READABLE
 from litevit.files import parse_json
 
@@ -31,6 +31,7 @@ logger = logging.getLogger(__name__)
 
 PAGE = Path(__file__).with_name("page")
 TYPES = {".html": "text/html", ".css": "text/css", ".js": "text/javascript", ".svg": "image/svg+xml"}
+UPLOADS = 8  # files that may arrive at a time, each of up to MOST_BYTES
 KEPT_SOURCES = 6  # blocks whose queries and keys stay, for rows that are asked for one by one
 NEEDS = "The page needs Starlette and uvicorn: pip install 'litevit[app]'"
 
@@ -46,7 +47,8 @@ class Server:
         self.choices = choices
         self.pictures = pictures or Pictures()
         self.models = Worker()
-        self.decoder = Worker()  # so that a picture is not held up by a model
+        self.decoder = Worker(waiting=64)  # so that a picture is not held up by a model; a page asks for eight at once
+        self.arriving = 0
         self.samples = samples()
         self._lock = threading.Lock()
         self._sources: OrderedDict[tuple[Any, ...], looks.Sources] = OrderedDict()
@@ -105,7 +107,13 @@ class Server:
 
     async def upload(self, request: "Request") -> Any:
         session = self._session(request)
-        content = await _body(request, MOST_BYTES)
+        if self.arriving >= UPLOADS:
+            raise BusyError("Many pictures are arriving at this moment. Try again in a few seconds.")
+        self.arriving += 1
+        try:
+            content = await _body(request, MOST_BYTES)
+        finally:
+            self.arriving -= 1
         name = Path(unquote(request.headers.get("x-name", "picture"))[:200]).name or "picture"
 
         def read() -> Picture:
@@ -154,17 +162,21 @@ class Server:
             except ValueError as error:
                 return {**told, "stages": None, "why": str(error)}
 
-        return await self.models.do(answer)
+        return await self.models.do(answer, gone=request.is_disconnected)
 
     async def predict(self, request: "Request") -> Any:
         picture, asked = await self._picture(request)
-        return await self.models.do(lambda: predictions.predict(self.choices.open(_text(asked, "choice")), picture))
+
+        def answer() -> Answer:
+            return predictions.predict(self.choices.open(_text(asked, "choice")), picture)
+
+        return await self.models.do(answer, gone=request.is_disconnected)
 
     async def look(self, request: "Request") -> Any:
         """`view`: seen, attention, row, offsets, frequency, features, arrays."""
         picture, asked = await self._picture(request)
         view = request.path_params["view"]
-        return await self.models.do(lambda: self._look(view, picture, asked))
+        return await self.models.do(lambda: self._look(view, picture, asked), gone=request.is_disconnected)
 
     def _look(self, view: str, picture: Picture, asked: dict[str, Any]) -> Any:
         opened = self.choices.open(_text(asked, "choice"))
@@ -172,7 +184,7 @@ class Server:
         stage, block, cell = (_number(asked, name) for name in ("stage", "block", "cell"))
         if view == "row" and (found := self._known_sources(opened, picture, stage, block)) is not None:
             return looks.attention_row(found, cell)
-        seen = look.see(picture.image)
+        seen = look.see(picture.image if look.task == "classification" else picture.reduced)
 
         def sources() -> looks.Sources:
             found = self._known_sources(opened, picture, stage, block)
@@ -225,19 +237,19 @@ class Server:
         name = request.path_params["picture"]
         if name not in runs.PICTURES:
             raise ValueError(f"{name} is not one of {', '.join(runs.PICTURES)}")
-        file = self._folder(request) / name
-        return await self.decoder.do(file.read_bytes), "image/png"
+        folder = self._folder(request)
+        return await self.decoder.do(lambda: runs.picture(folder, name)), "image/png"
 
     async def examine(self, request: "Request") -> Any:
         self._session(request)
         folder = self._folder(request)
-        return await self.models.do(lambda: runs.examine(folder))
+        return await self.models.do(lambda: runs.examine(folder), gone=request.is_disconnected)
 
     def _folder(self, request: "Request") -> Path:
         folders = self.choices.run_folders()
         name = request.path_params["name"]
         if name not in folders:
-            raise ValueError(f"{name} is not, or no longer, among the runs")
+            raise runs.RunGoneError(f"{name} is not, or no longer, among the runs")
         return folders[name]
 
     # ------------------------------------------------------------ requests
@@ -307,10 +319,12 @@ async def _answered(answer: Callable[..., Any], request: "Request") -> "Response
         if isinstance(found, tuple):
             return Response(found[0], media_type=found[1])
         return JSONResponse(found)
-    except ClientDisconnect:
+    except (ClientDisconnect, LeftError):
         return Response(status_code=499)
     except GoneError as error:
         status, note = 410, error.args[0]
+    except runs.RunGoneError as error:
+        status, note = 404, str(error)
     except BusyError as error:
         status, note = 503, str(error)
     except TooLargeError as error:

@@ -51,22 +51,24 @@ export class Chooser {
   }
 }
 
-const state = { picture: null, choice: null, about: null, list: null };
+// about: what is known of the choice; null while it is opened, or cannot be: `why` says so.
+const state = { picture: null, choice: null, about: null, why: null, list: null };
 const chooser = new Chooser($("model"), $("weights"), $("weights-label"), { changed: choose });
 const views = {};
-let shown = "predict";
+let shown = "predict", taken = 0, opening = new AbortController();
 
-// A request about the picture; where the server has forgotten it, it is sent once more.
-state.ask = async (work) => {
-  try { return await work(state.picture.id); } catch (error) {
+// A request about a picture; where the server has forgotten it, it is sent once more.
+state.ask = async (work, picture = state.picture) => {
+  try { return await work(picture.id); } catch (error) {
     if (!(error instanceof Refused) || error.status !== 410) throw error;
     await renew();
-    state.picture.id = (await state.picture.send()).picture;
-    return work(state.picture.id);
+    picture.id = (await picture.send()).picture;
+    return work(picture.id);
   }
 };
 
 async function take(send, sample) {
+  const serial = ++taken;
   document.body.setAttribute("aria-busy", "true");
   const done = await attempt(async () => {
     let told;
@@ -76,9 +78,11 @@ async function take(send, sample) {
       told = await send();
     }
     const image = await createImageBitmap(await getBlob(`api/pictures/${told.picture}`));
-    state.picture = { id: told.picture, name: told.name, width: told.width, height: told.height, image, send, sample };
+    if (serial !== taken) return false; // another was chosen meanwhile
+    state.picture = { serial, id: told.picture, name: told.name, width: told.width, height: told.height, image, send, sample };
     return true;
   });
+  if (serial !== taken) return;
   document.body.removeAttribute("aria-busy");
   for (const button of $("samples").children) button.setAttribute("aria-pressed", String(done ? Number(button.dataset.index) === sample : button.getAttribute("aria-pressed") === "true"));
   if (done) await views[shown].update(state);
@@ -89,8 +93,15 @@ const takeFile = (file) => take(() => upload(file), -1);
 async function choose() {
   state.choice = chooser.key;
   const key = state.choice;
-  state.about = null; // what is known is of the choice before
-  const about = await attempt(() => postJson("api/describe", { choice: key }));
+  state.about = state.why = null; // what is known is of the choice before
+  opening.abort();
+  opening = new AbortController();
+  const about = await attempt(async () => {
+    try { return await postJson("api/describe", { choice: key }, opening.signal); } catch (error) {
+      if (state.choice === key) state.why = error.message;
+      throw error;
+    }
+  });
   if (state.choice !== key) return;
   state.about = about ?? null;
   $("random").hidden = !about?.random;

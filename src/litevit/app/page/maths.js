@@ -109,5 +109,25 @@ export function chain(offsets, row, column) {
   return points;
 }
 
+// All cells of the last map: `density`, how many of their points lie in each of the H x W `cells` of the first map, and
+// `means`, where the points of a cell lie on average (cells without points are left out).
+export function allChains(offsets, [H, W]) {
+  const [h, w] = offsets.at(-1).shape;
+  const density = new Float32Array(H * W), means = [];
+  for (let row = 0; row < h; row++) for (let column = 0; column < w; column++) {
+    const points = chain(offsets, row, column);
+    if (!points.length) continue;
+    let y = 0, x = 0;
+    for (const p of points) {
+      y += p[0] / points.length;
+      x += p[1] / points.length;
+      const r = Math.floor(p[0] + 0.5), c = Math.floor(p[1] + 0.5);
+      if (r >= 0 && c >= 0 && r < H && c < W) density[r * W + c]++;
+    }
+    means.push({ row, column, y, x });
+  }
+  return { density, means };
+}
+
 // A mask of bits, as np.packbits packs them, from `start` (in bytes). Returns the set pixels' test.
 export function bitAt(bits, start, index) { return (bits[start + (index >> 3)] >> (7 - (index & 7))) & 1; }

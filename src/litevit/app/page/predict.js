@@ -3,7 +3,7 @@
 import { post } from "./api.js";
 import { Chooser } from "./app.js";
 import { bitAt } from "./maths.js";
-import { $, attempt, el, percent, seconds } from "./ui.js";
+import { $, attempt, el, percent, say, seconds } from "./ui.js";
 
 const SIDE = 900; // about the long side of a drawn picture
 
@@ -24,17 +24,21 @@ export class PredictView {
       return;
     }
     const keys = [state.choice, this.second.key].filter(Boolean);
-    const asked = JSON.stringify([state.picture.id, keys]);
+    const asked = JSON.stringify([state.picture.serial, keys]);
     if (asked === this.asked) return;
     this.asked = asked;
+    this.stop?.abort();
+    this.stop = new AbortController();
+    const { signal } = this.stop;
+    const { picture } = state;
     $("panels").classList.toggle("two", keys.length > 1);
     $("panels").setAttribute("aria-busy", "true");
     const panels = [];
     for (const key of keys) {
       const start = performance.now();
-      const found = await attempt(() => state.ask((picture) => post("api/predict", { picture, choice: key })));
+      const found = await attempt(() => state.ask((id) => post("api/predict", { picture: id, choice: key }, signal), picture));
       if (this.asked !== asked) return;
-      panels.push(found ? new Panel(found, state.picture, performance.now() - start) : new Failed());
+      panels.push(found ? new Panel(found, picture, performance.now() - start) : new Failed());
     }
     if (panels.some((p) => p instanceof Failed)) this.asked = null; // the same may be asked again
     this.panels = panels;
@@ -44,12 +48,14 @@ export class PredictView {
     $("panels").replaceChildren(...panels.map((p) => p.node));
     $("panels").removeAttribute("aria-busy");
     for (const p of panels) p.draw();
+    say(panels.map((p) => p.inWords()).join(" "));
   }
 }
 
 class Failed {
   constructor() { this.node = el("p", { class: "empty", textContent: "No answer; the note at the bottom says why." }); }
   draw() {}
+  inWords() { return ""; }
 }
 
 class Panel {
@@ -62,7 +68,8 @@ class Panel {
     this.canvas.setAttribute("role", "img");
     this.side = el("div", { class: "side-list" });
     this.hidden = new Set();
-    const time = `model ${seconds(found.seconds)}, with the way here ${seconds(milliseconds / 1000)}`;
+    const reduced = found.reduced ? `, picture made smaller: ${found.reduced.join(" × ")}` : "";
+    const time = `model ${seconds(found.seconds)}, with the way here ${seconds(milliseconds / 1000)}${reduced}`;
     const random = found.random ? el("span", { class: "badge", textContent: "random weights" }) : null;
     this.node = el("article", { class: "panel" },
       el("header", {}, el("h3", { textContent: found.label }), random, el("span", { class: "muted small", textContent: time })),
@@ -83,6 +90,12 @@ class Panel {
     pen.imageSmoothingEnabled = this.scale < 3;
     pen.drawImage(this.paper, 0, 0, this.canvas.width, this.canvas.height);
     if (this.found.kind === "objects") this.drawObjects(pen);
+  }
+
+  inWords() {
+    const { label, random, kind, guesses } = this.found;
+    const said = kind === "classes" ? guesses.slice(0, 3).map(({ name, p }) => `${name} ${percent(p)}`).join(", ") : this.canvas.getAttribute("aria-label");
+    return `${label}${random && !label.includes("random") ? ", random weights" : ""}: ${said}.`;
   }
 
   classes() {

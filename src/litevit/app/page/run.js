@@ -1,7 +1,7 @@
 // A training run: its curves, live while it trains, what it confuses and its surest mistakes.
 
 import { getBlob, getJson, post } from "./api.js";
-import { $, attempt, chart, el, options, percent, rgbBitmap, short } from "./ui.js";
+import { $, attempt, chart, el, options, percent, rgbBitmap, say, short } from "./ui.js";
 
 const EVERY = 2000; // milliseconds between two looks at a run that trains
 
@@ -44,9 +44,18 @@ export class RunView {
     clearTimeout(this.timer);
     if (!this.active || !this.run || document.hidden) return;
     const name = this.run;
-    const told = await attempt(() => getJson(`api/runs/${encodeURIComponent(name)}?after=${this.rows.length}`));
+    const told = await attempt(async () => {
+      try { return await getJson(`api/runs/${encodeURIComponent(name)}?after=${this.rows.length}`); } catch (error) {
+        if (error.status !== 404) throw error;
+        return { state: "gone" };
+      }
+    });
     if (this.run !== name || !this.active) return;
-    if (told) {
+    if (told?.state === "gone") { // what was read stays on the page
+      $("run-state").textContent = "its folder is no longer there";
+      $("run-state").className = "badge";
+      this.drawn = "";
+    } else if (told) {
       this.rows = [...this.rows.slice(0, told.from), ...told.rows];
       this.told = told;
       const now = JSON.stringify([this.rows.length, told.state, told.pictures, told.examinable]);
@@ -114,6 +123,7 @@ export class RunView {
     const found = await attempt(() => post(`api/runs/${encodeURIComponent(run)}/examine`));
     if (this.run !== run) return;
     if (!found) { button.disabled = false; button.textContent = "Try again"; return; }
+    say(`Examined: ${found.right} of ${found.seen} right.`);
     this.examined = [this.confusion(found), this.mistakes(found)];
     this.drawMore();
   }

@@ -20,12 +20,19 @@ export function options(select, rows, chosen) {
   if (rows.some(([value]) => String(value) === String(chosen))) select.value = chosen;
 }
 
+// Said by a screen reader, not shown.
+export function say(text) { $("said").textContent = text; }
+
 export function note(message) {
+  const same = [...$("notes").children].find((box) => box.dataset.message === message);
+  if (same) { same.stay(); return; }
   const close = el("button", { class: "quiet", textContent: "×", ariaLabel: "Close this note" });
   const box = el("div", { class: "note" }, el("span", { textContent: message }), close);
-  const gone = () => box.remove();
-  close.addEventListener("click", gone);
-  setTimeout(gone, 15000);
+  box.dataset.message = message;
+  let timer;
+  box.stay = () => { clearTimeout(timer); timer = setTimeout(() => box.remove(), 15000); };
+  box.stay();
+  close.addEventListener("click", () => box.remove());
   $("notes").replaceChildren(...[...$("notes").children].slice(-2), box);
 }
 

@@ -34,10 +34,10 @@ def draw_cam(
     stage: int = 4,
     style: Style | None = None,
 ) -> list[Path]:
-    """Why this class; of detectors and panoptic models, why this box.
+    """Why this class; of detectors and panoptic models, why this box, or why this ground.
 
     Args:
-        label: class; None takes the one the model finds.
+        label: class; None takes the one the model finds. Panoptic: a thing's for its box, stuff's for its region.
         box: which of the boxes found (of `label`, if given), the surest first.
     """
     style = style or Style()
@@ -69,6 +69,8 @@ def _decision(look: Look, seen: Seen, path: Path, label: int | None, box: int) -
         logits = model.forward_raw(seen.batch)["logits"][0]
         k = int(torch.bincount(logits.argmax(0).flatten()).argmax()) if label is None else label
         return Decision(k, _name(look.names, k, len(logits)), region_score(k))
+    if look.task == "panoptic segmentation" and label is not None and label >= model.config.num_things:  # no box has it
+        return Decision(label, _name(look.names, label, len(look.names)), region_score(label - model.config.num_things))
     (found,) = model([seen.pixels.to(seen.batch.device)])
     objects = found.get("instances", found)
     of_class = "" if label is None else f" of class {label}"
