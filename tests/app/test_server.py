@@ -296,7 +296,7 @@ def test_large_pictures_are_made_smaller_for_dense_models(monkeypatch: pytest.Mo
     with torch.no_grad():
         (own,) = model([litevit.preprocessing("mask_rcnn_litv2_s")(picture.reduced)])
     boxes = own["boxes"][own["scores"].argsort(descending=True)] * torch.tensor([96 / 67, 64 / 44] * 2)
-    np.testing.assert_allclose(found.arrays["boxes"], boxes, rtol=1e-5)  # of the picture that is shown
+    np.testing.assert_allclose(found.arrays["boxes"], boxes, atol=1e-3)  # of the picture that is shown
     small = pictures.Picture("x", "x.png", Image.open(io.BytesIO(png(50, 50))))
     assert small.reduced is small.image
 
@@ -424,6 +424,7 @@ def test_a_run_that_vanishes_while_it_is_watched(tmp_path: Path, monkeypatch: py
     monkeypatch.setattr(app_runs, "read_metrics", lambda path: path.unlink() or path.stat())  # between two looks
     answer = client.get("/api/runs/live")
     assert (answer.status_code, answer.json()["error"]) == (404, "live is no longer there")
+    monkeypatch.undo()
     shutil.rmtree(folder)
     assert client.get("/api/runs/live").status_code == 404
     assert client.post("/api/runs/live/examine", headers=headers).status_code == 404
