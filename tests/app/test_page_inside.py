@@ -131,17 +131,24 @@ def test_panoptic_files_beside_their_model(dense_visit: Visit, twins: list[Path]
     page.wait_for_selector("text=is an exported file: it holds no layers to look into")
 
 
-def held_back(visit: Visit, pattern: str) -> list[Any]:
-    """Requests that the test lets go on when it wants."""
-    held: list[Any] = []
-    visit.page.route(pattern, lambda route: held.append(route))
-    return held
+class Held:
+    """Requests that wait until the test lets them go on."""
 
+    def __init__(self, visit: Visit, pattern: str):
+        self.waiting: list[Any] = []
+        self.holding = True
+        visit.page.route(pattern, self.take)
 
-def let_go(visit: Visit, held: list[Any], pattern: str) -> None:
-    visit.page.unroute(pattern)
-    for route in held:
-        route.continue_()
+    def take(self, route: Any) -> None:
+        if self.holding:
+            self.waiting.append(route)
+        else:
+            route.continue_()
+
+    def let_go(self) -> None:
+        self.holding = False
+        for route in self.waiting:
+            route.continue_()
 
 
 @pytest.mark.parametrize("tool", ["offsets", "features", "frequency"])
@@ -151,7 +158,7 @@ def test_the_picture_answers_while_another_view_is_on_its_way(visit: Visit, tool
     page.wait_for_selector(".panel[data-kind=classes]")
     visit.look("attention")
     page.wait_for_selector("text=looks most at")
-    held = held_back(visit, "**/api/look/*")
+    held = Held(visit, "**/api/look/*")
     page.check(f"input[value={tool}]", force=True)
     page.wait_for_function("() => document.querySelector('#frame[aria-busy]')")
     page.click("#canvas", position={"x": 20, "y": 20})
@@ -159,7 +166,7 @@ def test_the_picture_answers_while_another_view_is_on_its_way(visit: Visit, tool
     page.locator("#heat-opacity").press("ArrowRight")
     assert "looks most at" in page.inner_text("#readout")  # of what is shown
     assert page.inner_text("#command").startswith("litevit explain attention")
-    let_go(visit, held, "**/api/look/*")
+    held.let_go()
     page.wait_for_selector("#frame:not([aria-busy])")
     assert page.inner_text("#command").startswith(f"litevit explain {tool}")
 
@@ -171,7 +178,7 @@ def test_another_model_is_chosen_while_one_is_shown(visit: Visit) -> None:
     visit.look("attention")
     page.wait_for_selector("text=looks most at")
     before = page.inner_text("#command")
-    held = held_back(visit, "**/api/describe")
+    held = Held(visit, "**/api/describe")
     page.select_option("#model", "pvt_s")
     page.wait_for_timeout(200)
     page.click("#canvas", position={"x": 20, "y": 20})
@@ -179,7 +186,7 @@ def test_another_model_is_chosen_while_one_is_shown(visit: Visit) -> None:
     with page.expect_download() as download:
         page.click("#save-arrays")
     assert download.value.suggested_filename == "digit-3-attention-stage-3-block-1.npz"
-    let_go(visit, held, "**/api/describe")
+    held.let_go()
     page.wait_for_selector("#command:has-text('--model pvt_s')")
 
 
@@ -187,14 +194,13 @@ def test_a_model_chosen_while_another_computes_is_the_one_that_is_shown(visit: V
     page = visit.page
     visit.sample()
     page.wait_for_selector(".panel[data-kind=classes]")
-    held = held_back(visit, "**/api/predict")
+    held = Held(visit, "**/api/predict")
     page.select_option("#model", "pvt_s")
     page.wait_for_function("() => document.querySelector('#panels[aria-busy]')")
-    page.unroute("**/api/predict")
+    held.holding = False
     page.select_option("#model", "lvt")
     page.wait_for_selector(".panel h3:text-is('lvt, random weights')")
-    for route in held:  # the page has given it up
-        route.abort()
+    held.let_go()  # the page has given it up
     page.wait_for_timeout(200)
     assert page.locator(".panel h3").all_inner_texts() == ["lvt, random weights"]
     assert page.locator(".note").count() == 0
@@ -227,14 +233,14 @@ def test_a_large_map_shows_the_last_cell_asked_for(visit: Visit, monkeypatch: py
     page.wait_for_selector(".panel[data-kind=classes]")
     page.click("#tab-look")
     page.wait_for_selector("text=looks most at")
-    held = held_back(visit, "**/api/look/row")
+    held = Held(visit, "**/api/look/row")
     box = page.locator("#canvas").bounding_box()
     for part in (0.1, 0.4, 0.9):  # cells 0, 5 and 15
         page.mouse.click(box["x"] + part * box["width"], box["y"] + part * box["height"])
     assert "on its way" in page.inner_text("#readout")
     page.select_option("#block", "0")  # while the row is on its way
     page.wait_for_selector("#frame:not([aria-busy])")
-    let_go(visit, held, "**/api/look/row")
+    held.let_go()
     page.wait_for_selector("text=row 3, column 3 of 4 × 4")
     page.wait_for_selector("text=looks most at")
     assert visit.cell() == 15

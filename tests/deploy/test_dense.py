@@ -1,6 +1,8 @@
 """Detectors, segmenters and panoptic models as files: post-processing inside, called like the models."""
 
 import copy
+import json
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
@@ -9,9 +11,12 @@ from small import HEADS, dense
 from torch import Tensor
 
 import litevit
+from litevit.checkpoints.preprocessing import checked_preprocessing
 from litevit.deploy.compare import SetRules, match
 from litevit.deploy.graph import build_graph
+from litevit.deploy.source import _dense_preprocessing
 from litevit.deploy.verify import images_of
+from litevit.tasks.segmentation import SegmentationTest
 
 DETECTORS = ("retinanet", "mask_rcnn", "panoptic_fpn")
 SUFFIX = {"pt2": ".pt2", "onnx": ".onnx", "openvino": ".xml"}
@@ -33,6 +38,15 @@ def test_fixed_shapes_select_what_the_model_selects(task: str, size: tuple[int, 
         for name in ("panoptic", "masks", "semantic"):
             if name in ours:
                 assert torch.equal(found[name], ours[name]), name
+
+
+@pytest.mark.parametrize("task", HEADS)
+def test_files_of_models_that_resize_nothing_are_read_again(task: str) -> None:
+    """As the first dense runs of `litevit train` are."""
+    own = {"test": SegmentationTest(scale=None)} if task in ("semantic_fpn", "segformer") else {"resize": False}
+    how = _dense_preprocessing(dense(task, **own))
+    assert how.size == (0, 0)
+    assert checked_preprocessing(json.loads(json.dumps(asdict(how))), "a.onnx") == how
 
 
 @pytest.mark.parametrize("selection", ["pairs", "anchors"])

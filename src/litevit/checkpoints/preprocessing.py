@@ -42,7 +42,8 @@ def checked_preprocessing(told: Any, where: object) -> Preprocessing:
         return isinstance(value, int) and number(value, 0, LARGEST_SIDE)
 
     good: dict[str, Callable[[Any], bool]] = {
-        "size": lambda v: side(v) or (isinstance(v, tuple) and len(v) == 2 and all(map(side, v))),
+        # (0, 0): images keep their size.
+        "size": lambda v: side(v) or v == (0, 0) or (isinstance(v, tuple) and len(v) == 2 and all(map(side, v))),
         "crop_pct": lambda v: v is None or number(v, 0, 10),
         "crop_mode": lambda v: v in ("center", "squash", "border"),
         "interpolation": lambda v: v in ("bicubic", "bilinear", "nearest", "lanczos", "box", "hamming"),
