@@ -520,7 +520,7 @@ def test_nothing_is_computed_for_who_has_left() -> None:
 
 def crowd_of(server: Server) -> Any:
     """Many browsers at a time, in one event loop."""
-    httpx = pytest.importorskip("httpx")
+    httpx = pytest.importorskip("httpx", reason="many requests in one event loop")
     return httpx.AsyncClient(transport=httpx.ASGITransport(app=server.asgi()), base_url="http://127.0.0.1")
 
 

@@ -161,7 +161,7 @@ def test_class_activation_of_dense_models(name: str) -> None:
 
 def test_panoptic_models_say_why_of_boxes_and_of_grounds(tmp_path: Path) -> None:
     """`--label` below the number of things is a box's class, above it a ground's."""
-    pytest.importorskip("pytorch_grad_cam")
+    pytest.importorskip("pytorch_grad_cam", reason="the extra `explain`")
     torch.manual_seed(0)
     options = {"channels": 16, "semantic_channels": 8, "semantic_groups": 2, "resize": False, "box_hidden": 16}
     model = litevit.create_model("panoptic_fpn", backbone="litv2_s", num_things=2, num_stuff=3, **options).eval()
