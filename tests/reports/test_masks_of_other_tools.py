@@ -45,11 +45,49 @@ def test_folders_without_splits_are_divided(tmp_path) -> None:
 def test_0_and_1_in_ade20ks_layout_lose_no_class(tmp_path) -> None:
     """Masks 0/1 lost class 0 without a word (mIoU 0.44)."""
     sets.ade(tmp_path, names=["ground", "insect"], change=lambda values: (values > 0).astype(np.uint8))
-    message = r"hold the values 0\.\.1 for 2 classes, .* 'ground' would be lost\. Give --data\.reduce_zero_label False"
+    message = r"hold the values 0\.\.1 for 2 names, .* 1 is called 'ground' .* give --data\.reduce_zero_label False"
     with pytest.raises(ValueError, match=message):
         opened(tmp_path)
     assert same(opened(tmp_path, reduce_zero_label=False), lambda values: (values > 0).astype(np.int64))
-    assert same(opened(tmp_path, reduce_zero_label=True), lambda values: np.where(values > 0, 0, 255))
+
+
+def test_as_many_names_as_values_and_0_ignored(tmp_path, litevit) -> None:
+    """`--data.reduce_zero_label True` called 1 by the name of 0, 2 by that of 1, with a warning alone."""
+    sets.masks(tmp_path)
+    message = (
+        r"0\.\.2 for 3 names, .* 1 is called 'ground' and nothing 'bee'\. .* gives the values: {\"1\": \"ground\", "
+    )
+    with pytest.raises(ValueError, match=message):
+        opened(tmp_path, reduce_zero_label=True)
+    code, out, _ = litevit("doctor", tmp_path, "--reduce-zero-label", "True")
+    assert code == 1
+    assert "1 is called 'ground'" in out
+    for names in (["ant", "bee"], {"1": "ant", "2": "bee"}):
+        sets.write_json(tmp_path / "classes.json", names)
+        found = opened(tmp_path, reduce_zero_label=True)
+        assert found.classes == ("ant", "bee")
+        assert same(found, lambda values: np.where(values == 0, 255, values - 1))
+        assert litevit("doctor", tmp_path, "--reduce-zero-label", "True")[0] == 0
+
+
+def test_a_list_that_gives_the_values_is_believed(tmp_path) -> None:
+    """Three classes, of which the last is in no mask: only a list of names alone leaves a doubt."""
+    sets.masks(tmp_path, names={"1": "ant", "2": "bee", "3": "wasp"})
+    found = opened(tmp_path)
+    assert found.labels.values == (1, 2, 3)
+    assert same(found, lambda values: np.where(values == 0, 255, values - 1))
+    with pytest.raises(ValueError, match=r"hold the values 0; 3 classes allow 1\.\.3 and 255 \(ignored\)"):
+        opened(tmp_path, reduce_zero_label=False)
+
+
+def test_an_evaluation_split_may_lack_the_last_class(tmp_path, litevit) -> None:
+    """0 was suspected to be a class there too, although training had just been told otherwise."""
+    sets.ade(tmp_path, names=["ground", "ant", "bee"], change=lambda values: (values + 1).astype(np.uint8))
+    for path in (tmp_path / "annotations" / "validation").iterdir():
+        values = np.array(Image.open(path))
+        Image.fromarray(np.where(values == 3, 0, values).astype(np.uint8)).save(path)
+    assert len(opened(tmp_path).eval()) == 2
+    assert litevit("doctor", tmp_path)[0] == 0
 
 
 def test_masks_that_count_from_1(tmp_path) -> None:

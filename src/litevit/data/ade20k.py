@@ -109,11 +109,11 @@ class SegmentationFolder(Dataset):
     def _count_values(self, index: int) -> dict[int, int]:
         return count_values(read_index_mask(self.mask_path(index), self.labels.colours))
 
-    def check_masks(self) -> list[str]:
-        """Stops when the masks cannot mean what the setting says. Returns: what is odd but possible."""
+    def check_masks(self, *, trusted: bool = False) -> list[str]:
+        """Stops when the masks cannot mean what the setting says; see `check_values`."""
         counts, whole = self.values()
         where = f"the masks in {self.masks}" if whole else f"{SAMPLE} masks looked at in {self.masks}"
-        return check_values(self.labels, counts, where, whole=whole)
+        return check_values(self.labels, counts, where, whole=whole, trusted=trusted)
 
     def __len__(self) -> int:
         return len(self.files)

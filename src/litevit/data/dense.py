@@ -3,7 +3,7 @@
 import hashlib
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Literal
 
@@ -200,9 +200,7 @@ def mask_labels(
         return read_labels(layout.classes, reduce_zero_label=reduce_zero_label, ignore_index=ignore_index, ade=ade)
     if names is not None:
         reduce = ade if reduce_zero_label is None else reduce_zero_label
-        return replace(
-            labels_of(names, reduce_zero_label=reduce, ignore_index=ignore_index), guessed=reduce_zero_label is None
-        )
+        return labels_of(names, reduce_zero_label=reduce, ignore_index=ignore_index)
     folder = next(iter(layout.parts.values())).annotations
     masks = sorted(folder.rglob("*.png"))[:200]
     if not masks:
@@ -260,7 +258,7 @@ class SegmentationSets:
             self.layout, self.data.eval_split, self.labels, hold_out=self.data.hold_out, transforms=ToFloat()
         )
         if self.data.eval_split != "train":
-            source.check_masks()
+            source.check_masks(trusted=True)
             self.parts[1:] = [source.part]
         limit = self.data.limit if self.data.eval_split == "train" else self.data.eval_limit
         return Selected(source, _limited(len(source), limit))

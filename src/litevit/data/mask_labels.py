@@ -7,7 +7,7 @@ words, which value is no class:
 * `reduce_zero_label` True (ADE20K): 0 is ignored, 1..K are the classes. False: 0..K-1 are the classes.
 * `ignore_index` (255): pixels of this value count for nothing; -1: there is none.
 * A class list that numbers its classes itself (`classes.json` as {"0": "ground", "255": "road"}, Roboflow's
-  `_classes.csv`) decides without either.
+  `_classes.csv`) decides without either; what it does not name and neither ignores is refused.
 
 Left to itself (None), `reduce_zero_label` is True for ADE20K's layout and lists, else False. `check_values` stops a
 setting that the masks contradict, before it costs a training.
@@ -40,7 +40,6 @@ class MaskLabels:
     ignore_index: int = IGNORE
     reduce_zero_label: bool = False  # 0 is ignored
     numbered: bool = False  # the class list gives the values
-    guessed: bool = True  # nobody has said what 0 is
     colours: tuple[Colour, ...] = ()  # of colour masks
 
     def __post_init__(self) -> None:
@@ -151,21 +150,20 @@ def read_labels(
     names, values, colours, from_one = _read_list(path)
     if not 1 <= len(names) <= IGNORE:
         raise ValueError(f"class list {path} has {len(names)} names, 1 to {IGNORE} are possible")
-    ones = tuple(range(1, len(names) + 1))
-    if values is not None and values != ones:
+    if values is not None:
         if reduce_zero_label and 0 in values:
             raise ValueError(f"{path} calls 0 {names[0]!r}, and {ZERO} True ignores it: one of both has to go")
         zero = 0 not in values and reduce_zero_label is not False
-        return MaskLabels(names, values, ignore_index, zero, numbered=True, guessed=False, colours=colours)
-    reduce = reduce_zero_label if reduce_zero_label is not None else not colours and (from_one or values == ones or ade)
+        return MaskLabels(names, values, ignore_index, zero, numbered=True, colours=colours)
+    reduce = reduce_zero_label if reduce_zero_label is not None else not colours and (from_one or ade)
     labels = labels_of(names, reduce_zero_label=reduce, ignore_index=ignore_index)
-    return replace(labels, guessed=reduce_zero_label is None, colours=colours)
+    return replace(labels, colours=colours)
 
 
 def labels_of(names: Sequence[str], *, reduce_zero_label: bool = False, ignore_index: int = IGNORE) -> MaskLabels:
     first = int(reduce_zero_label)
     values = tuple(range(first, first + len(names)))
-    return MaskLabels(tuple(names), values, ignore_index, reduce_zero_label=bool(reduce_zero_label), guessed=False)
+    return MaskLabels(tuple(names), values, ignore_index, reduce_zero_label=bool(reduce_zero_label))
 
 
 def _read_list(path: Path) -> tuple[tuple[str, ...], tuple[int, ...] | None, tuple[Colour, ...], bool]:
@@ -254,13 +252,16 @@ def palette_labels(
 # ------------------------------------------------------------------ judging
 
 
-def check_values(labels: MaskLabels, counts: dict[int, int], where: str, *, whole: bool = True) -> list[str]:
+def check_values(
+    labels: MaskLabels, counts: dict[int, int], where: str, *, whole: bool = True, trusted: bool = False
+) -> list[str]:
     """Stops when the values of masks cannot mean what the setting says.
 
     Args:
         counts: pixels of each value.
         where: which masks, for messages.
         whole: these are all masks, not a sample.
+        trusted: what 0 means is known, from training or because a person insists.
 
     Returns: what is odd but possible.
     """
@@ -280,11 +281,16 @@ def check_values(labels: MaskLabels, counts: dict[int, int], where: str, *, whol
             f'so in classes.json: {{"0": "{labels.names[0]}", "{labels.ignore_index}": '
             f'"{labels.names[1] if K > 1 else "..."}"}}, or rewrite the masks with `litevit doctor --fix OUT`'
         )
-    if labels.reduce_zero_label and labels.guessed and K > 1 and seen - {labels.ignore_index} == set(range(K)):
+    shifted = (
+        labels.reduce_zero_label and not labels.numbered and K > 1 and seen - {labels.ignore_index} == set(range(K))
+    )
+    if shifted and not trusted:
+        first, *_, last = labels.names
+        numbers = ", ".join(f'"{value}": "{name}"' for value, name in enumerate(labels.names[:2], start=1))
         raise ValueError(
-            f"{where} hold the values 0..{K - 1} for {K} classes, and 0 would be ignored (as in ADE20K): the class "
-            f"{labels.names[0]!r} would be lost. Give {ZERO} False if 0 is {labels.names[0]!r}, "
-            f"or {ZERO} True if 0 is no class"
+            f"{where} hold the values 0..{K - 1} for {K} names, and 0 would be ignored, so that 1 is called {first!r} "
+            f"and nothing {last!r}. If 0 is {first!r}, give {ZERO} False. If 0 is no class, give {ZERO} True and a class "
+            f"list without a name for it, or a classes.json that gives the values: {{{numbers}{', ...' * (K > 2)}}}"
         )
     present = [name for name, value in zip(labels.names, labels.values) if value in seen]
     notes = []

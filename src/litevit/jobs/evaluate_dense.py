@@ -92,6 +92,7 @@ class Masks:
     reduce_zero_label: bool | None = None
     ignore_index: int = IGNORE
     hold_out: float = 0.0  # measure this share, which training has left out; 0: all images
+    trusted: bool = False  # what 0 means is not doubted: a run has learned from these data so, or a person insists
 
 
 def rule_of_run(weights: Pathlike | None, data: Pathlike | None, *, given: Masks | None = None) -> Masks:
@@ -107,6 +108,7 @@ def rule_of_run(weights: Pathlike | None, data: Pathlike | None, *, given: Masks
         reduce_zero_label=settings.get("reduce_zero_label"),
         ignore_index=settings.get("ignore_index", IGNORE),
         hold_out=settings.get("hold_out", 0.0) if own else 0.0,
+        trusted=own and trained is not None,
     )
     if given is None:
         return run
@@ -114,6 +116,7 @@ def rule_of_run(weights: Pathlike | None, data: Pathlike | None, *, given: Masks
         run,
         reduce_zero_label=run.reduce_zero_label if given.reduce_zero_label is None else given.reduce_zero_label,
         ignore_index=run.ignore_index if given.ignore_index == IGNORE else given.ignore_index,
+        trusted=run.trusted or given.reduce_zero_label is not None,
     )
 
 
@@ -269,7 +272,7 @@ def _open_semantic(
         labels = mask_labels(layout, names=classes.names, **settings)
         source = open_masks(_whole(layout, rule.hold_out), split, labels, hold_out=rule.hold_out, transforms=ToFloat())
     try:
-        source.check_masks()
+        source.check_masks(trusted=rule.trusted)
     except ValueError as error:  # the options of `litevit eval` have other names than those of a recipe
         raise ValueError(str(error).replace(ZERO, "--reduce-zero-label").replace(VOID, "--ignore-index")) from None
     return source

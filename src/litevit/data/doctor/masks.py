@@ -34,8 +34,11 @@ def examine(notes: Notes, album: Album, layout: Layout, *, reduce_zero_label: bo
             notes.error("a single class (the loss would be 0)", labels.names[0])
     except (ValueError, OSError) as error:
         notes.error("class list", error)
+    learned = layout.parts.get("train") or next(
+        iter(layout.parts.values())
+    )  # what 0 means is judged by it, as in training
     for split, part in layout.parts.items():
-        _examine_part(notes, album, split, part, labels)
+        _examine_part(notes, album, split, part, labels, trusted=part is not learned)
     notes.report.counted = "pixels"
     _note_lost_splits(notes, layout)
     note_missing_splits(notes, layout)
@@ -49,7 +52,9 @@ def _note_lost_splits(notes: Notes, layout: Layout) -> None:
             notes.warning("missing splits", pair[1] if pair[0].is_dir() else pair[0])
 
 
-def _examine_part(notes: Notes, album: Album, split: str, part: Part, labels: MaskLabels | None) -> None:
+def _examine_part(
+    notes: Notes, album: Album, split: str, part: Part, labels: MaskLabels | None, *, trusted: bool
+) -> None:
     together = part.images == part.annotations
     files = [path for path in sorted(part.images.rglob("*")) if is_image(path)]
     files = [path for path in files if not (together and is_mask_name(path.name))]
@@ -98,7 +103,7 @@ def _examine_part(notes: Notes, album: Album, split: str, part: Part, labels: Ma
         return
     if (total and not wrong) or wrong == len(masks) or wrong > SAMPLE // 2:
         try:
-            check_values(labels, dict(total), f"the masks in {part.annotations}")
+            check_values(labels, dict(total), f"the masks in {part.annotations}", trusted=trusted)
         except ValueError as error:
             notes.error("masks that cannot mean what the setting says", error, files[0])
     used = {name: total[value] for name, value in zip(labels.names, labels.values)}
