@@ -123,9 +123,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         run = verb.load()
         if verb.raw:
             return run(rest) or 0
-        import tyro
+        from litevit.cli.arguments import bind
 
-        return tyro.cli(run, args=rest, prog=f"litevit {name}", config=(tyro.conf.FlagCreatePairsOff,)) or 0
+        return bind(run, rest, prog=f"litevit {name}")() or 0
     except BrokenPipeError:  # `litevit list | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0

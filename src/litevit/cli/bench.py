@@ -1,10 +1,10 @@
 """`litevit bench`."""
 
+import difflib
 import sys
 from collections.abc import Sequence
 
-import tyro
-from tyro.conf import FlagCreatePairsOff
+from litevit.cli.arguments import bind
 
 
 def bench(arguments: Sequence[str]) -> None:
@@ -24,5 +24,7 @@ def bench(arguments: Sequence[str]) -> None:
         return
     what, *rest = arguments
     if what not in COMMANDS:
-        raise ValueError(f"Unknown benchmark '{what}'. Known: {', '.join(COMMANDS)}.")
-    tyro.cli(COMMANDS[what], args=rest, prog=f"litevit bench {what}", config=(FlagCreatePairsOff,))
+        near = difflib.get_close_matches(what, COMMANDS, n=1)
+        hint = f"Did you mean '{near[0]}'?" if near else f"Known: {', '.join(COMMANDS)}."
+        raise ValueError(f"Unknown benchmark '{what}'. {hint}")
+    bind(COMMANDS[what], rest, prog=f"litevit bench {what}")()

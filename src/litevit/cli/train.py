@@ -17,6 +17,7 @@ from tyro.constructors import (
     StructTypeInfo,
 )
 
+from litevit.cli.arguments import unknown_option
 from litevit.cli.terminal import parse
 from litevit.files import parse_json
 
@@ -237,9 +238,6 @@ def _unknown_option(unknown: Sequence[str], recipe: Any, overrides: Sequence[str
     option = next((word for word in unknown if word.startswith("--")), None)
     if option is None:
         return f"Unexpected argument {unknown[0]!r}: options begin with --, and a value follows its option."
-    name = option.partition("=")[0].removeprefix("--")
     fields = [field for field in flat(to_dict(recipe)) if not field.startswith("model.overrides")]
     known = [*fields, *(f"model.overrides.{key}" for key in overrides), "data", "without", "show-recipe"]
-    near = difflib.get_close_matches(name.replace("-", "_"), known, n=1)
-    hint = f"Did you mean --{near[0]}?" if near else "--help lists them all."
-    return f"Unknown option --{name}. {hint}"
+    return unknown_option(option.partition("=")[0], [f"--{name}" for name in known])

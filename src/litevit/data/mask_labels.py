@@ -289,8 +289,9 @@ def check_values(
         numbers = ", ".join(f'"{value}": "{name}"' for value, name in enumerate(labels.names[:2], start=1))
         raise ValueError(
             f"{where} hold the values 0..{K - 1} for {K} names, and 0 would be ignored, so that 1 is called {first!r} "
-            f"and nothing {last!r}. If 0 is {first!r}, give {ZERO} False. If 0 is no class, give {ZERO} True and a "
-            f"class list without a name for it, or a classes.json that gives the values: {{{numbers}{', ...' * (K > 2)}}}"
+            f"and nothing {last!r}. If 0 is {first!r}, give {ZERO} False. If 0 is no class, give {ZERO} True and "
+            f"a class list without a name for it, or a classes.json "
+            f"that gives the values: {{{numbers}{', ...' * (K > 2)}}}"
         )
     present = [name for name, value in zip(labels.names, labels.values) if value in seen]
     notes = []
