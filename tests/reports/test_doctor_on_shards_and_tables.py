@@ -2,7 +2,12 @@
 
 import io
 import json
+import os
+import subprocess
+import sys
 import tarfile
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
@@ -108,3 +113,85 @@ def test_what_is_no_shard(photos, tmp_path, litevit):
     assert code == 2
     assert "--fix writes folders and COCO's files" in error
     assert not (tmp_path / "out").exists()
+
+
+# ------------------------------------------------------- names of the Hub: only folders were taken
+
+
+def test_a_name_as_training_has_it(photos, tmp_path, litevit):
+    write_tables(tmp_path / "hf", {"train": samples(photos, "train"), "test": samples(photos, "val")})
+    assert findings(litevit, f"hfds/{tmp_path / 'hf'}") == (0, {})
+
+
+def test_a_set_of_the_hub_is_opened_as_training_opens_it(photos, tmp_path, litevit, monkeypatch):
+    """The Hub is a folder here; what is asked for is asked of the library under the name that was given."""
+    datasets = pytest.importorskip("datasets", reason="Hugging Face data sets need the extra 'data'")
+    write_tables(tmp_path / "hf", {"train": samples(photos, "train"), "test": samples(photos, "val")})
+    there, asked = datasets.load_from_disk(str(tmp_path / "hf")), []
+
+    def load(name, split, **_):
+        asked.append((name, split))
+        return there[split]
+
+    monkeypatch.setattr(datasets, "get_dataset_split_names", lambda name: list(there))
+    monkeypatch.setattr(datasets, "load_dataset", load)
+    assert findings(litevit, "hfds/people/animals") == (0, {})
+    assert asked == [("people/animals", "train"), ("people/animals", "test")]
+    code, _, error = litevit("doctor", "hfds/people/animals", "--fix", tmp_path / "out")
+    assert code == 2
+    assert "--fix writes folders and COCO's files; hfds/people/animals is a Hugging Face data set" in error
+
+
+def test_columns_that_are_named(photos, tmp_path, litevit):
+    datasets = pytest.importorskip("datasets", reason="Hugging Face data sets need the extra 'data'")
+    content = samples(photos, "train")
+    picture = [{"bytes": data, "path": None} for data, _ in content]
+    kinds = {"front": datasets.Image(), "back": datasets.Image(), "kind": datasets.ClassLabel(names=list("abc"))}
+    rows = {"front": picture, "back": picture, "kind": [label for _, label in content]}
+    made = datasets.Dataset.from_dict(rows, features=datasets.Features(kinds))
+    datasets.DatasetDict({"train": made}).save_to_disk(str(tmp_path / "hf"))
+    code, out, _ = litevit("doctor", tmp_path / "hf")
+    assert code == 1
+    assert "which column has the images? It has front (PIL.Image.Image), back" in " ".join(out.split())
+    assert litevit("doctor", tmp_path / "hf", "--image-column", "back")[0] == 0
+    code, _, error = litevit("doctor", photos, "--image-column", "back")
+    assert code == 2
+    assert "--image-column is for Hugging Face data sets" in error
+
+
+def test_a_folder_that_is_not_there_may_be_a_name_of_the_hub(litevit):
+    code, _, error = litevit("doctor", "people/animals")
+    assert code == 2
+    assert "people/animals does not exist. A data set of the Hugging Face Hub is hfds/people/animals" in error
+
+
+@pytest.mark.parametrize("there", [True, False], ids=["a Hub without it", "no network"])
+def test_what_the_hub_does_not_give_is_said_in_a_line(there, tmp_path):
+    pytest.importorskip("datasets", reason="Hugging Face data sets need the extra 'data'")
+
+    class Nothing(BaseHTTPRequestHandler):
+        def do_GET(self):
+            self.send_response(404)
+            self.send_header("X-Error-Code", "RepoNotFound")
+            self.end_headers()
+
+        do_HEAD = do_GET
+
+        def log_message(self, *_):
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Nothing) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        address = f"http://127.0.0.1:{server.server_port if there else 9}"
+        run = subprocess.run(
+            [sys.executable, "-m", "litevit.cli", "doctor", "hfds/people/animals"],
+            env={**os.environ, "HF_ENDPOINT": address, "HF_HOME": str(tmp_path), "HF_HUB_OFFLINE": "0"},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        server.shutdown()
+    assert run.returncode == 2
+    last = run.stderr.splitlines()[-1]
+    assert last.startswith("litevit: The Hugging Face data set people/animals (no folder here, so it was looked for on")
+    assert "Traceback" not in run.stderr

@@ -3,15 +3,15 @@
 import json as json_module
 import sys
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from tyro.conf import Positional
+from tyro.conf import Positional, arg
 
 from litevit.cli.terminal import refuse
 
 
 def doctor(
-    path: Positional[Path],
+    path: Annotated[Positional[str], arg(metavar="PATH")],
     *,
     examples: int = 3,
     json: bool = False,
@@ -20,13 +20,15 @@ def doctor(
     reduce_zero_label: bool | None = None,
     ignore_index: int | None = None,
     reader: Literal["wds", "hfds"] | None = None,
+    image_column: str | None = None,
+    label_column: str | None = None,
 ) -> int:
     """Checks a data set before hours are spent on it. Exit code 0: clean; 1: training would go wrong; 2: no data set.
 
     Args:
         path: a folder in any layout that training reads (COCO, Roboflow, CVAT, YOLO, Pascal VOC, masks, class folders),
-            a COCO-format JSON, a tar of class folders, WebDataset shards (also a quoted pattern), or a Hugging Face
-            data set in a folder.
+            a COCO-format JSON, a tar of class folders, WebDataset shards (also a quoted pattern), a Hugging Face
+            data set in a folder, or hfds/NAME of the Hub.
         examples: how many places to name per finding.
         json: print the findings as JSON.
         report: write an HTML page with pictures of the findings and statistics of classes and sizes.
@@ -34,9 +36,11 @@ def doctor(
         reduce_zero_label: of masks: 0 is ignored and 1.. are the classes; default: as their layout has it.
         ignore_index: of masks: the value that counts for nothing; -1: none; default: 255.
         reader: what opens the data, as --data.reader of training; default: by what lies there.
+        image_column: of a Hugging Face data set; default: the one whose type or name says so.
+        label_column: the same.
     """
     from litevit.data.doctor import examine
-    from litevit.data.doctor.tables import NAMES
+    from litevit.data.doctor.tables import NAMES, reader_of
 
     if examples < 0:
         raise ValueError(f"--examples must be 0 or more, got {examples}")
@@ -44,9 +48,13 @@ def doctor(
     if any(value is not None for value in given.values()):
         _refuse_without_masks(path, given)
     rule = {"reduce_zero_label": reduce_zero_label, "ignore_index": 255 if ignore_index is None else ignore_index}
-    found = examine(path, examples=examples, reader=reader or "", **rule)  # type: ignore[arg-type]
-    if fix is not None and found.layout in NAMES.values():
-        raise ValueError(f"--fix writes folders and COCO's files; {path} is {found.layout}: mend what made it")
+    columns = {"image_column": image_column, "label_column": label_column}
+    kind = reader or reader_of(path)
+    if kind != "hfds":
+        refuse(columns, f"for Hugging Face data sets; {path} is none")
+    if fix is not None and kind:
+        raise ValueError(f"--fix writes folders and COCO's files; {path} is {NAMES[kind]}: mend what made it")
+    found = examine(path, examples=examples, reader=reader or "", **rule, **columns)  # type: ignore[arg-type]
     print(json_module.dumps(found.to_dict(), indent=2, ensure_ascii=False) if json else found.render())
     if report is not None:
         from litevit.data.doctor.page import write_page
@@ -58,7 +66,7 @@ def doctor(
     return found.exit_code
 
 
-def _refuse_without_masks(path: Path, given: dict[str, Any]) -> None:
+def _refuse_without_masks(path: str, given: dict[str, Any]) -> None:
     from litevit.data.doctor.tables import NAMES, reader_of
     from litevit.data.layouts import layouts_of
 
@@ -73,7 +81,7 @@ def _refuse_without_masks(path: Path, given: dict[str, Any]) -> None:
         refuse(shown, f"for masks of classes; {path} is {found[0].name}")
 
 
-def _fix(path: Path, out: Path, *, quiet: bool, reduce_zero_label: bool | None, ignore_index: int) -> None:
+def _fix(path: str, out: Path, *, quiet: bool, reduce_zero_label: bool | None, ignore_index: int) -> None:
     from litevit.data.doctor import examine
     from litevit.data.doctor.fix import mend
 

@@ -1,9 +1,9 @@
 """Hugging Face data sets: which split and which columns are meant, and images by index (streams: `streaming`)."""
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 from litevit.data.class_folders import Part, natural_key, split_names
 
@@ -11,6 +11,7 @@ NO_DATASETS = "Hugging Face data sets need the datasets package: pip install 'li
 # Where a data set has several columns that could be meant, the first of these.
 IMAGE_COLUMNS = ("image", "img", "jpg", "jpeg", "png", "webp", "picture", "photo")
 LABEL_COLUMNS = ("label", "labels", "fine_label", "target", "class", "cls", "category")
+T = TypeVar("T")
 
 
 class Columns(NamedTuple):
@@ -49,10 +50,25 @@ def find_split(name: str, split: str) -> str:
 
 def splits_there(name: str) -> list[str]:
     """The splits of a data set of the Hub, of files in a folder, or of a folder that `save_to_disk` has written."""
+    datasets = library()
     if not is_saved(name):
-        return library().get_dataset_split_names(name)
-    saved = library().load_from_disk(name)
+        return ask(name, lambda: datasets.get_dataset_split_names(name))
+    saved = ask(name, lambda: datasets.load_from_disk(name))
     return list(saved) if isinstance(saved, Mapping) else ["train"]
+
+
+def ask(name: str, answer: Callable[[], T]) -> T:
+    """What the library says about a data set; what it complains of, and its network libraries, in one line.
+
+    Raises:
+        OSError: the data set cannot be opened.
+    """
+    try:
+        return answer()
+    except Exception as error:  # of a dozen libraries and as many kinds
+        where = "" if Path(name).exists() else " (no folder here, so it was looked for on the Hub)"
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise OSError(f"The Hugging Face data set {name}{where} cannot be opened: {reason}") from error
 
 
 def is_saved(name: str) -> bool:
@@ -61,9 +77,10 @@ def is_saved(name: str) -> bool:
 
 
 def load_split(name: str, split: str, cache: str | None) -> Any:
+    datasets = library()
     if not is_saved(name):
-        return library().load_dataset(name, split=split, cache_dir=cache)
-    saved = library().load_from_disk(name)
+        return ask(name, lambda: datasets.load_dataset(name, split=split, cache_dir=cache))
+    saved = ask(name, lambda: datasets.load_from_disk(name))
     return saved[split] if isinstance(saved, Mapping) else saved
 
 

@@ -135,7 +135,9 @@ class HuggingFaceShards:
     def __init__(self, name: str, split: str, cache: str | None, image: str | None = None, label: str | None = None):
         datasets = hugging_face.library()
         found = hugging_face.find_split(name, split)
-        dataset = datasets.load_dataset(name, split=found, streaming=True, cache_dir=cache)
+        dataset = hugging_face.ask(
+            name, lambda: datasets.load_dataset(name, split=found, streaming=True, cache_dir=cache)
+        )
         self.columns = hugging_face.find_columns(name, dataset.features, image, label)
         if self.columns.words:
             raise ValueError(

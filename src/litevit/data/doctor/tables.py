@@ -20,6 +20,8 @@ PROBED = 32  # members of a tar that say what it is
 def reader_of(path: str | Path) -> str:
     """ "wds", "hfds", or "" for what layouts are known by; nothing but names is looked at."""
     folder = Path(path)
+    if place_of(path) != str(path):
+        return "hfds"
     tables = (
         [*folder.glob("*.parquet"), *folder.glob("data/*.parquet"), *folder.glob("*.arrow")] if folder.is_dir() else []
     )
@@ -27,6 +29,12 @@ def reader_of(path: str | Path) -> str:
         return "hfds"
     tars = sorted(folder.glob("*.tar")) or sorted(folder.glob("*/*.tar")) if folder.is_dir() else _matching(str(path))
     return "wds" if tars and _is_shard(tars[0]) else ""
+
+
+def place_of(path: str | Path) -> str:
+    """A path, or the name in `hfds/NAME`, as `data.reader` of training has it."""
+    place = str(path)
+    return place[len("hfds/") :] if place.lower().startswith("hfds/") and not Path(path).exists() else place
 
 
 def _matching(pattern: str) -> list[Path]:
@@ -47,12 +55,22 @@ def _is_shard(file: Path) -> bool:
     return any((name, "label") in kinds for name, kind in kinds if kind == "image")
 
 
-def examine(notes: Notes, album: Album, path: str, reader: str) -> None:
+def examine(
+    notes: Notes,
+    album: Album,
+    path: str,
+    reader: str,
+    *,
+    image_column: str | None = None,
+    label_column: str | None = None,
+) -> None:
     parts: dict[str, Part] = {}
     for split in _splits(path, reader):
         try:
             opened: Any = (
-                WebDatasetReader(path, split) if reader == "wds" else hugging_face.HuggingFaceImages(path, split, None)
+                WebDatasetReader(path, split)
+                if reader == "wds"
+                else hugging_face.HuggingFaceImages(path, split, None, image_column, label_column)
             )
         except FileNotFoundError:
             continue  # of one set, training may have all that there is
