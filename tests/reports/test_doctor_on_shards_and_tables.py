@@ -175,7 +175,7 @@ def test_what_the_hub_does_not_give_is_said_in_a_line(there, tmp_path):
             self.send_header("X-Error-Code", "RepoNotFound")
             self.end_headers()
 
-        do_HEAD = do_GET
+        do_HEAD = do_GET  # noqa: N815
 
         def log_message(self, *_):
             pass

@@ -142,6 +142,8 @@ def eval_(
         rule = tool.Masks(
             reduce_zero_label=reduce_zero_label, ignore_index=255 if ignore_index is None else ignore_index
         )
+        place = data or (tool.data_of_run(source, task) if file is None else _needed(data))
+        tool.find_data(task, place, annotations)
         if file is not None:
             dense = file.as_dense(names, getattr(getattr(file, "config", None), "score_threshold", None))
         else:
@@ -150,7 +152,7 @@ def eval_(
         with progress_bar("images", quiet=quiet) as advance:
             result = tool.evaluate(
                 dense,
-                data or (tool.data_of_run(source, dense.task) if file is None else _needed(data)),
+                place,
                 annotations=annotations,
                 split=split or "val",
                 limit=limit,

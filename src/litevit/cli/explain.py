@@ -67,7 +67,7 @@ def explain(
     from litevit.explain import draw
     from litevit.explain.figures import Style
     from litevit.jobs.looking import open_look
-    from litevit.jobs.predict import find_images
+    from litevit.jobs.predict import find_images, why_none
     from litevit.jobs.predict_dense import unique_names
 
     given = {
@@ -80,6 +80,8 @@ def explain(
     if weights in NO_FILES:
         model = model or "litv2_s"
     paths = find_images(images)
+    if reasons := why_none(paths):  # nothing to load a model for
+        raise ValueError(reasons[0] + (f" (nor is any of {len(paths) - 1} others)" if len(paths) > 1 else ""))
     look = open_look(
         model,
         None if weights == "none" else weights,

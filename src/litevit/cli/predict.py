@@ -102,6 +102,8 @@ def predict(
         raise ValueError("--score-threshold is for detectors; a classifier shows its --top classes")
     side = side_of(size)
     paths = tool.find_images(images)
+    if reasons := tool.why_none(paths):  # nothing to load a model for
+        _finish([tool.Prediction(str(path), error=why) for path, why in zip(paths, reasons)], json=json, out=None)
     labels = list(read_class_list(names).names) if names else None
     classes = num_classes or (len(labels) if labels else None)
     known = model if model is not None and is_packed(model) else weights
@@ -210,9 +212,12 @@ def _predict_dense(
     from litevit.devices import find_device
     from litevit.jobs import predict_dense as tool
     from litevit.jobs.dense_models import DETECTION, INSTANCES, load_dense
+    from litevit.jobs.dense_results import Found
     from litevit.jobs.inference import OPTIMIZED, for_inference
 
-    tool.find_files(images)  # nothing there? say so before a model is loaded
+    files = tool.find_files(images)
+    if reasons := tool.why_nothing(files):  # nothing to load a model for
+        _finish_dense([Found(str(path), error=why) for path, why in zip(files, reasons)], json=json)
     if options["score_threshold"] is None and dense_task(model, weights) in (DETECTION, INSTANCES):
         options["score_threshold"] = tool.SHOWN
     dense = load_dense(model, None if weights == "none" else weights, **options)
@@ -226,8 +231,6 @@ def _predict_dense(
 
 
 def _predict_with(dense: Any, images: Sequence[Path], *, json: bool, out: Path | None) -> None:
-    from json import dumps
-
     from litevit.jobs import predict_dense as tool
     from litevit.jobs.dense_models import SEMANTIC
     from litevit.jobs.dense_results import create_results
@@ -237,15 +240,24 @@ def _predict_with(dense: Any, images: Sequence[Path], *, json: bool, out: Path |
     results = create_results(dense, out, keep=out is not None)
     found = list(progress(tool.predict(dense, files, results, columns=json), total, "pictures"))
     results.save()
+    _finish_dense(found, json=json, score="share of pixels" if dense.task == SEMANTIC else "score", out=out)
+
+
+def _finish_dense(found: Sequence[Any], *, json: bool, score: str = "score", out: Path | None = None) -> None:
+    from json import dumps
+
+    from litevit.jobs.predict_dense import table
+
     if json:
         print(dumps([one.to_dict() for one in found], indent=1, ensure_ascii=False))
     else:
-        show_rows(("file", "found", "share of pixels" if dense.task == SEMANTIC else "score", ""), tool.table(found))
+        show_rows(("file", "found", score, ""), table(found))
     if out is not None:
         print(f"Wrote pictures and results to {out}", file=sys.stderr)
     failed = [one for one in found if one.error]
     if failed:
-        more = f" ({len(failed)} of {len(files)} files failed)" if len(files) > 1 else ""
+        files = len({one.path for one in found})
+        more = f" ({len(failed)} of {files} files failed)" if files > 1 else ""
         raise ValueError(f"{failed[0].error}{more}")
 
 

@@ -41,6 +41,7 @@ def predict_many(
     own = parse_shard(many["shard"])
     if weights == "none":
         print("Random weights: these predictions mean nothing.", file=sys.stderr)
+    _look_at(images)
     predictor = open_predictor(model, None if weights == "none" else weights, exported=exported, **options)
     try:
         with progress_bar("images", quiet=False) as advance:
@@ -67,3 +68,17 @@ def predict_many(
     of = f" (shard {many['shard']})" if many["shard"] else ""
     print(f"Wrote {done.images} rows in {done.pieces - done.skipped} files to {out}{of}; {done.skipped} were there")
     return 0
+
+
+def _look_at(images: Sequence[Path]) -> None:
+    """Raises for inputs that give no picture, before a model is loaded. What folders and lists name is seen later."""
+    from litevit.data.many_images import CONTAINERS, LISTS, expand, find_inputs
+    from litevit.jobs.predict import why_none
+
+    there = expand(images)
+    files = [path for path in there if not os.path.isdir(path)]
+    found = find_inputs(files) if files else []
+    if len(files) < len(there) or any(path.lower().endswith((*LISTS, *CONTAINERS)) for path in files):
+        return
+    if reasons := why_none(Path(one.path) for one in found):
+        raise ValueError(reasons[0])

@@ -17,7 +17,7 @@ from litevit.data.images import read_image
 from litevit.deploy.exported import DETECTORS, as_exported
 from litevit.deploy.formats import Format, Job, find, formats
 from litevit.deploy.plan import litevit_version, plan
-from litevit.deploy.quantize import acceptable, calibration_images, compare, prepared
+from litevit.deploy.quantize import acceptable, calibration_files, calibration_images, compare, prepared
 from litevit.deploy.report import ExportError, ExportReport, share_of_tolerance
 from litevit.deploy.source import Source, open_source
 from litevit.deploy.staging import publish, says_when_full, staging
@@ -83,7 +83,11 @@ def export(
     if int8 is not None and kind.quantize is None:
         able = [name for name, other in formats().items() if other.quantize]
         raise ValueError(f"{format} files are not written in int8; {', '.join(able)} are")
+    if int8 is not None and preprocessing:
+        raise ValueError("int8 files take normalised images: leave --preprocessing out")
     photos = _photos(images)
+    if int8 is not None:
+        calibration_files(int8)  # cannot be read? say so before a model is loaded
     verify = verify and kind.load is not None
     source = open_source(model, weights=weights, num_classes=num_classes, names=names)
     job, notes = plan(

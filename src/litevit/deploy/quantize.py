@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torchvision.ops import box_iou
 from torchvision.transforms.v2.functional import pil_to_tensor
 
-from litevit.data.images import read_image
+from litevit.data.images import read_header, read_image
 from litevit.deploy.compare import MATCHED_IOU
 from litevit.deploy.exported import DETECTORS, Exported
 from litevit.deploy.shapes import InputShape
@@ -33,17 +33,21 @@ SIGNAL = 0.35  # largest root mean square of int8's error, as a share of the out
 
 
 def calibration_images(source: Source, folder: str | Path, shape: InputShape) -> list[Tensor]:
-    """Batches of one, (1, 3, H, W), as the model sees them.
+    """Batches of one, (1, 3, H, W), as the model sees them."""
+    return [prepared(read_image(file), source, shape) for file in calibration_files(folder)]
+
+
+def calibration_files(folder: str | Path) -> list[Path]:
+    """The images to calibrate with, their headers read.
 
     Raises:
-        FileNotFoundError: no images there.
-        ValueError: a file sees its images itself.
+        OSError, ValueError: there are none, or one cannot be opened.
     """
-    if shape.uint8:
-        raise ValueError("int8 files take normalised images: leave --preprocessing out")
     files = find_images([folder])
-    step = max(1, len(files) // MOST)
-    return [prepared(read_image(file), source, shape) for file in files[::step][:MOST]]
+    chosen = files[:: max(1, len(files) // MOST)][:MOST]
+    for file in chosen:
+        read_header(file)
+    return chosen
 
 
 def prepared(image: Any, source: Source, shape: InputShape) -> Tensor:

@@ -99,6 +99,7 @@ def load_dense(
         overrides["num_classes"] = num_classes
     elif path is not None:
         overrides |= class_counts(path)
+    classes = read_class_list(Path(names), first_id=int(task == SEMANTIC)) if names is not None else None
     model = create_model(name, **overrides)
     if weights == "imagenet":
         raise ValueError(
@@ -113,7 +114,6 @@ def load_dense(
                 f"RECIPE --model.name {name} --model.weights {weights}"
             )
     model.config = config_at_size(model, task, size)  # type: ignore[assignment]
-    classes = read_class_list(Path(names), first_id=int(task == SEMANTIC)) if names is not None else None
     if classes is None and packed is not None and packed.classes:
         classes = ClassList(packed.classes, tuple(packed.about["class_ids"]), packed.about.get("num_things"))
     elif classes is None and trained is not None:

@@ -98,9 +98,9 @@ def evaluate(
             eval_interpolation=how.interpolation,
         )  # fmt: skip
     settings = replace(settings, path=data, reader=reader, eval_split=split)
-    network = _load(model, weights, settings.num_classes)
     opened = replace(settings, num_classes=ANY) if labels == "v2" else settings
     dataset = create_dataset(opened, "eval")
+    network = _load(model, weights, settings.num_classes)
     return _measure(
         network, dataset, settings, name=name, labels=labels, device=device, accelerator=accelerator,
         batch_size=batch_size, workers=workers, precision=precision, on_progress=on_progress,

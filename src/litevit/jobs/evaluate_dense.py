@@ -32,6 +32,7 @@ from litevit.data.dense import (
 )
 from litevit.data.dense_transforms import ToFloat
 from litevit.data.layouts import Layout, find_layout
+from litevit.data.layouts import Task as LayoutTask
 from litevit.data.mask_labels import IGNORE, VOID, ZERO, MaskLabels, labels_of
 from litevit.data.sampling import shard
 from litevit.files import cache_dir, without_nan
@@ -41,6 +42,7 @@ from litevit.jobs.runs import find_run
 from litevit.metrics.coco import COCOAveragePrecision
 
 SPLITS = {"val": "validation", "train": "training"}  # COCO's names -> ADE20K's
+LAYOUTS: dict[str, LayoutTask] = {PANOPTIC: "panoptic", SEMANTIC: "semantic"}  # others: instances
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -157,12 +159,12 @@ def evaluate(
         raise ValueError(f"limit must be 0 (all images) or more, got {limit}")
     if looks is not None and looks.changed and dense.task != SEMANTIC:
         raise ValueError(f"{dense.name} does {dense.task}: windows, scales and flips are for semantic segmentation")
-    target = None if folder is None else Path(folder)
-    if target is not None:
-        target.mkdir(parents=True, exist_ok=True)
     run = {SEMANTIC: _semantic, PANOPTIC: _panoptic}.get(dense.task, _detection)
     source = open_data(dense.task, dense.classes, data, annotations, "train" if split == "train" else "val", rule)
     check_classes(source, dense.task, dense.classes, of=dense.name)
+    target = None if folder is None else Path(folder)
+    if target is not None:
+        target.mkdir(parents=True, exist_ok=True)
     chosen = Selected(source, range(min(len(source), limit) if limit else len(source)))
     samples = _Samples(dense, chosen, workers, accelerator, on_progress)
     training = dense.model.training
@@ -205,6 +207,17 @@ def data_of_run(weights: Pathlike, task: str) -> str:
 
 # -------------------------------------------------------------------- data
 
+
+def find_data(task: str, data: Pathlike, annotations: Pathlike | None = None) -> None:
+    """Raises where there are no data for a task, as `evaluate` would; before a model is loaded."""
+    if annotations is None:
+        find_layout(data, LAYOUTS.get(task, "instances"))
+        return
+    for path in (data, annotations):
+        if not Path(path).exists():
+            raise FileNotFoundError(f"{path} does not exist")
+
+
 Source = CocoInstances | CocoPanoptic | SegmentationFolder
 
 
@@ -232,7 +245,7 @@ def open_data(
         source = kind(root, Path(annotations), **options)
         source.require_files()
     else:
-        layout = find_layout(root, "panoptic" if task == PANOPTIC else "instances")
+        layout = find_layout(root, LAYOUTS.get(task, "instances"))
         source = open_objects(
             _whole(layout, rule.hold_out), split, hold_out=rule.hold_out, panoptic=task == PANOPTIC, **options
         )

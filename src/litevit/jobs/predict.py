@@ -16,7 +16,7 @@ from litevit.checkpoints.packed import is_packed, open_packed
 from litevit.checkpoints.preprocessing import Preprocessing
 from litevit.checkpoints.published import preprocessing, weights_word
 from litevit.data.class_folders import hidden_path
-from litevit.data.images import READABLE, is_image, read_image
+from litevit.data.images import READABLE, is_image, read_header, read_image
 from litevit.data.many_images import expand
 from litevit.files import whole_file
 from litevit.jobs.draw import text_font
@@ -73,6 +73,19 @@ def find_images(inputs: Iterable[Pathlike]) -> list[Path]:
     if not found:
         raise ValueError("Nothing to predict: give image files or folders")
     return found
+
+
+def why_none(paths: Iterable[Path], look: Callable[[Path], Any] = read_header) -> list[str]:
+    """Why not one of these files can be opened, a reason each; empty where one can. Nothing is decoded."""
+    reasons = []
+    for path in paths:
+        try:
+            look(path)
+        except (ValueError, OSError) as error:
+            reasons.append(str(error))
+        else:
+            return []
+    return reasons
 
 
 @torch.no_grad()

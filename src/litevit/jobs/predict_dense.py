@@ -21,14 +21,14 @@ from torch import Tensor
 from torchvision.transforms.v2.functional import to_dtype, to_image
 
 from litevit.checkpoints.files import Pathlike
-from litevit.data.images import is_image, read_image
+from litevit.data.images import is_image, read_header, read_image
 from litevit.data.many_images import expand
 from litevit.files import whole_file
 from litevit.jobs import draw
 from litevit.jobs.dense_columns import check_codec, columns_of
 from litevit.jobs.dense_models import SEMANTIC, DenseModel
 from litevit.jobs.dense_results import Found, Results, image_id
-from litevit.jobs.predict import find_in_folder
+from litevit.jobs.predict import find_in_folder, why_none
 from litevit.jobs.videos import VideoWriter, is_video, open_video, read_video
 
 SHOWN = 0.3  # least score of detections, unless the caller says otherwise
@@ -48,6 +48,11 @@ def find_files(inputs: Iterable[Pathlike]) -> list[Path]:
     if not found:
         raise ValueError("Nothing to predict: give image or video files, or folders")
     return found
+
+
+def why_nothing(files: Iterable[Path]) -> list[str]:
+    """`why_none` of images and videos."""
+    return why_none(files, lambda path: open_video(path).close() if is_video(path) else read_header(path))
 
 
 def unique_names(paths: Iterable[Path]) -> list[tuple[str, Path]]:

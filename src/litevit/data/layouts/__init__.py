@@ -23,6 +23,7 @@ from litevit.data.layouts.image_sets import listed_names as listed_names
 from litevit.data.layouts.layout import ALL as ALL
 from litevit.data.layouts.layout import Layout as Layout
 from litevit.data.layouts.layout import Part as Part
+from litevit.data.layouts.layout import Task as Task
 from litevit.data.layouts.masks import MASK_ENDINGS as MASK_ENDINGS
 from litevit.data.layouts.masks import MASK_SUFFIXES as MASK_SUFFIXES
 from litevit.data.layouts.masks import is_mask_name as is_mask_name
