@@ -96,6 +96,8 @@ def parse(target: Callable[..., Any], arguments: Sequence[str], **options: Any) 
         if not stop.code:  # --help
             raise
     box = [line.strip(" │") for line in said.getvalue().splitlines()]
-    first = next((k for k, line in enumerate(box) if line.startswith("╭")), -1) + 1
-    last = next((k for k in range(first, len(box)) if re.fullmatch("[─╰╯]*", box[k])), len(box))
+    first = (
+        next((k for k, line in enumerate(box) if re.match("╭|-{8}", line)), -1) + 1
+    )  # lines are ASCII on some terminals
+    last = next((k for k in range(first, len(box)) if re.fullmatch("[-─╰╯]*", box[k])), len(box))
     raise ValueError(" ".join(box[first:last]) or said.getvalue())
