@@ -1,14 +1,9 @@
 """Sizes, tables and progress bars, as several verbs read and show them."""
 
-import contextlib
-import io
-import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
-
-import tyro
 
 Device = Literal["auto", "cpu", "cuda", "mps"]
 
@@ -84,20 +79,3 @@ def progress_bar(what: str, *, quiet: bool) -> Iterator[Callable[[int, int], Non
     with Progress(console=console, transient=True, disable=quiet or not console.is_terminal) as progress:
         task = progress.add_task(what, total=None)
         yield lambda done, total: progress.update(task, completed=done, total=total)
-
-
-def parse(target: Callable[..., Any], arguments: Sequence[str], **options: Any) -> Any:
-    """`tyro.cli`, whose complaints are a ValueError of one line instead of a box. `target` must not do the work."""
-    said = io.StringIO()
-    try:
-        with contextlib.redirect_stderr(said):
-            return tyro.cli(target, args=list(arguments), **options)
-    except SystemExit as stop:
-        if not stop.code:  # --help
-            raise
-    box = [line.strip(" │") for line in said.getvalue().splitlines()]
-    first = (
-        next((k for k, line in enumerate(box) if re.match("╭|-{8}", line)), -1) + 1
-    )  # lines are ASCII on some terminals
-    last = next((k for k in range(first, len(box)) if re.fullmatch("[-─╰╯]*", box[k])), len(box))
-    raise ValueError(" ".join(box[first:last]) or said.getvalue())

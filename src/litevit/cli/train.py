@@ -17,8 +17,7 @@ from tyro.constructors import (
     StructTypeInfo,
 )
 
-from litevit.cli.arguments import unknown_option
-from litevit.cli.terminal import parse
+from litevit.cli.arguments import parse, unknown_option
 from litevit.files import parse_json
 
 
