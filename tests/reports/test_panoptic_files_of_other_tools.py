@@ -77,6 +77,12 @@ def test_no_isthing_is_taken_from_the_maps_and_said(tmp_path) -> None:
     assert found.eval().dataset.classes == found.classes
 
 
+def test_no_isthing_and_nothing_to_take_it_from(tmp_path) -> None:
+    sets.panoptic(tmp_path, isthing=lambda thing: None)
+    with pytest.raises(ValueError, match=r"isthing 1: none\. 3 categories have no 'isthing': taken for things none"):
+        opened(tmp_path)
+
+
 def test_no_isthing_with_cocos_names(tmp_path) -> None:
     import json
 

@@ -126,6 +126,7 @@ class CocoPanoptic(Dataset):
             raise ValueError(
                 f"{self.file}: none of its {len(content['all_images'])} images has a thing to train on; classes with "
                 f"isthing 1: {', '.join(self.classes[: self.num_things]) or 'none'}"
+                + "".join(f". {note}" for note in self.notes)
             )
 
     def _read(self, content: dict[str, Any], *, keep_empty: bool) -> None:
