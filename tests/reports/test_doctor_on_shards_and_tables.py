@@ -182,10 +182,10 @@ def test_what_the_hub_does_not_give_is_said_in_a_line(there, tmp_path):
 
     with ThreadingHTTPServer(("127.0.0.1", 0), Nothing) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
-        address = f"http://127.0.0.1:{server.server_port if there else 9}"
+        address = f"http://127.0.0.1:{server.server_port}"
         run = subprocess.run(
             [sys.executable, "-m", "litevit.cli", "doctor", "hfds/people/animals"],
-            env={**os.environ, "HF_ENDPOINT": address, "HF_HOME": str(tmp_path), "HF_HUB_OFFLINE": "0"},
+            env={**os.environ, "HF_ENDPOINT": address, "HF_HOME": str(tmp_path), "HF_HUB_OFFLINE": str(int(not there))},
             capture_output=True,
             text=True,
             check=False,

@@ -78,3 +78,11 @@ def test_json_has_the_reasons(model, here, litevit):
         ("x.jpg", True),
     ]
     assert "(2 of 2 files failed)" in said
+
+
+def test_data_of_other_classes_are_refused_in_the_words_of_eval(here, litevit):
+    code, _, said = litevit("eval", "litv2_s", "--data", "photos/val")
+    assert code == 2
+    assert "has 3 classes but the head has 1000" in said
+    assert "--num-classes 3" in said
+    assert "--data.num_classes" not in said

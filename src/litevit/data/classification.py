@@ -243,12 +243,22 @@ def _imagenet_classes(names: Sequence[str], num_classes: int) -> dict[str, int] 
     return classes if all(name in classes for name in names) else None
 
 
+class ClassCountError(ValueError):
+    """The data have another number of classes than the model."""
+
+    def __init__(self, where: str, classes: int, head: int):
+        self.what = (
+            f"{where} has {classes} classes but the head has {head}, so labels and outputs would not mean the same. "
+        )
+        self.classes = classes
+        super().__init__(
+            f"{self.what}Set --data.num_classes {classes} (0 counts the folders); `litevit doctor` shows what is there."
+        )
+
+
 def _compare_classes(where: str, classes: int, head: int) -> None:
     if head not in (classes, ANY):
-        raise ValueError(
-            f"{where} has {classes} classes but the head has {head}, so labels and outputs would not mean the same. "
-            f"Set --data.num_classes {classes} (0 counts the folders); `litevit doctor` shows what is there."
-        )
+        raise ClassCountError(where, classes, head)
 
 
 def count_classes(data: ClassificationData) -> int:

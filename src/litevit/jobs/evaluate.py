@@ -11,10 +11,11 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
-from litevit.checkpoints.published import WEIGHTS, weights_word
+from litevit.checkpoints.published import WEIGHTS, is_file, weights_word
 from litevit.data.class_folders import split_names
 from litevit.data.classification import (
     ANY,
+    ClassCountError,
     ClassificationData,
     create_dataset,
     multi_hot,
@@ -99,8 +100,14 @@ def evaluate(
         )  # fmt: skip
     settings = replace(settings, path=data, reader=reader, eval_split=split)
     opened = replace(settings, num_classes=ANY) if labels == "v2" else settings
-    dataset = create_dataset(opened, "eval")
-    network = _load(model, weights, settings.num_classes)
+    network = _load(model, weights, settings.num_classes) if weights is None or is_file(weights) else None
+    try:
+        dataset = create_dataset(opened, "eval")  # before anything is downloaded
+    except ClassCountError as error:
+        raise ValueError(
+            f"{error.what}Give weights of {error.classes} classes (a run, or a file and --num-classes {error.classes})."
+        ) from None
+    network = network or _load(model, weights, settings.num_classes)
     return _measure(
         network, dataset, settings, name=name, labels=labels, device=device, accelerator=accelerator,
         batch_size=batch_size, workers=workers, precision=precision, on_progress=on_progress,
