@@ -211,7 +211,7 @@ def data_of_run(weights: Pathlike, task: str) -> str:
 def find_data(task: str, data: Pathlike, annotations: Pathlike | None = None) -> None:
     """Raises where there are no data for a task, as `evaluate` would; before a model is loaded."""
     if annotations is None:
-        find_layout(data, LAYOUTS.get(task, "instances"))
+        find_layout(Path(data), LAYOUTS.get(task, "instances"))
         return
     for path in (data, annotations):
         if not Path(path).exists():
