@@ -1,8 +1,13 @@
 """The C++ kernels' build: once a machine, whole or not at all, and a word where it cannot be."""
 
+import ctypes
+import os
+import shutil
 import subprocess
+from pathlib import Path
 
 import pytest
+import torch
 
 from litevit.optimize.native import build
 
@@ -84,3 +89,43 @@ def test_a_folder_that_cannot_be_used(tmp_path, monkeypatch):
     monkeypatch.setenv("LITEVIT_CACHE", "~no-such-user/cache")
     with pytest.warns(RuntimeWarning, match="home directory"):
         assert not build.make.__wrapped__()
+
+
+def openmp_of(library: ctypes.CDLL) -> int:
+    """Where the OpenMP runtime lies that a library calls."""
+    return ctypes.cast(library.omp_get_max_threads, ctypes.c_void_p).value
+
+
+@pytest.mark.skipif(not build.runs_here() or shutil.which("g++") is None, reason="no AVX-512, or no C++ compiler")
+def test_the_kernels_share_pytorchs_openmp():
+    """Two in a process are two teams of threads, one of which spins while the other works."""
+    assert build.make()
+    runtime = build.openmp_runtime()
+    assert runtime is not None
+    assert "omp" in runtime.name
+    pytorchs = ctypes.CDLL(str(Path(torch.__file__).parent / "lib" / "libtorch_cpu.so"))
+    assert openmp_of(build.library()) == openmp_of(pytorchs)
+
+
+@pytest.mark.skipif(not build.runs_here() or shutil.which("g++") is None, reason="no AVX-512, or no C++ compiler")
+def test_a_runtime_under_a_name_of_its_own_is_linked(tmp_path, monkeypatch):
+    """As wheels of PyTorch up to 2.13 carry it: no linker that is told `-lgomp` finds this one."""
+    source = "int omp_get_max_threads() { return 1; } int omp_get_num_threads() { return 1; }"
+    runtime = tmp_path / "libgomp-a34b3233.so.1"
+    made = ["g++", "-shared", "-fPIC", "-x", "c", "-", "-o", str(runtime), f"-Wl,-soname,{runtime.name}"]
+    monkeypatch.setattr(build, "SOURCES", tmp_path)
+    subprocess.run(made, input=source, text=True, check=True)
+    (tmp_path / "kernel.cpp").write_text('#include <omp.h>\nextern "C" int f() { return omp_get_max_threads(); }')
+    monkeypatch.setattr(build, "openmp_runtime", lambda: runtime)
+    library = build.build(tmp_path / "out", ["g++"])
+    monkeypatch.setattr(build, "openmp_runtime", lambda: None)
+    other = build.build(tmp_path / "out", ["g++"])
+    assert library != other
+    environment = {**os.environ, "LD_LIBRARY_PATH": str(tmp_path)}
+    needed = [
+        subprocess.run(["ldd", str(path)], capture_output=True, text=True, check=True, env=environment).stdout
+        for path in (library, other)
+    ]
+    assert str(runtime) in needed[0]
+    assert "libgomp.so" not in needed[0]
+    assert "libgomp.so" in needed[1]

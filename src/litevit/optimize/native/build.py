@@ -39,6 +39,27 @@ def runs_here() -> bool:
     )
 
 
+def openmp_runtime() -> Path | None:
+    """The OpenMP library that PyTorch runs on, or None where it cannot be told.
+
+    The kernels are linked to the same one. A second one in a process would have threads of its own, and those of the
+    first, which wait for work by spinning, would take their processors. Some wheels of PyTorch carry theirs under a
+    name that no linker asks for.
+    """
+    try:
+        torch_library = ctypes.CDLL(str(Path(torch.__file__).parent / "lib" / "libtorch_cpu.so"))
+        address = ctypes.cast(torch_library.omp_get_max_threads, ctypes.c_void_p).value or 0
+        with open("/proc/self/maps", encoding="utf-8", errors="surrogateescape") as file:
+            for line in file:
+                span, *_, path = line.rstrip("\n").split(maxsplit=5)
+                first, _, last = span.partition("-")
+                if int(first, 16) <= address < int(last, 16):
+                    return Path(path)
+    except (OSError, AttributeError):
+        return None
+    return None
+
+
 def _is_whole(library: Path) -> bool:
     """A library that was cut short would end the process when it is loaded."""
     try:
@@ -65,7 +86,10 @@ def build(folder: Path, compiler: Sequence[str]) -> Path:
     """
     files = sorted([*SOURCES.glob("*.cpp"), *SOURCES.glob("*.h")])
     version = subprocess.run([*compiler, "--version"], capture_output=True, check=True, timeout=TIMEOUT).stdout
-    digest = hashlib.sha256(version + " ".join([*compiler, *FLAGS]).encode())
+    runtime = openmp_runtime()
+    # Named first: the compiler's own, which `-fopenmp` adds at the end, is then not needed.
+    linked = ["-Wl,--as-needed", str(runtime)] if runtime else []
+    digest = hashlib.sha256(version + " ".join([*compiler, *FLAGS, runtime.name if runtime else ""]).encode())
     for file in files:
         digest.update(file.read_bytes())
     library = folder / f"kernels_{digest.hexdigest()[:16]}.so"
@@ -82,7 +106,7 @@ def build(folder: Path, compiler: Sequence[str]) -> Path:
     with scratch_folder as scratch:
         made, record = Path(scratch) / library.name, Path(scratch) / "sha256"
         sources = [str(file) for file in files if file.suffix == ".cpp"]
-        command = [*compiler, *FLAGS, *sources, "-o", str(made)]
+        command = [*compiler, *FLAGS, *sources, *linked, "-o", str(made)]
         subprocess.run(command, capture_output=True, check=True, timeout=TIMEOUT)
         record.write_text(hashlib.sha256(made.read_bytes()).hexdigest(), encoding="utf-8")
         put_in_place(made, library)
