@@ -37,6 +37,8 @@ for module in pkgutil.walk_packages(litevit.__path__, "litevit."):
             failed.append(f"{{module.name}}: {{error}}")
     except AttributeError as error:
         failed.append(f"{{module.name}}: {{error}}")
+from litevit.engine.logging import launcher
+assert ":" in launcher()
 print("\\n".join(failed))
 """
 
