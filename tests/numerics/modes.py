@@ -1,4 +1,4 @@
-"""Every model in float32, bfloat16 and float16, eager, compiled and optimised, against itself in float64.
+"""Every model in float32, bfloat16 and float16, eager, optimised and compiled, against itself in float64.
 
 Tolerance. A sum, product or stored map in a dtype is off by at most its unit roundoff u = eps / 2 of its size. Errors
 of N roundings one after the other add like a random walk, to u * sqrt(N); N is counted, as every module with
@@ -12,11 +12,15 @@ import contextlib
 import copy
 import math
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 import litevit
+from interop.dense import MODELS as TASKS
+from interop.dense import train_loss
+from litevit.tasks.two_stage import TwoStage
 from litevit.zoo import BACKBONES, MODELS
 
 SIZE = (64, 96)
@@ -67,18 +71,29 @@ def precision(dtype: str) -> Iterator[None]:
 
 
 def maps(model: nn.Module, x: Tensor) -> dict[str, Tensor]:
-    """Every map before post-processing, or a classifier's logits."""
+    """Every map before post-processing, or a classifier's logits; of Mask R-CNN also a region's outputs."""
     out = getattr(model, "forward_raw", model)(x)
-    return out if isinstance(out, dict) else {"logits": out}
+    out = out if isinstance(out, dict) else {"logits": out}
+    return out | regions(model, out, len(x)) if isinstance(model, TwoStage) else out
 
 
-def prepared(model: nn.Module, mode: str) -> Callable[[Tensor], dict[str, Tensor]]:
+def regions(model: TwoStage, out: dict[str, Tensor], count: int) -> dict[str, Tensor]:
+    """Classes, boxes and masks of one region per image, always the same: no rounding chooses another."""
+    heads = model.roi_heads
+    rois = torch.tensor([[float(i), 8.0, 4.0, 80.0, 60.0] for i in range(count)])
+    pyramid = [out[f"F{i}"] for i in range(len(heads.strides))]
+    logits, deltas = heads.box_head(heads.features(pyramid, rois, heads.box_size))
+    masks = heads.mask_head(heads.features(pyramid, rois, heads.mask_size))
+    return {"region_cls": logits, "region_box": deltas, "region_mask": masks}
+
+
+def prepared(model: nn.Module, mode: str, backend: str = "inductor") -> Callable[[Tensor], dict[str, Tensor]]:
     if mode == "optimised":
         fast = litevit.optimize_for_inference(model)
         return lambda x: maps(fast, x)
-    if mode == "compiled":
+    if mode == "compiled":  # the regions' heads take another number of regions each time, and are left out
         torch._dynamo.reset()
-        compiled = torch.compile(getattr(model, "forward_raw", model), dynamic=False)
+        compiled = torch.compile(getattr(model, "forward_raw", model), dynamic=False, backend=backend)
 
         def run(x: Tensor) -> dict[str, Tensor]:
             out = compiled(x)
@@ -116,9 +131,9 @@ def error(found: dict[str, Tensor], truth: dict[str, Tensor]) -> float:
     """The worst share of a map's largest value that an element is off by; infinite where one is not finite."""
     assert found.keys() == truth.keys()
     worst = 0.0
-    for key, y in truth.items():
-        assert found[key].shape == y.shape, key
-        off = (found[key].double() - y.double()).abs().max() / y.double().abs().max().clamp(min=1e-30)
+    for key, y in found.items():
+        assert truth[key].shape == y.shape, key
+        off = (y.double() - truth[key].double()).abs().max() / truth[key].double().abs().max().clamp(min=1e-30)
         worst = max(worst, float(off) if math.isfinite(float(off)) else math.inf)
     return worst
 
@@ -127,32 +142,40 @@ def equal(a: dict[str, Tensor], b: dict[str, Tensor]) -> bool:
     return all(torch.equal(a[key], b[key]) for key in a)
 
 
-def judge(name: str, mode: str, dtypes: tuple[str, ...] = tuple(DTYPES), *, shallow: bool = False) -> dict[str, dict]:
-    """A row per dtype: worst share of the tolerance, alone among seven, repeats, extremes that break it."""
+def judge(
+    name: str, mode: str, dtypes: tuple[str, ...] = tuple(DTYPES), *, shallow: bool = False, backend: str = "inductor"
+) -> dict[str, dict[str, Any]]:
+    """A row per dtype: worst share of the tolerance, dependence on other images, repeats, extremes that break it.
+
+    Eager and optimised models are asked for an image alone and among seven. A compiled one is made for pairs, and is
+    asked for an image beside two others.
+    """
     model = create(name, shallow=shallow)
-    x = images()
-    truth = exact(model, x[:2]) if mode == "compiled" else exact(model, x)
-    run = prepared(model, mode)
+    x = images()[:3] if mode == "compiled" else images()
+    pair = [[0, 1], [0, 2]]
+    truth = exact(model, x)
+    run = prepared(model, mode, backend)
     rows = {}
     for dtype in dtypes:
         bound = tolerance(model, dtype)
         with precision(dtype):
-            if mode == "compiled":  # one shape is compiled
-                first, again = run(x[:2]), run(x[:2])
-                alone, among, share = None, None, error(first, truth) / bound
+            if mode == "compiled":
+                first, again = run(x[pair[0]]), run(x[pair[0]])
+                share = error(first, {key: truth[key][pair[0]] for key in first}) / bound
+                other = error(pick(run(x[pair[1]]), 0), pick(first, 0)) / bound
             else:
-                first, again, alone = run(x), run(x), run(x[3:4])
-                among = {key: y[3:4] for key, y in first.items()}
+                first, again = run(x), run(x)
                 share = error(first, truth) / bound
-            # Of a compiled model the shapes that it is compiled for.
+                other = error(run(x[3:4]), pick(first, 3)) / bound
+            count = 2 if mode == "compiled" else 1
             broken = [
                 key
                 for key, extreme in EXTREMES.items()
-                if not all(y.isfinite().all() for y in run(extreme(x[: 2 if mode == "compiled" else 1])).values())
+                if not all(y.isfinite().all() for y in run(extreme(x[:count])).values())
             ]
         rows[dtype] = {
             "share": share,
-            "alone": None if alone is None or among is None else error(alone, among) / bound,
+            "other": other,
             "repeats": equal(first, again),
             "broken": broken,
             "tolerance": bound,
@@ -160,8 +183,38 @@ def judge(name: str, mode: str, dtypes: tuple[str, ...] = tuple(DTYPES), *, shal
     return rows
 
 
-def passes(row: dict) -> bool:
-    return row["share"] <= 1 and (row["alone"] or 0) <= 1 and row["repeats"] and not row["broken"]
+def pick(out: dict[str, Tensor], i: int) -> dict[str, Tensor]:
+    """What belongs to one image of a batch."""
+    return {key: y[i : i + 1] for key, y in out.items()}
+
+
+def passes(row: dict[str, Any]) -> bool:
+    return row["share"] <= 1 and row["other"] <= 1 and row["repeats"] and not row["broken"]
+
+
+def gradients(name: str, dtype: str) -> dict[str, Any]:
+    """Counts a model's parameters; names those that a loss does not reach, those of zeros, and repeats."""
+    kind = next((task for task, _ in TASKS if name.startswith(task)), None)
+
+    def backward() -> nn.Module:
+        model = create(name).train()
+        torch.manual_seed(3)
+        with torch.autocast("cpu", DTYPES[dtype], enabled=dtype != "fp32"):
+            loss = model(images(2)).float().square().sum() if kind is None else train_loss(model, kind)
+        loss.backward()
+        return model
+
+    model, again = backward(), dict(backward().named_parameters())
+    found = dict(model.named_parameters())
+    missing = [key for key, p in found.items() if p.grad is None or not p.grad.isfinite().all()]
+    # Normalisation and softmax cancel what is added to all alike; rounding may leave exactly 0.
+    zero = [
+        key
+        for key, p in found.items()
+        if key not in missing and not p.grad.any() and not key.endswith(("proj.bias", "deltas.bias", "deltas.weight"))
+    ]
+    repeats = all(torch.equal(p.grad, again[key].grad) for key, p in found.items() if key not in missing)
+    return {"parameters": len(found), "missing": missing, "zero": zero, "repeats": repeats}
 
 
 def names() -> list[str]:
