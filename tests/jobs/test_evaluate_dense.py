@@ -187,7 +187,7 @@ def test_a_folder_of_masks_that_count_from_0(scenes, tmp_path):
     own = dense._replace(classes=ClassList(data.classes, tuple(range(1, 8))))
     ade = evaluate(own, images, annotations=scenes / "ade/annotations/validation")
     assert ade.metrics == result.metrics
-    with pytest.raises(ValueError, match=r"hold the values 0..6 for 7 classes, .* Give --reduce-zero-label False"):
+    with pytest.raises(ValueError, match=r"hold the values 0..6 for 7 names, .* give --reduce-zero-label False"):
         evaluate(own, images, annotations=tmp_path)
     told = evaluate(own, images, annotations=tmp_path, rule=Masks(reduce_zero_label=False))
     assert told.metrics == result.metrics

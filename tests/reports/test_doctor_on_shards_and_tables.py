@@ -165,6 +165,25 @@ def test_a_folder_that_is_not_there_may_be_a_name_of_the_hub(litevit):
     assert "people/animals does not exist. A data set of the Hugging Face Hub is hfds/people/animals" in error
 
 
+def test_what_the_library_complains_of_is_one_line(litevit, monkeypatch):
+    datasets = pytest.importorskip("datasets", reason="Hugging Face data sets need the extra 'data'")
+
+    class OddError(Exception):
+        """Of a network library: no OSError."""
+
+    def fail(name, **_):
+        raise OddError("the server hung up\nand more\nlines")
+
+    monkeypatch.setattr(datasets, "get_dataset_split_names", fail)
+    code, _, error = litevit("doctor", "hfds/people/animals")
+    assert code == 2
+    assert error == (
+        "litevit: The Hugging Face data set people/animals (no folder here, so it was looked for on the Hub) cannot be "
+        "opened: the server hung up\n"
+    )
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("there", [True, False], ids=["a Hub without it", "no network"])
 def test_what_the_hub_does_not_give_is_said_in_a_line(there, tmp_path):
     pytest.importorskip("datasets", reason="Hugging Face data sets need the extra 'data'")
