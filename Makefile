@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: run app test test-slow fuzz test-oldest coverage check docs pages clean
+.PHONY: run app test test-slow faults fuzz test-oldest coverage check docs pages clean
 
 run: $(STAMP)
 	$(BIN)/litevit train quickstart
@@ -27,6 +27,10 @@ coverage: $(STAMP)
 # The site, with every cell run (minutes; what has not changed is kept). `make docs SPHINXOPTS="-D nb_execution_mode=off"`: text alone.
 docs: $(STAMP)
 	$(BIN)/python -m sphinx -q -W --keep-going $(SPHINXOPTS) -b html docs docs/_build/html
+
+# Kills, full disks, damaged files and the rest at their whole number; writes the table of docs/faults.md (about 10 minutes).
+faults: $(STAMP)
+	PYTHONPATH=tests OMP_NUM_THREADS=1 $(BIN)/python -m faults
 
 fuzz: $(STAMP)
 	cd tests && OMP_NUM_THREADS=1 ../$(BIN)/python -m hostile.fuzz $(if $(INPUTS),--inputs $(INPUTS))

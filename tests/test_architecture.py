@@ -20,9 +20,10 @@ ROOT = Path(litevit.__file__).parent
 # Part -> parts of litevit it may import. A part is a folder or a module of the package.
 MODEL = {"ops", "layers", "backbones", "tasks"}
 ZOO = {*MODEL, "zoo"}
-MACHINE = {"files", "devices"}  # what is asked of the machine a program runs on; not for model code
+MACHINE = {"files", "seals", "devices"}  # what is asked of the machine a program runs on; not for model code
 ALLOWED: dict[str, set[str]] = {
     "files": {"files"},
+    "seals": {"seals"},
     "devices": {"devices"},
     "ops": {"ops"},
     "layers": {"ops", "layers"},
@@ -141,7 +142,7 @@ def test_every_public_name_has_its_home() -> None:
         assert getattr(litevit, name) is getattr(importlib.import_module(home), name)
     for name in litevit._SUBMODULES:
         assert getattr(litevit, name).__name__ == f"litevit.{name}"
-    folders = {part_of(path) for path in modules()} - {"__init__", "cli", "files", "devices"}
+    folders = {part_of(path) for path in modules()} - {"__init__", "cli", "files", "seals", "devices"}
     assert folders == set(litevit._SUBMODULES)
     assert {*litevit.__all__, *litevit._SUBMODULES} <= set(dir(litevit))
     with pytest.raises(AttributeError, match="no attribute 'create_modle'"):

@@ -28,6 +28,14 @@ def find_device(name: str = "auto") -> torch.device:
     return torch.device(name)
 
 
+NO_MEMORY = ("out of memory", "not enough memory", "bad_alloc", "allocate memory", "unable to mmap")
+
+
+def out_of_memory(error: BaseException) -> bool:
+    """Whether this is the system's or a device's refusal of memory; PyTorch mostly has no kind of its own for it."""
+    return isinstance(error, MemoryError) or any(text in str(error).lower() for text in NO_MEMORY)
+
+
 def hardware(device: torch.device | str) -> str:
     """What a figure was measured on: the GPU's name, or the processor's and its threads."""
     kind = torch.device(device).type

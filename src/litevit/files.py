@@ -1,12 +1,16 @@
 """Files that appear whole or not at all, and the folder where downloads and compiled kernels are kept."""
 
+import functools
 import glob
+import hashlib
 import io
 import json
 import math
 import os
 import pickle
 import pickletools
+import platform
+import re
 import shutil
 import sys
 import time
@@ -35,7 +39,7 @@ def whole_file(
     After an error the temporary file is gone, and what was at `path` is untouched. The folder is made if missing.
 
     Args:
-        sync: flush to the disk first, so that the file is there after a power cut (checkpoints).
+        sync: flush to the disk first: without it the name may be there after a power cut, and the content not.
         named: gives the final path once the content is known; None: `path` itself.
         fails_with: what the writer raises on a full disk besides OSError.
 
@@ -51,8 +55,7 @@ def whole_file(
         path.parent.mkdir(parents=True, exist_ok=True)
         yield temporary
         if sync:
-            with open(temporary, "rb+") as file:  # Windows flushes only what may be written
-                os.fsync(file.fileno())
+            flush(temporary)
         put_in_place(temporary, named(temporary) if named else path)
         if sync:
             _sync_folder(path.parent)
@@ -66,16 +69,70 @@ def whole_file(
             temporary.unlink()
 
 
+def flush(path: Path) -> None:
+    """Returns when the file's content is on the disk."""
+    with open(path, "rb+") as file:  # Windows flushes only what may be written
+        os.fsync(file.fileno())
+
+
 def temporary_name(path: Path) -> Path:
     """A hidden name in the same folder that no other process or thread takes; it ends in `.tmp`."""
-    return path.with_name(f".{path.name[:60]}.{os.getpid()}-{uuid.uuid4().hex[:8]}.tmp")
+    return path.with_name(f".{path.name[:60]}.{os.getpid()}-{_here()}{uuid.uuid4().hex[:8]}.tmp")
+
+
+TEMPORARY = re.compile(r"\..+\.(\d+)-([0-9a-f]{6})?[0-9a-f]{8}\.tmp")
+
+
+@functools.cache
+def _here() -> str:
+    """Stands for this machine, and the container if it is one: where a process id means one process."""
+    try:
+        processes = os.readlink("/proc/self/ns/pid")
+    except OSError:  # not Linux
+        processes = ""
+    return hashlib.sha256(f"{platform.node()} {processes}".encode()).hexdigest()[:6]
 
 
 def remove_temporaries(path: Path) -> None:
     """What processes that were killed have left of `path`. Nobody else may be writing it."""
     for left in path.parent.glob(f".{glob.escape(path.name[:60])}.*-*.tmp"):
-        with suppress(OSError):
+        _remove(left)
+
+
+def remove_abandoned(path: Path) -> None:
+    """As `remove_temporaries`, where others may be writing: only what processes of this machine have left that are
+    gone."""
+    for left in path.parent.glob(f".{glob.escape(path.name[:60])}.*-*.tmp"):
+        match = TEMPORARY.fullmatch(left.name)
+        if match and match[2] == _here() and not _alive(int(match[1])):
+            _remove(left)
+
+
+def remove_all_temporaries(folder: Path) -> None:
+    """As `remove_temporaries`, of every file in a folder."""
+    for left in folder.glob(".*.tmp"):
+        if TEMPORARY.fullmatch(left.name):
+            _remove(left)
+
+
+def _remove(left: Path) -> None:
+    with suppress(OSError):
+        if left.is_dir() and not left.is_symlink():
+            shutil.rmtree(left, ignore_errors=True)
+        else:
             left.unlink()
+
+
+def _alive(process: int) -> bool:
+    if os.name != "posix":  # to ask would end it
+        return True
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:  # another user's
+        return True
+    return True
 
 
 def put_in_place(temporary: Path, path: Path) -> None:
@@ -145,7 +202,8 @@ def torch_file(path: str | os.PathLike) -> Iterator[Any]:
     """Yields what `torch.load` is to be given, after a look at the sizes that the file claims.
 
     Raises:
-        ClaimError: an entry of its zip is squeezed or larger than the file, or a storage is, or the zip is damaged.
+        ClaimError: an entry of its zip is squeezed or larger than the file, or a storage is, or a byte of the zip is
+            damaged, which PyTorch does not look for.
     """
     length = os.stat(path).st_size
     with open(path, "rb") as file:
@@ -159,13 +217,16 @@ def torch_file(path: str | os.PathLike) -> Iterator[Any]:
     try:
         with zipfile.ZipFile(path) as archive:
             for entry in archive.infolist():
+                if entry.external_attr & FOLDER:
+                    raise zipfile.BadZipFile(f"{entry.filename!r:.60} is said to be a folder")
                 if entry.compress_type != zipfile.ZIP_STORED or entry.file_size > length:
                     claim = f"{entry.file_size:,} bytes for {entry.filename!r:.60}"
                     raise ClaimError(f"{path} ({length} bytes) is truncated or damaged: it claims {claim}")
                 if entry.filename.endswith("/data.pkl"):
-                    with archive.open(entry) as pickled:
+                    with archive.open(entry) as pickled, suppress(zipfile.BadZipFile):  # of its checksum, below
                         _check_claims(path, pickled, length)
-    except ClaimError:
+            check_sums(archive)
+    except (ClaimError, MemoryError):
         raise
     except Exception as error:  # zipfile raises as many kinds for a broken archive as torch does
         said = str(error)[:200] or type(error).__name__
@@ -174,6 +235,19 @@ def torch_file(path: str | os.PathLike) -> Iterator[Any]:
             f"safetensors file ({said}). Get it anew."
         ) from None
     yield path
+
+
+FOLDER = 0x10  # DOS's attribute, which miniz, PyTorch's reader, believes: it would read nothing and say nothing
+
+
+def check_sums(archive: zipfile.ZipFile) -> None:
+    """Raises BadZipFile where the content of an entry does not match its checksum."""
+    if all(entry.CRC == 0 for entry in archive.infolist()):  # left out: torch.serialization.set_crc32_options
+        return
+    for entry in archive.infolist():
+        with archive.open(entry) as content:
+            while content.read(1 << 20):
+                pass
 
 
 NUMBERS = ("INT", "BININT", "BININT1", "BININT2", "LONG", "LONG1", "LONG4")  # of pickle's opcodes

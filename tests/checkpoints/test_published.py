@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 import torch
 
+from litevit import seals
 from litevit.checkpoints import download
 from litevit.checkpoints import files as checkpoints
 from litevit.checkpoints import published as weights
@@ -445,7 +446,7 @@ def test_a_failed_write_keeps_the_old_file(tmp_path, name, monkeypatch):
     def full(*args, **kwargs):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(checkpoints, "save_file", full)
+    monkeypatch.setattr(seals, "save_file", full)
     monkeypatch.setattr(checkpoints.torch, "save", full)
     with pytest.raises(OSError, match=r"Cannot write .*No space left.*untouched"):
         write_state_dict({"x": torch.ones(3)}, path)

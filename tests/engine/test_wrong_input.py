@@ -17,7 +17,7 @@ from torch import nn
 sys.path.insert(0, str(Path(__file__).parent))
 from toy import Points, ToyTask, quiet, toy_recipe
 
-from litevit import devices
+from litevit import devices, seals
 from litevit.devices import multiplies_bfloat16
 from litevit.engine import OptimConfig, fit, parallel
 from litevit.engine import checkpoint as checkpoints
@@ -108,7 +108,7 @@ def test_a_full_disk_keeps_the_checkpoints_that_are_there(tmp_path, monkeypatch,
     assert names(tmp_path) == [good.name]
     assert torch.equal(load_checkpoint(good)["a"], torch.ones(3))
 
-    monkeypatch.setattr(checkpoints, "save_file", full)
+    monkeypatch.setattr(seals, "save_file", full)
     (tmp_path / "best.safetensors").write_bytes(b"good")
     with pytest.raises(OSError, match="Cannot write"):
         save_weights(tmp_path / "best.safetensors", {"a": torch.ones(2)}, {})

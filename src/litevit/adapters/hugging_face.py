@@ -26,7 +26,7 @@ from litevit.checkpoints.published import WEIGHTS as PUBLISHED
 from litevit.data.images import read_image
 from litevit.data.scenes import draw_scene
 from litevit.deploy.source import Source, open_source
-from litevit.files import put_in_place, temporary_name, write_json, write_text
+from litevit.files import put_in_place, remove_abandoned, temporary_name, write_json, write_text
 from litevit.jobs.dense_models import DenseModel
 from litevit.jobs.dense_results import create_results
 from litevit.jobs.predict import draw, predict
@@ -97,9 +97,9 @@ def pack(
     try:
         staged.mkdir(parents=True)
         write_state_dict(source.model.state_dict(), staged / WEIGHTS)
-        write_json(staged / CONFIG, _config(source, about), indent=2)
+        write_json(staged / CONFIG, _config(source, about), indent=2, sync=True)
         shown = _write_picture(source, run, picture, staged)
-        write_text(staged / CARD, _card(source, about, run, shown))
+        write_text(staged / CARD, _card(source, about, run, shown), sync=True)
         _replace(target, staged)
     finally:
         shutil.rmtree(staged, ignore_errors=True)
@@ -124,6 +124,7 @@ def _replace(target: Path, staged: Path) -> None:
             put_in_place(old, target)
         raise
     shutil.rmtree(old, ignore_errors=True)
+    remove_abandoned(target.absolute())  # of a process that was killed here: what it was writing, and what it had moved
 
 
 # -------------------------------------------------------------------- config

@@ -40,6 +40,8 @@ def download(url: str, target: Path, *, sha256: str | None = None, progress: boo
     with _bar(target.name, show=progress) as advance:
         for attempt in range(RETRIES + 1):
             try:
+                if sha256 is None and not tag.exists() and part.exists() and part.stat().st_size:
+                    _remove(part)  # nothing would tell of which version it is
                 total = _transfer(url, part, tag, advance)
             except urllib.error.HTTPError as error:
                 if error.code == 416:  # the part is longer than the file: not a part of it
@@ -93,6 +95,8 @@ def _transfer(url: str, part: Path, tag: Path, advance) -> int | None:
         if reply.headers.get_content_type() == "text/html":
             raise urllib.error.URLError("a web page came instead of the file")
         resumed = reply.status == 206
+        if start and not resumed:  # the new tag must not stand beside bytes of another version, if this is killed
+            _remove(part, tag)
         start = start if resumed else 0
         length = reply.headers.get("Content-Length")
         total = start + int(length) if length else None

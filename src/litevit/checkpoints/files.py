@@ -16,10 +16,11 @@ from typing import Any, NamedTuple
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
-from litevit.files import ClaimError, torch_file, whole_file
+from litevit.devices import out_of_memory
+from litevit.files import ClaimError, remove_abandoned, torch_file, whole_file
+from litevit.seals import check_seal, save_sealed
 
 Pathlike = str | os.PathLike
 
@@ -120,6 +121,7 @@ def _unreadable(path: Path) -> ValueError:
 def _read_safetensors(path: Path) -> dict[str, Tensor]:
     try:
         with safe_open(path, framework="pt", device="cpu") as file:
+            check_seal(path)
             return {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118  (not a dictionary)
     except SafetensorError:
         raise _unreadable(path) from None
@@ -146,7 +148,9 @@ def _read_pickle(path: Path) -> Any:
         ) from None
     except (PermissionError, ClaimError):
         raise
-    except Exception:  # a damaged file can fail anywhere in the reader, with any exception
+    except Exception as error:  # a damaged file can fail anywhere in the reader, with any exception
+        if out_of_memory(error):
+            raise OSError(f"{path} cannot be read: out of memory") from None
         raise _unreadable(path) from None
 
 
@@ -273,11 +277,12 @@ def write_state_dict(
     path = Path(path).expanduser()
     if not path.parent.is_dir():
         raise FileNotFoundError(f"Cannot write {path}: the folder {path.parent} does not exist.")
+    remove_abandoned(path)
     state = {key: value.detach().cpu().contiguous() for key, value in tensors.items()}
     # torch and safetensors raise their own on a full disk
     with whole_file(path, sync=True, fails_with=(RuntimeError, SafetensorError)) as temporary:
         if path.suffix == ".safetensors":
-            save_file(state, temporary, metadata={"format": "pt", **(metadata or {})})
+            save_sealed(state, temporary, {"format": "pt", **(metadata or {})})
         else:
             torch.save(state if container is None else {container: state}, temporary)
     return path

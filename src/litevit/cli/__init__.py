@@ -136,6 +136,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _fail(_in_options(error, name))
     except RecursionError:
         return _fail("A file or an argument is nested too deep to be read")
+    except (RuntimeError, MemoryError) as error:
+        from litevit.cli.faults import explained
+
+        if (line := explained(error)) is None:
+            raise
+        return _fail(line)
 
 
 def _in_options(error: Exception, verb: str) -> str:

@@ -24,6 +24,7 @@ from litevit.data.classification import Augment, ClassificationData, create_data
 from litevit.data.labelled_images import ClassificationImages
 from litevit.data.posterize import with_posterize_to_black
 from litevit.data.sampling import Unreadable
+from litevit.files import torch_file
 
 # Output position -> input position, in pixels from the image's corner: (a, b, c, d, e, f) means
 # x_in = a x + b y + c, y_in = d x + e y + f (Pillow's affine transform).
@@ -83,13 +84,17 @@ def label_map_path(root: Path, key: str) -> Path:
 def load_label_map(path: Path) -> Tensor:
     """Returns: (2, k, Y, X) float32: scores and class ids."""
     try:
-        maps = torch.load(path, map_location="cpu", weights_only=True)
+        with torch_file(path) as file:
+            maps = torch.load(file, map_location="cpu", weights_only=True)
     except FileNotFoundError:
         raise FileNotFoundError(
             f"No label map {path}. `litevit token-labels` makes the missing ones and keeps what is there."
         ) from None
     except Exception as error:  # torch raises many kinds for a broken file
-        raise ValueError(f"{path} is damaged or not a label map: {error}.") from error
+        said = str(error)[:200]
+        raise ValueError(
+            f"{path} is damaged or not a label map: {said}. Delete it; `litevit token-labels` makes what is missing."
+        ) from error
     if not isinstance(maps, Tensor) or maps.ndim != 4 or maps.shape[0] != 2:
         raise ValueError(f"{path}: a label map is a tensor (2, k, Y, X), got {getattr(maps, 'shape', type(maps))}.")
     return maps.float()

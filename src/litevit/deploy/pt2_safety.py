@@ -16,7 +16,7 @@ from typing import Any
 
 import torch
 
-from litevit.files import parse_json
+from litevit.files import check_sums, parse_json
 
 ENTRIES = re.compile(
     r"models/\w+\.json|data/(weights|constants)/(\w+_config\.json|(weight|tensor)_\d+)|data/sample_inputs/\w+\.pt"
@@ -49,6 +49,7 @@ def check_archive(path: Path) -> None:
     try:
         with zipfile.ZipFile(path) as archive:
             _check(path, archive)
+            check_sums(archive)
     except (zipfile.BadZipFile, NotImplementedError, EOFError, RuntimeError) as error:
         size = path.stat().st_size
         raise ValueError(

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from filelock import FileLock
 
-from litevit.files import put_in_place, temporary_name
+from litevit.files import flush, put_in_place, remove_abandoned, temporary_name
 
 SPARE = 64 * 2**20  # bytes that a full disk has left at most
 
@@ -42,9 +42,20 @@ def staging(path: Path) -> Iterator[Path]:
 def publish(staged: Path, path: Path) -> list[Path]:
     """Moves everything beside `staged` into the folder of `path`, the file itself last but for its report."""
     files = sorted(staged.parent.iterdir(), key=lambda file: (file.name.endswith(".report.json"), file == staged))
+    for file in files:
+        for one in file.rglob("*") if file.is_dir() else (file,):
+            if one.is_file():
+                flush(one)
     with FileLock(_lock_of(path)):
+        # Killed between two renames, it must leave no old graph with new weights, and no proof of another file.
+        several = sum(not file.name.endswith(".report.json") for file in files) > 1
+        for file in files:
+            old = path.parent / file.name
+            if old.is_file() and (file.name.endswith(".report.json") or (file == staged and several)):
+                old.unlink()
         for file in files:
             _put_in_place(file, path.parent / file.name)
+    remove_abandoned(path)
     return [path.parent / file.name for file in files]
 
 

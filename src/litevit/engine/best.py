@@ -5,7 +5,6 @@ from typing import Any
 
 import torch
 from rich.console import Console
-from safetensors.torch import load_file
 
 from litevit.engine import parallel
 from litevit.engine.config import Recipe, to_dict
@@ -14,6 +13,7 @@ from litevit.engine.learner import Learner
 from litevit.engine.progress import Progress
 from litevit.engine.task import Task
 from litevit.files import without_nan, write_json
+from litevit.seals import load_sealed
 
 BEST = "best.safetensors"
 
@@ -32,14 +32,14 @@ def finish(learner: Learner, task: Task, folder: Path, state: Progress, console:
     judged, accelerator, fsdp = learner.judged, learner.accelerator, learner.run.fsdp
     metrics = state.best
     if again := state.judged_step != state.best_step:  # not found just now, by this process
-        parallel.restore_model(judged, load_file(folder / BEST), fsdp=fsdp)
+        parallel.restore_model(judged, load_sealed(folder / BEST), fsdp=fsdp)
     judged.eval()
     with parallel.gathered(judged, fsdp=fsdp), torch.no_grad(), accelerator.autocast():
         if again:
             metrics = task.evaluate(judged, accelerator)
         metrics = metrics | getattr(task, "evaluate_own_size", lambda *_: {})(judged, accelerator)
         if accelerator.is_main_process:
-            write_json(folder / "result.json", {"step": state.best_step, **without_nan(metrics)}, indent=2)
+            write_json(folder / "result.json", {"step": state.best_step, **without_nan(metrics)}, indent=2, sync=True)
             draw_curves(folder)
             getattr(task, "report", lambda *_: None)(judged, folder)
         accelerator.wait_for_everyone()

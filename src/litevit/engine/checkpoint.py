@@ -13,10 +13,11 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import save_file
 from torch import Tensor
 
+from litevit.devices import out_of_memory
 from litevit.files import torch_file, whole_file
+from litevit.seals import save_sealed
 
 NAME = re.compile(r"step-(\d{8,})-([0-9a-f]{8})\.pt")
 
@@ -32,12 +33,20 @@ def save_checkpoint(folder: Path, step: int, state: dict[str, Any], *, keep: int
 
     with whole_file(path, sync=True, named=named, fails_with=(RuntimeError,)) as temporary:  # torch, on a full disk
         torch.save(state, temporary)
-    older = [other for other in list_checkpoints(folder) if other != path]
-    for other in older[max(keep - 1, 0) :]:
+    others = [other for other in list_checkpoints(folder) if other != path]
+    older = [other for other in others if _step_of(other) < step]
+    later = [other for other in others if _step_of(other) >= step]  # damaged: the run has gone back before them
+    for other in (*later, *older[max(keep - 1, 0) :]):
         other.unlink(missing_ok=True)
     for half_written in folder.glob(".step-*.tmp"):  # by a process that was killed
         half_written.unlink(missing_ok=True)
     return path
+
+
+def _step_of(path: Path) -> int:
+    match = NAME.fullmatch(path.name)
+    assert match is not None
+    return int(match[1])
 
 
 def list_checkpoints(folder: Path) -> list[Path]:
@@ -56,7 +65,7 @@ def load_latest(folder: Path, warn: Callable[[str], None]) -> tuple[Path, dict[s
     for path in found:
         try:
             return path, load_checkpoint(path)
-        except (ValueError, OSError) as error:
+        except (DamagedError, OSError) as error:
             if path == found[-1]:
                 raise ValueError(
                     f"{error} No checkpoint of {folder} is whole. Nothing was changed: to begin anew, give --run.dir "
@@ -66,15 +75,21 @@ def load_latest(folder: Path, warn: Callable[[str], None]) -> tuple[Path, dict[s
     return None
 
 
+class DamagedError(ValueError):
+    """A checkpoint is not what was written."""
+
+
 def load_checkpoint(path: Path) -> dict[str, Any]:
     match = NAME.fullmatch(path.name)
     if match and _digest(path) != match[2]:
-        raise ValueError(f"{path} is damaged: its content does not match the checksum in its name.")
+        raise DamagedError(f"{path} is damaged: its content does not match the checksum in its name.")
     try:
         with torch_file(path) as file:
             return torch.load(file, map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises many kinds for a broken archive
-        raise ValueError(f"{path} is damaged or not a checkpoint: {str(error)[:300]}.") from error
+        if out_of_memory(error):  # nothing is wrong with the file
+            raise MemoryError(f"{path} cannot be read: out of memory") from error
+        raise DamagedError(f"{path} is damaged or not a checkpoint: {str(error)[:300]}.") from error
 
 
 def save_weights(path: Path, state: dict[str, Tensor], metadata: dict[str, Any]) -> None:
@@ -82,7 +97,7 @@ def save_weights(path: Path, state: dict[str, Tensor], metadata: dict[str, Any])
     tensors = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in state.items()}
     text = {name: value if isinstance(value, str) else json.dumps(value) for name, value in metadata.items()}
     with whole_file(path, sync=True, fails_with=(SafetensorError,)) as temporary:
-        save_file(tensors, temporary, metadata=text)
+        save_sealed(tensors, temporary, text)
 
 
 def _digest(path: Path) -> str:

@@ -1,5 +1,6 @@
 """Where a run says what it does: `metrics.jsonl`, TensorBoard or Weights & Biases, and the terminal. Rank 0 only."""
 
+import contextlib
 import json
 import os
 import platform
@@ -32,11 +33,29 @@ class MetricsFile:
             again = (resume_step, "eval") if evaluates else None
             rows = read_metrics(path)
             kept = [row for row in rows if row["step"] <= resume_step and (row["step"], row["kind"]) != again]
-            write_text(path, "".join(json.dumps(row) + "\n" for row in kept))
-        self.file = open(path, "a", buffering=1, encoding="utf-8")  # noqa: SIM115  lives as long as the run
+            write_text(path, "".join(json.dumps(row) + "\n" for row in kept), sync=True)
+        try:
+            self.file = open(path, "ab", buffering=0)  # noqa: SIM115  lives as long as the run
+        except OSError as error:
+            raise self._cannot_write(error) from None
 
     def write(self, row: dict[str, Any]) -> None:
-        self.file.write(json.dumps(row) + "\n")
+        """A whole row or, on a full disk, none."""
+        line = (json.dumps(row) + "\n").encode()
+        before = os.fstat(self.file.fileno()).st_size
+        try:
+            while line:  # a file may take less than it is given
+                line = line[self.file.write(line) or 0 :]
+        except OSError as error:
+            with contextlib.suppress(OSError):
+                self.file.truncate(before)
+            raise self._cannot_write(error) from None
+
+    def _cannot_write(self, error: OSError) -> OSError:
+        return OSError(
+            f"Cannot write {self.path}: {error.strerror or error}. The run goes on from its last checkpoint with the "
+            "same command and --run.dir."
+        )
 
     def close(self) -> None:
         self.file.close()

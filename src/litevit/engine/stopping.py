@@ -9,7 +9,10 @@ from typing import Any
 
 @contextlib.contextmanager
 def stop_signal() -> Iterator[threading.Event]:
-    """Sets an event on SIGTERM or the first Ctrl-C, so that the loop can save; the second one acts as usual."""
+    """Sets an event on SIGTERM or the first Ctrl-C, so that the loop can save. The second Ctrl-C acts as usual.
+
+    Further SIGTERMs are let pass: schedulers send several, and the checkpoint is being written.
+    """
     stop = threading.Event()
     if threading.current_thread() is not threading.main_thread():  # only the main thread may handle signals
         yield stop
@@ -18,7 +21,8 @@ def stop_signal() -> Iterator[threading.Event]:
 
     def remember(number: int, _: Any) -> None:
         stop.set()
-        signal.signal(number, before[signal.Signals(number)])
+        if number == signal.SIGINT:
+            signal.signal(number, before[signal.SIGINT])
 
     for number in before:
         signal.signal(number, remember)

@@ -73,9 +73,16 @@ def fit(recipe: Recipe, task: Task, *, console: Console | None = None) -> FitRes
         The folder, the last step, the best metrics.
 
     Raises:
-        ValueError: a checkpoint of another recipe, a batch larger than the data, a loss that is not finite, ...
+        ValueError: a checkpoint of another recipe, another run in the folder, a batch larger than the data, a loss
+            that is not finite, ...
         OSError: a checkpoint could not be written (a full disk); the ones before it are untouched.
     """
+    with contextlib.ExitStack() as held:
+        return _fit(recipe, task, console, held)
+
+
+def _fit(recipe: Recipe, task: Task, console: Console | None, held: contextlib.ExitStack) -> FitResult:
+    """Args: held: keeps the run's folder until the end."""
     check(recipe)
     chosen, run = recipe.run.precision, parallel.with_precision(recipe.run)
     recipe = replace(recipe, run=run)
@@ -116,12 +123,12 @@ def fit(recipe: Recipe, task: Task, *, console: Console | None = None) -> FitRes
     steps = total_steps(recipe.schedule, per_epoch)
     last_step = min(steps, run.max_steps or steps)
     made = run_folder.made_on(accelerator, run.precision, getattr(task, "optimized", {}))
-    folder = Path(parallel.from_main_process(str(run_folder.open_folder(recipe, made)) if main else "", accelerator))
+    folder = held.enter_context(run_folder.opened(recipe, made, accelerator))
     console.print(run_folder.how(made, chosen), highlight=False, markup=False, soft_wrap=True)
 
     state = _resume(recipe, parts, follows, learner, folder, last_step, console)
     if main and parts:
-        write_json(folder / "data.json", {part.name: part.to_dict() for part in parts}, indent=2)
+        write_json(folder / "data.json", {part.name: part.to_dict() for part in parts}, indent=2, sync=True)
     stream.start, stream.steps = state.step, last_step
 
     log = None

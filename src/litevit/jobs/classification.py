@@ -21,6 +21,7 @@ from litevit.jobs.evaluation_loop import evaluate_classifier, evaluation_loader
 from litevit.jobs.runs import Run, find_run
 from litevit.metrics.classification import ClassificationMetric
 from litevit.optimize import optimize_for_training
+from litevit.seals import load_sealed
 
 MOST_SHOWN = 100  # classes of a confusion matrix that fits on a page
 
@@ -199,9 +200,7 @@ def with_options_of(config: ModelConfig) -> ModelConfig:
 
 def load_run(run: Run) -> nn.Module:
     """A classifier with the best weights of a run, in evaluation mode."""
-    from safetensors.torch import load_file
-
     made = ModelConfig(name=run.model_name, overrides=run.saved["model"]["overrides"])
     model = build_classifier(made, run.saved["data"]["num_classes"])
-    model.load_state_dict(load_file(run.weights))
+    model.load_state_dict(load_sealed(run.weights))
     return model.eval()

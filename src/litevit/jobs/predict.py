@@ -24,6 +24,7 @@ from litevit.jobs.fonts import drawable
 from litevit.jobs.preprocessing import of_classifier
 from litevit.jobs.runs import CLASSIFICATION, find_run
 from litevit.models import create_model
+from litevit.seals import load_sealed
 from litevit.zoo import MODELS
 
 
@@ -182,14 +183,12 @@ def load_classifier(
 
 def _timm_model(name: str, weights: str, overrides: dict[str, Any]) -> nn.Module:
     """Of a training run."""
-    from safetensors.torch import load_file
-
     from litevit.engine.config import ModelConfig
     from litevit.jobs.classification import build_classifier
 
     classes = overrides.pop("num_classes")
     model = build_classifier(ModelConfig(name=name, overrides=overrides), classes)
-    model.load_state_dict(load_file(weights))
+    model.load_state_dict(load_sealed(weights))
     return model.eval()
 
 

@@ -66,7 +66,7 @@ def make_token_labels(
         raise ValueError(
             f"{len(doubled)} label maps would be shared by several images, such as {doubled[0]}: rename them."
         )
-    missing = [i for i, file in enumerate(files) if not file.exists()]
+    missing = [i for i, file in enumerate(files) if not _is_there(file)]
     _remove_temporaries(out, {files[i].name[:60] for i in missing})
     loader = DataLoader(_Named(images, missing), batch_size=batch_size, num_workers=workers)
     done = 0
@@ -167,6 +167,14 @@ def _squashed(source: ClassificationData, image_size: int, mean: Any, std: Any, 
         mean=tuple(mean),
         std=tuple(std),
     )
+
+
+def _is_there(file: Path) -> bool:
+    """A power cut can leave the name of a file without its content."""
+    try:
+        return file.stat().st_size > 0
+    except OSError:
+        return False
 
 
 def _remove_temporaries(out: Path, names: set[str]) -> None:

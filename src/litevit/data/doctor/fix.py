@@ -15,6 +15,8 @@
 The copy is in a layout that `litevit.data.layouts` knows; the data set itself is not touched.
 """  # noqa: E501  a row of a table is one line
 
+import shutil
+from collections.abc import Sequence
 from pathlib import Path
 
 from litevit.data.class_folders import ClassFolders
@@ -23,6 +25,7 @@ from litevit.data.doctor.fix_masks import mend_masks
 from litevit.data.doctor.fix_pictures import Mended, copy_picture
 from litevit.data.layouts import ALL, Layout, layouts_of
 from litevit.data.mask_labels import IGNORE
+from litevit.files import put_in_place, remove_abandoned, temporary_name
 
 
 def mend(
@@ -50,6 +53,22 @@ def mend(
     if path.suffix.lower() == ".tar":
         raise ValueError(f"{path} is a tar: unpack it, then --fix can write a mended copy")
     mended = Mended()
+    staged = temporary_name(out.absolute())  # a copy that is not finished must not look like a data set
+    try:
+        _mend(mended, layouts, staged, reduce_zero_label, ignore_index)
+        if out.is_dir():
+            out.rmdir()  # empty
+        if staged.is_dir():
+            put_in_place(staged, out)
+    finally:
+        shutil.rmtree(staged, ignore_errors=True)
+    remove_abandoned(out.absolute())
+    return mended
+
+
+def _mend(
+    mended: Mended, layouts: Sequence[Layout], out: Path, reduce_zero_label: bool | None, ignore_index: int
+) -> None:
     for layout in layouts:
         if layout.task == "classification":
             _mend_folders(mended, layout, out)
@@ -57,7 +76,6 @@ def mend(
             mend_masks(mended, layout, out, reduce_zero_label, ignore_index)
         else:
             mend_coco(mended, layout, out, panoptic=layout.task == "panoptic")
-    return mended
 
 
 # ------------------------------------------------------------------ pictures
