@@ -101,6 +101,40 @@ def test_arrows(path: Path) -> None:
             assert standard or top in MODEL_LIBRARIES, f"{path.relative_to(ROOT)} imports {name}"
 
 
+PLAIN = {"layers", "backbones", "tasks"}
+# What a module that reads as its paper does not ask: which compiler, processor, device or caller there is.
+NO_QUESTIONS = ("torch.compiler", "torch.jit", "torch.ops", "torch._", "torch.backends", "torch.is_autocast", "os.")
+
+
+def dotted(node: ast.AST) -> str:
+    """`torch.compiler.is_compiling` of the nodes that spell it; "" for what is no chain of names."""
+    if isinstance(node, ast.Name):
+        return node.id
+    base = dotted(node.value) if isinstance(node, ast.Attribute) else ""
+    return f"{base}.{node.attr}" if base else ""  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("path", [p for p in modules() if part_of(p) in PLAIN], ids=lambda p: str(p.relative_to(ROOT)))
+def test_plain_modules_call_their_submodules_and_ask_nothing(path: Path) -> None:
+    tree = ast.parse(path.read_text())
+    names = [dotted(node) for node in ast.walk(tree) if isinstance(node, ast.Attribute)]
+    assert not [name for name in names if name.startswith(NO_QUESTIONS)]
+    assert not [name for name in names if name.endswith((".__class__", ".is_cuda", ".device.type"))]
+    for function in ast.walk(tree):
+        if isinstance(function, ast.FunctionDef) and not function.name.lstrip("_").startswith(("init", "reset")):
+            inside = [dotted(node) for node in ast.walk(function) if isinstance(node, ast.Attribute)]
+            read = [name for name in inside if name.count(".") > 1 and name.endswith((".weight", ".bias"))]
+            assert not read, f"{path.name}: {function.name} reads {read[0]} instead of calling the module"
+
+
+def test_kernels_are_called_in_one_room() -> None:
+    for path in modules():
+        names = [dotted(node) for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Attribute)]
+        private = [name for name in names if name.startswith(("torch.ops.mkldnn", "torch._C"))]
+        # `devices` asks what PyTorch has under no other name in every version.
+        assert not private or part_of(path) in ("optimize", "devices"), path
+
+
 def test_no_part_is_forgotten() -> None:
     parts = {part_of(path) for path in modules()}
     assert parts <= set(ALLOWED) | ANYTHING
@@ -114,6 +148,11 @@ def test_no_utils() -> None:
 SECONDS = {"torch", "torchvision", "timm", "scipy", "matplotlib", "accelerate", "litevit.zoo", "litevit.models"}
 TENTHS = {"tyro", "rich", "numpy", "PIL"}
 HELP = "from litevit.cli import main\ntry: main([*{!r}, '--help'])\nexcept SystemExit as end: assert not end.code"
+HELPS = (
+    "from litevit.cli import main\nfor words in {!r}:\n"
+    "    try: main([*words, '--help'])\n    except SystemExit as end: assert not end.code"
+)
+A_RECIPE_OF_EACH_KIND = ("finetune", "cifar10_convnext", "finetune-instances", "panoptic_fpn_lvt", "segformer_lvt")
 MAIN = "from litevit.cli import main; assert main({}) == 0"
 
 
@@ -128,6 +167,7 @@ MAIN = "from litevit.cli import main; assert main({}) == 0"
         (MAIN.format(["info", "mask_rcnn_lit_s"]), SECONDS),
         *((HELP.format([verb]), SECONDS) for verb in VERBS),
         *((HELP.format(["bench", what]), SECONDS) for what in COMMANDS),
+        (HELPS.format([["train", recipe] for recipe in A_RECIPE_OF_EACH_KIND]), SECONDS),
     ],
 )
 def test_what_takes_seconds_to_import_is_not_imported_to_answer_at_once(code: str, without: set[str]) -> None:

@@ -8,7 +8,8 @@ import torch
 from PIL import Image
 
 import litevit
-from litevit import cli
+from litevit import cli, zoo
+from litevit.cli import options
 from litevit.cli.models import FACTS, PREFACE, count
 
 
@@ -100,6 +101,17 @@ def test_the_committed_facts_are_those_of_the_models(capsys):
     assert json.loads(run(capsys, "info", "lit_ti", "--json")[1]) == json.loads(
         json.dumps(asdict(litevit.info("lit_ti")))
     )
+
+
+def test_the_committed_options_are_those_of_the_models():
+    assert options.TABLE.read_text() == options.table(), "run: python -m litevit.cli.models"
+    pairs = [(name, None) for name in zoo.MODELS]
+    pairs += [(name, backbone) for name in zoo.GENERIC for backbone in (*zoo.BACKBONES, "resnet50")]
+    for name, backbone in pairs:
+        ours, theirs = options.known_options(name, backbone), zoo.model_options(name, backbone)
+        assert list(ours) == list(theirs)
+        assert all(ours[key] == theirs[key] or (key, ours[key]) == ("test", object) for key in ours)
+    assert options.known_options("litv2_z") is options.known_options("mask_rcnn") is None
 
 
 @pytest.mark.slow

@@ -90,5 +90,10 @@ def gains_from_bfloat16(device: torch.device | str) -> bool:
     return best[1] < best[0]
 
 
+def has_float64(device: torch.device | str) -> bool:
+    """Whether a device computes in float64; Apple's MPS does not."""
+    return torch.device(device).type != "mps"
+
+
 def _count(kind: str) -> int:
     return torch.cuda.device_count() if kind == "cuda" else 1

@@ -15,7 +15,7 @@ import torch
 from safetensors.torch import load_file
 
 sys.path.insert(0, str(Path(__file__).parent))
-from toy import ToyTask, quiet, toy_recipe
+from toy import ToyTask, fit_digits_to_the_death, fit_quietly, quiet, toy_recipe
 
 from litevit.engine import fit
 from litevit.engine.checkpoint import list_checkpoints, load_checkpoint
@@ -34,9 +34,15 @@ def one_thread():
     torch.set_num_threads(threads)
 
 
-def run_to_its_death(recipe, task) -> None:
-    """In a forked process, so that SIGKILL is real."""
-    process = multiprocessing.get_context("fork").Process(target=fit, args=(recipe, task), kwargs={"console": quiet()})
+# Forked from a server that has only imported: a process in which a backward pass has used several threads, as other
+# tests do, cannot be forked to train (PyTorch refuses).
+SERVER = multiprocessing.get_context("forkserver")
+SERVER.set_forkserver_preload(["accelerate", "litevit.engine.train", "litevit.jobs.classification"])
+
+
+def run_to_its_death(target, *args) -> None:
+    """In a process of its own, so that SIGKILL is real."""
+    process = SERVER.Process(target=target, args=args)
     process.start()
     process.join(120)
     assert process.exitcode == -signal.SIGKILL
@@ -83,16 +89,16 @@ def reference(tmp_path_factory) -> Path:
 @pytest.mark.parametrize("die_at", [1, 6, 7, 18])
 def test_killed_and_restarted_is_the_same_run(reference, tmp_path, die_at):
     recipe = toy_recipe(tmp_path)
-    run_to_its_death(recipe, ToyTask(recipe, die_at=die_at))
+    run_to_its_death(fit_quietly, recipe, ToyTask(recipe, die_at=die_at))
     fit(recipe, ToyTask(recipe), console=quiet())
     assert_same_run(reference, tmp_path)
 
 
 def test_killed_twice_with_another_number_of_workers_each_time(reference, tmp_path):
     recipe = toy_recipe(tmp_path, workers=2)
-    run_to_its_death(recipe, ToyTask(recipe, die_at=6))
+    run_to_its_death(fit_quietly, recipe, ToyTask(recipe, die_at=6))
     recipe = toy_recipe(tmp_path, workers=0)
-    run_to_its_death(recipe, ToyTask(recipe, die_at=7))
+    run_to_its_death(fit_quietly, recipe, ToyTask(recipe, die_at=7))
     recipe = toy_recipe(tmp_path, workers=1)
     fit(recipe, ToyTask(recipe), console=quiet())
     assert_same_run(reference, tmp_path)
@@ -102,14 +108,14 @@ def test_killed_between_micro_batches_of_an_accumulated_step(tmp_path):
     for name in ("whole", "killed"):
         recipe = toy_recipe(tmp_path / name, accumulate=2)
         if name == "killed":
-            run_to_its_death(recipe, ToyTask(recipe, die_at=16))
+            run_to_its_death(fit_quietly, recipe, ToyTask(recipe, die_at=16))
         fit(recipe, ToyTask(recipe), console=quiet())
     assert_same_run(tmp_path / "whole", tmp_path / "killed")
 
 
 def test_a_damaged_last_checkpoint_is_skipped_with_a_message(reference, tmp_path, capsys):
     recipe = toy_recipe(tmp_path)
-    run_to_its_death(recipe, ToyTask(recipe, die_at=11))
+    run_to_its_death(fit_quietly, recipe, ToyTask(recipe, die_at=11))
     last, before = list_checkpoints(tmp_path / "checkpoints")
     content = bytearray(last.read_bytes())
     content[len(content) // 2] ^= 1
@@ -124,7 +130,7 @@ def test_a_damaged_last_checkpoint_is_skipped_with_a_message(reference, tmp_path
 
 def test_half_written_files_of_a_killed_process_are_ignored(reference, tmp_path):
     recipe = toy_recipe(tmp_path)
-    run_to_its_death(recipe, ToyTask(recipe, die_at=6))
+    run_to_its_death(fit_quietly, recipe, ToyTask(recipe, die_at=6))
     (tmp_path / "checkpoints" / ".step-00000008.pt.1.tmp").write_bytes(b"half")
     with open(tmp_path / "metrics.jsonl", "a") as file:
         file.write('{"kind": "train", "ep')
@@ -180,15 +186,6 @@ def test_litv2_on_digits_continues_bit_for_bit(tmp_path, workers):
     from litevit.jobs.classification import ClassificationTask
     from litevit.recipes import get_recipe
 
-    class Dying(ClassificationTask):
-        calls = 0
-
-        def loss(self, model, batch):
-            self.calls += 1
-            if self.calls == 4:
-                signal.raise_signal(signal.SIGKILL)
-            return super().loss(model, batch)
-
     recipe = get_recipe("quickstart")
     for path, value in {
         "model.overrides.embed_dim": 16,
@@ -207,7 +204,7 @@ def test_litv2_on_digits_continues_bit_for_bit(tmp_path, workers):
     whole = override(recipe, "run.dir", str(tmp_path / "whole"))
     fit(whole, ClassificationTask(whole), console=quiet())
     killed = override(recipe, "run.dir", str(tmp_path / "killed"))
-    run_to_its_death(killed, Dying(killed))
+    run_to_its_death(fit_digits_to_the_death, killed, 4)
     killed = replace(killed, run=replace(killed.run, workers=workers))
     fit(killed, ClassificationTask(killed), console=quiet())
     assert_same_run(tmp_path / "whole", tmp_path / "killed")

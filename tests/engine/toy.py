@@ -118,6 +118,29 @@ def quiet() -> Console:
     return Console(quiet=True)
 
 
+def fit_quietly(recipe: Recipe, task: ToyTask) -> None:
+    """For a process of its own."""
+    torch.set_num_threads(1)  # sums depend on it
+    fit(recipe, task, console=quiet())
+
+
+def fit_digits_to_the_death(recipe: Recipe, die_at: int) -> None:
+    """A real task, which is killed; for a process of its own."""
+    from litevit.jobs.classification import ClassificationTask
+
+    class Dying(ClassificationTask):
+        calls = 0
+
+        def loss(self, model, batch):
+            self.calls += 1
+            if self.calls == die_at:
+                signal.raise_signal(signal.SIGKILL)
+            return super().loss(model, batch)
+
+    torch.set_num_threads(1)
+    fit(recipe, Dying(recipe), console=quiet())
+
+
 def main() -> None:
     """python toy.py FOLDER [key=value ...]: fields of the run, and what is popped below."""
     import time

@@ -191,20 +191,31 @@ def test_fake_tensors_and_flops(name):
 
 @pytest.mark.parametrize("name", CLASSIFIERS)
 def test_a_trace_at_another_size(name):
-    """Right, or an error; never a wrong result."""
-    model = stirred(name).eval()
+    check_trace(stirred(name).eval(), sizes=((96, 96), (64, 128), (224, 224), (81, 67), (96, 100)))
+
+
+@pytest.mark.parametrize("name", ["lit_s", "lit_ti"])
+def test_a_trace_at_the_size_of_the_position_tables(name):
+    """Where they are not resized."""
+    check_trace(stirred(name).eval(), traced_at=224, sizes=((64, 64), (100, 230)))
+
+
+@pytest.mark.parametrize(("name", "backbone"), [m for m in dense.MODELS if m[0] not in dense.DETECTORS])
+def test_a_trace_of_a_segmenter(name, backbone):
+    check_trace(dense.create(name, backbone).eval(), sizes=((96, 128), (81, 67)))
+
+
+def check_trace(model: nn.Module, *, sizes: tuple, traced_at: int = 64) -> None:
+    """One trace is right at every size and batch."""
+    x = torch.randn(2, 3, traced_at, traced_at)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        traced = torch.jit.trace(model, IMAGES)
+        traced = torch.jit.trace(model, x)
     with torch.no_grad():
-        close(traced(IMAGES), model(IMAGES), 1e-5)
-        for size in ((96, 96), (64, 96), (80, 72)):
-            x = torch.randn(1, 3, *size)
-            try:
-                out = traced(x)
-            except RuntimeError:
-                continue
-            close(out, model(x), 1e-4)
+        close(traced(x), model(x), 1e-5)
+        for count, size in enumerate(sizes, start=1):
+            x = torch.randn(count, 3, *size)
+            close(traced(x), model(x), 1e-4)
 
 
 @pytest.mark.parametrize("name", CLASSIFIERS)

@@ -93,6 +93,15 @@ class Autocast(torch.autocast):
         super().__init__("cpu" if device_type == "meta" else device_type, *args, **kwargs)
 
 
+_as_tensor = torch.as_tensor
+
+
+def as_tensor(data: Any, *, dtype: torch.dtype | None = None, device: Any = None) -> Tensor:
+    """On "meta" PyTorch's makes a tensor without asking the mode."""
+    made = _as_tensor(data, dtype=dtype)
+    return put(made) if device is not None and torch.device(device).type == "meta" else made
+
+
 def put(x: Any) -> Any:
     """Tensors in lists and dictionaries, on the device."""
     return tree_map(lambda t: OnDevice(t.detach()) if isinstance(t, Tensor) else t, x)

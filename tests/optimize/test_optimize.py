@@ -8,7 +8,8 @@ import families
 import pytest
 import torch
 from torch import nn
-from torch.nn.utils import parametrize
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.nn.utils import parametrize, prune
 from torch.utils.flop_counter import FlopCounterMode
 
 import litevit
@@ -119,16 +120,47 @@ def test_parametrisations_and_replaced_children_reach_the_output():
 
 def test_hooks_fire_on_twins_and_on_what_they_call():
     fast = litevit.optimize_for_inference(stirred("litv2_s").eval())
-    absorbed = {"fc1", "dwconv", "fc2"}  # of the feed-forward networks; the folded norms have no parameters
     fired, expected = set(), set()
     for name, module in fast.named_modules():
         if any(True for _ in module.parameters()) and not isinstance(module, nn.ModuleList):
             module.register_forward_hook(lambda *args, name=name: fired.add(name))
-            if name.rpartition(".")[2] not in absorbed:
-                expected.add(name)
+            expected.add(name)
     with torch.no_grad():
         fast(images())
     assert fired == expected
+
+
+@pytest.mark.parametrize("name", ["litv2_s", "lit_s"])
+def test_weights_that_hooks_make_reach_the_output(name):
+    """Pruning and old weight norms, after optimising: `weight` is new at every call."""
+    for change, key in (
+        (lambda m: prune.l1_unstructured(m, "weight", amount=0.5), "weight_orig"),
+        (nn.utils.weight_norm, "weight_v"),
+    ):
+        fast = litevit.optimize_for_inference(stirred(name).eval())
+        reference = litevit.optimize_for_inference(stirred(name).eval(), twins=FOLDED)
+        for model in (fast, reference):
+            layers = [m for m in model.modules() if type(m) in (nn.Linear, OneDNNLinear, nn.Conv2d)]
+            for layer in layers:
+                change(layer)
+            with torch.no_grad():
+                for layer in layers:
+                    getattr(layer, key).add_(0.05)
+        with torch.no_grad():
+            close(fast(images()), reference(images()))
+
+
+@pytest.mark.parametrize("name", ["lvt", "pvt_s"])  # the embedding bag of token merging has no forward derivative
+def test_forward_mode_derivatives(name):
+    """Of the output, along a direction of the input; kernels have none."""
+    plain = stirred(name).eval()
+    fast = litevit.optimize_for_inference(plain)
+    x, direction = images(), torch.randn(images().shape, generator=torch.Generator().manual_seed(5))
+    with sdpa_kernel(SDPBackend.MATH):  # PyTorch's flash attention has no forward derivative
+        expected = torch.func.jvp(plain, (x,), (direction,))
+        found = torch.func.jvp(fast, (x,), (direction,))
+    for ours, theirs in zip(found, expected):
+        close(ours, theirs, 1e-4)
 
 
 def test_a_module_that_is_watched_is_left_as_it_is():

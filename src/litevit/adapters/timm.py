@@ -8,7 +8,7 @@ names in one of timm's ways: `hf-hub:`, `local-dir:`, or `file`, `url`, `hf_hub_
 or `pretrained_cfg_overlay`.
 
 torch.fx: the layers below are leaves of timm's tracers (`timm.models.get_notrace_modules()`); TorchScript can trace the
-models, not script them.
+models (one trace serves every size and batch), not script them.
 """
 
 import dataclasses

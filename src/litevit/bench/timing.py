@@ -26,7 +26,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from litevit.bench.words import Clock
-from litevit.devices import processor_name
+from litevit.devices import multiplies_bfloat16, processor_name
 from litevit.files import whole_file, write_json
 from litevit.optimize.linear import product
 from litevit.optimize.native import build, kernels
@@ -229,7 +229,7 @@ def environment(device: torch.device) -> dict[str, Any]:
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
         "processor": processor_name(),
         "capability": torch.backends.cpu.get_cpu_capability(),
-        "bf16_units": bool(torch.ops.mkldnn._is_mkldnn_bf16_supported()) if device.type == "cpu" else None,
+        "bf16_units": multiplies_bfloat16(device) if device.type == "cpu" else None,
         "cpp_kernels": kernels.available(),
         "cores": os.cpu_count(),
         "load_average": load,

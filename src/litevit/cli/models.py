@@ -108,10 +108,12 @@ def _names(pattern: str, task: str | None) -> list[str]:
 
 
 def write_facts() -> None:
-    """Counts every model anew and writes `FACTS`: `python -m litevit.cli.models`."""
+    """Counts every model anew and writes `FACTS` and the table of options: `python -m litevit.cli.models`."""
+    from litevit.cli import options
     from litevit.files import write_text
     from litevit.models import list_models
 
+    write_text(options.TABLE, options.table())
     rows = (f"{dumps(name)}: {dumps(count(name))}" for name in list_models())
     write_text(FACTS, "{\n" + ",\n".join(rows) + "\n}\n")
 

@@ -18,6 +18,8 @@ from tyro.constructors import (
 )
 
 from litevit.cli.arguments import parse, unknown_option
+from litevit.cli.options import known_options
+from litevit.cli.options_table import GENERIC
 from litevit.files import parse_json
 
 
@@ -61,7 +63,8 @@ def read_options(recipe: Any, arguments: Sequence[str], *, prog: str, about: str
     whole: Any = Recipe[DATA[recipe.task]]  # type: ignore[misc, valid-type]
     chosen = _choose_model(recipe, arguments)
     recipe, chosen = _with_backbone(recipe, chosen)
-    kept, known = _keep_overrides(recipe, chosen.name, recipe.model.overrides.get("backbone"), chosen.without)
+    known = _known_overrides(recipe, chosen.name, asks={"-h", "--help"} & set(arguments))
+    kept = _keep_overrides(recipe, chosen.name, known, chosen.without)
     types = {name: _as_option(kind) for name, kind in known.items()}
     kinds: Any = TypedDict("kinds", types, total=False)  # type: ignore[misc]
 
@@ -123,13 +126,12 @@ def _with_backbone(recipe: Any, chosen: Chosen) -> tuple[Any, Chosen]:
     """The recipe with the backbone of a model that takes any: the one that is given, or that of the weights."""
     from dataclasses import replace
 
-    from litevit.checkpoints.load import backbones_of
-    from litevit.checkpoints.published import is_file
-    from litevit.jobs.runs import find_run
-    from litevit.zoo import GENERIC
-
     backbone = chosen.backbone
     if chosen.name in GENERIC and backbone is None:
+        from litevit.checkpoints.load import backbones_of
+        from litevit.checkpoints.published import is_file
+        from litevit.jobs.runs import find_run
+
         if (run := find_run(chosen.weights)) is not None:
             backbone = run.backbone
         elif chosen.weights is not None and is_file(chosen.weights):
@@ -148,21 +150,25 @@ def _with_backbone(recipe: Any, chosen: Chosen) -> tuple[Any, Chosen]:
     return recipe, chosen
 
 
-def _keep_overrides(
-    recipe: Any, name: str, backbone: str | None, without: Sequence[str]
-) -> tuple[dict[str, Any], dict[str, Any]]:
-    """The recipe's overrides of the model that stay, and all there may be, with their types."""
+def _known_overrides(recipe: Any, name: str, *, asks: object) -> dict[str, Any]:
+    """All overrides a model may have, with their types. Args: asks: true where help alone is asked for."""
+    own = recipe.model.overrides
+    if name.startswith("timm/"):  # its models take what they like: the recipe's own, and what nearly all have
+        given = {key: type(value) for key, value in own.items()} if name == recipe.model.name else {}
+        return {"drop_path_rate": float, **given}
+    if asks and (known := known_options(name, own.get("backbone"))) is not None:
+        return known
     from litevit.zoo import model_options
 
+    return model_options(name, own.get("backbone"))
+
+
+def _keep_overrides(recipe: Any, name: str, known: dict[str, Any], without: Sequence[str]) -> dict[str, Any]:
+    """The recipe's overrides of the model that stay."""
     given = recipe.model.overrides
     if strange := [key for key in without if key not in given]:
         there = f"It has: {', '.join(given)}." if given else "It has none."
         raise ValueError(f"--without {strange[0]}: the recipe has no such override of the model. {there}")
-    if name.startswith("timm/"):  # its models take what they like: the recipe's own, and what nearly all have
-        own = {key: type(value) for key, value in given.items()} if name == recipe.model.name else {}
-        known = {"drop_path_rate": float, **own}
-    else:
-        known = model_options(name, backbone)
     # JSON has lists where a model's config has tuples.
     rows = {key: tuple(value) if isinstance(value, list) else value for key, value in given.items()}
     kept = {key: value for key, value in rows.items() if key not in without}
@@ -172,7 +178,7 @@ def _keep_overrides(
             hint = f"Did you mean '{near[0]}'?" if near else f"Leave it out with --without {strange[0]}."
             raise ValueError(f"Unknown option of {name}: '{strange[0]}'. {hint}")
         print(f"litevit: {name} has no {', '.join(strange)}: left out of the recipe's overrides", file=sys.stderr)
-    return {key: value for key, value in kept.items() if key in known}, known
+    return {key: value for key, value in kept.items() if key in known}
 
 
 def _as_option(kind: Any) -> Any:

@@ -54,7 +54,7 @@ def sampling_chain(offsets: list[Tensor], *, row: int, column: int) -> np.ndarra
     """
     points = np.array([[row, column]], dtype=np.float64)
     for level in reversed(offsets):
-        grid = level.detach().double().cpu().numpy().reshape(*level.shape[-3:-1], 4, 2)
+        grid = level.detach().cpu().double().numpy().reshape(*level.shape[-3:-1], 4, 2)
         cells = np.rint(points).astype(int)
         cells = cells[(cells >= 0).all(1) & (cells < grid.shape[:2]).all(1)]
         corner = np.array([[0, 0], [0, 1], [1, 0], [1, 1]])

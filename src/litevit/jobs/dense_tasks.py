@@ -29,6 +29,7 @@ from litevit.models import create_model
 from litevit.tasks.segmentation import read_overrides
 from litevit.zoo import GENERIC, model_options
 
+LEARNED = ("boxes", "labels", "masks", "semantic")  # of a target
 Batch = tuple[list[Tensor], list[dict[str, Any]]]
 
 
@@ -192,7 +193,9 @@ class _ObjectsTask(_DenseTask):
         return GroupedBatchStream(dataset.aspect_ratios, chunk=self.data.group, **options)
 
     def collate(self, samples: list[Any]) -> Batch:
-        return collate_lists(samples)
+        """What is learned from alone: a batch goes to the device, and not every device takes areas in float64."""
+        images, targets = collate_lists(samples)
+        return images, [{key: target[key] for key in LEARNED if key in target} for target in targets]
 
     def loss(self, model: nn.Module, batch: Batch) -> dict[str, Tensor]:
         return model(*batch)

@@ -7,6 +7,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from litevit.devices import has_float64
+
 
 @dataclass(frozen=True, kw_only=True)
 class ClassRow:
@@ -32,7 +34,7 @@ class ClassificationMetric:
         self.right1 = torch.zeros_like(self.images)
         self.right5 = torch.zeros_like(self.images)
         self.confusion = torch.zeros(num_classes if confusion else 0, num_classes, dtype=torch.int64, device=device)
-        exact = "cpu" if torch.device(device).type == "mps" else device  # which has no float64
+        exact = device if has_float64(device) else "cpu"
         self.loss = torch.zeros((), dtype=torch.float64, device=exact)
         self.sets = torch.zeros(3, dtype=torch.int64, device=device)  # with label sets: images, right at 1, right at 5
 

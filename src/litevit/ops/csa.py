@@ -12,6 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from litevit.ops.grid import in_one_graph
+
 
 def window_values(
     x: Tensor, weight: Tensor, num_heads: int, *, product: Callable[[Tensor, Tensor], Tensor] = F.linear
@@ -78,7 +80,7 @@ def overlap_add(windows: Tensor, height: int, width: int) -> Tensor:
     even_rows = torch.stack([even_even, even_odd], 3).flatten(2, 3)  # B h 2w N D
     odd_rows = torch.stack([odd_even, odd_odd], 3).flatten(2, 3)
     out = torch.stack([even_rows, odd_rows], 2).flatten(1, 2).flatten(3)  # B 2h 2w C
-    if torch.compiler.is_compiling():
+    if in_one_graph():
         # As `out[:, :height, :width]`, which a graph with dynamic sizes cannot prove to be legal.
         rows, columns = torch.arange(height, device=out.device), torch.arange(width, device=out.device)
         return out.index_select(1, rows).index_select(2, columns)
@@ -95,7 +97,7 @@ def window_means(x: Tensor) -> Tensor:
         (B, h, w, C).
     """
     H, W = x.shape[1:3]
-    if torch.compiler.is_compiling() or H % 2 or W % 2:
+    if in_one_graph() or H % 2 or W % 2:
         # The last row and column once more: at an odd border its average with itself, at an even one left out by the
         # pooling. (ceil_mode, or padding by H % 2, would tie a graph to the parity of H and W; the gradient of
         # replication padding does not compile in PyTorch 2.15.)

@@ -1,7 +1,7 @@
 """Sizes of images and grids: what is legal, and padding and cropping at any size.
 
-While a model is compiled or exported for all sizes, padding is written down whether a size needs it or not, and nothing
-asks for the size: a branch would make a graph per case. Shapes: B batch, H x W grid, C channels.
+While a model is compiled, exported or traced for all sizes, padding is written down whether a size needs it or not, and
+nothing asks for the size: a branch would make a graph per case. Shapes: B batch, H x W grid, C channels.
 """
 
 import torch
@@ -9,9 +9,19 @@ import torch.nn.functional as F
 from torch import Tensor
 
 
+def in_one_graph() -> bool:
+    """Whether one graph for all sizes is being made: by torch.compile, torch.export or torch.jit.trace."""
+    return torch.compiler.is_compiling() or torch.jit.is_tracing()
+
+
+def recorded_once() -> bool:
+    """Whether it is a program, which nobody makes anew for another size: torch.export's or torch.jit.trace's."""
+    return torch.compiler.is_exporting() or torch.jit.is_tracing()
+
+
 def check_images(name: str, images: Tensor, *, in_chans: int, least: int) -> None:
     """Raises ValueError for anything but (B, in_chans, H, W) with B at least 1, H and W at least `least` pixels."""
-    if torch.compiler.is_compiling():
+    if in_one_graph():
         return
     if images.ndim != 4 or images.shape[1] != in_chans or min(images.shape[2:]) < least:
         raise ValueError(
@@ -23,7 +33,7 @@ def check_images(name: str, images: Tensor, *, in_chans: int, least: int) -> Non
 
 def check_grid(name: str, x: Tensor, *, least: int) -> None:
     """Raises ValueError unless a (B, H, W, C) grid has at least `least` rows and columns."""
-    if not torch.compiler.is_compiling() and min(x.shape[1:3]) < least:
+    if not in_one_graph() and min(x.shape[1:3]) < least:
         raise ValueError(
             f"{name}: the grid must be at least sr_ratio={least} on both sides, got {x.shape[1]} x {x.shape[2]}"
         )
@@ -32,7 +42,7 @@ def check_grid(name: str, x: Tensor, *, least: int) -> None:
 def pad_images(images: Tensor, multiple: int) -> Tensor:
     """Zeros at the right and bottom, up to a multiple. Args: images: (B, C, H, W). Returns: as images."""
     H, W = images.shape[-2:]
-    if torch.compiler.is_compiling() or H % multiple or W % multiple:
+    if in_one_graph() or H % multiple or W % multiple:
         return F.pad(images, (0, _up(W, multiple) - W, 0, _up(H, multiple) - H))
     return images
 
@@ -40,14 +50,14 @@ def pad_images(images: Tensor, multiple: int) -> Tensor:
 def pad_grid(x: Tensor, multiple: int) -> Tensor:
     """Zeros at the right and bottom, up to a multiple. Args: x: (B, H, W, C). Returns: as x."""
     _, H, W, _ = x.shape
-    if torch.compiler.is_compiling() or H % multiple or W % multiple:
+    if in_one_graph() or H % multiple or W % multiple:
         return F.pad(x, (0, 0, 0, _up(W, multiple) - W, 0, _up(H, multiple) - H))
     return x
 
 
 def crop_grid(x: Tensor, H: int, W: int) -> Tensor:
     """The inverse of `pad_grid`. Args: x: (B, h, w, C), h >= H and w >= W. Returns: (B, H, W, C)."""
-    if torch.compiler.is_compiling():  # a slice would tie the graph to grids that need it, or do not
+    if in_one_graph():  # a slice would tie the graph to grids that need it, or do not
         return F.pad(x, (0, 0, 0, W - x.shape[2], 0, H - x.shape[1]))
     return x[:, :H, :W]
 

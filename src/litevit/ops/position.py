@@ -4,6 +4,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from litevit.ops.grid import recorded_once
+
 
 def relative_position_bias(
     table: Tensor, grid_size: tuple[int, int], H: int, W: int, *, keys_first: bool = False
@@ -36,8 +38,8 @@ def resized_relative_table(table: Tensor, grid_size: tuple[int, int], H: int, W:
     """The table of a grid, (N, 2H - 1, 2W - 1), by y_i - y_j and x_i - x_j. Args: as of `relative_position_bias`."""
     h, w = grid_size
     rows = table.T.view(1, -1, 2 * h - 1, 2 * w - 1)
-    # Exported for any grid: the sizes would become conditions of the program.
-    if torch.compiler.is_exporting() or (H, W) != (h, w):
+    # Written down for any grid: the sizes would become conditions of the program.
+    if recorded_once() or (H, W) != (h, w):
         rows = F.interpolate(rows, size=(2 * H - 1, 2 * W - 1), mode="bicubic", align_corners=False)
     return rows[0]
 
@@ -53,6 +55,6 @@ def resized_position(table: Tensor, grid_size: tuple[int, int], H: int, W: int) 
         (1, H, W, C).
     """
     table = table.view(1, *grid_size, table.shape[-1])
-    if torch.compiler.is_exporting() or (H, W) != grid_size:
+    if recorded_once() or (H, W) != grid_size:
         return F.interpolate(table.permute(0, 3, 1, 2), size=(H, W), mode="bilinear").permute(0, 2, 3, 1)
     return table

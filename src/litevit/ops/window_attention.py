@@ -7,6 +7,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from litevit.ops.grid import in_one_graph
+
 
 def window_attention(qkv: Tensor, *, num_heads: int, window_size: int, scale: float) -> Tensor:
     """softmax(scale q k^T) v per window and head, as batched products: a window is too small for attention kernels.
@@ -22,7 +24,7 @@ def window_attention(qkv: Tensor, *, num_heads: int, window_size: int, scale: fl
     """
     B, H, W, E = qkv.shape
     N, s, D = num_heads, window_size, E // (3 * num_heads)
-    if not torch.compiler.is_compiling() and (H % s or W % s):
+    if not in_one_graph() and (H % s or W % s):
         raise ValueError(f"window_attention: a {H} x {W} grid must be a multiple of window_size={s}")
     h, w = H // s, W // s
     # A clone, where reshape would look for a view and so tie a graph to grids of one window or of more.

@@ -13,7 +13,7 @@ from litevit.layers.conv_ffn import ConvFFN
 from litevit.layers.mlp import MLP
 from litevit.optimize.linear import OneDNNLinear, add_product, packed, product
 from litevit.optimize.native import kernels
-from litevit.optimize.operators import operator, sum_of_products, takes
+from litevit.optimize.operators import is_watched, operator, sum_of_products, takes
 from litevit.optimize.processor import prefers_onednn
 
 BLOCK_BYTES = 5 << 20  # hidden bytes of one piece in float32 (bfloat16: half); measured, see docs/performance.md
@@ -209,7 +209,7 @@ class BlockedConvFFN(ConvFFN):
     def forward(self, x: Tensor, added: Tensor | None = None) -> Tensor:
         """Args: x: (B, H, W, C); added: as x, added to the result. Returns: as x."""
         fc1, dwconv, fc2 = self.fc1, self.dwconv, self.fc2
-        if _untouched(fc1, fc2) and type(dwconv) is nn.Conv2d:
+        if _untouched(fc1, dwconv, fc2):
             parts = (fc1.weight, fc1.bias, dwconv.weight, dwconv.bias, fc2.weight, fc2.bias)
             if takes(x, *parts, added):
                 return cpu_conv_ffn(x, *parts, added)
@@ -217,6 +217,7 @@ class BlockedConvFFN(ConvFFN):
         return out if added is None else added + out
 
 
-def _untouched(*linears: nn.Module) -> bool:
-    """Whether nobody has put something else (an adapter, a parametrisation) in place of what a twin absorbs."""
-    return all(type(linear) in (nn.Linear, OneDNNLinear) for linear in linears)
+def _untouched(*absorbed: nn.Module) -> bool:
+    """Whether nobody has put something else (an adapter, a parametrisation) in place of what a twin absorbs, or a hook
+    (old weight norms and pruning make a weight in one)."""
+    return all(type(m) in (nn.Linear, OneDNNLinear, nn.Conv2d) and not is_watched(m) for m in absorbed)

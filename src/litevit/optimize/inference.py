@@ -22,7 +22,7 @@ from litevit.optimize.feed_forward import BlockedConvFFN, BlockedMLP
 from litevit.optimize.linear import OneDNNLinear
 from litevit.optimize.native import build
 from litevit.optimize.norm import FusedAttentionBlock, FusedFeedForwardBlock, NativeLayerNorm
-from litevit.optimize.operators import HAS_TRITON
+from litevit.optimize.operators import HAS_TRITON, is_watched
 from litevit.optimize.processor import prefers_onednn
 
 
@@ -66,12 +66,12 @@ def optimize_for_inference(model: nn.Module, *, twins: dict[type[nn.Module], Twi
     LayerNorm and, in bfloat16, depthwise convolutions. Those are compiled here, at the first call on a machine
     (about 10 seconds, said on stderr, kept in the cache folder), never in a forward.
 
-    A twin has the state-dict keys of what it replaces. Hooks fire on twins and on what they call; these children
-    are absorbed, so that hooks on them do not fire: `fc1`, `dwconv` and `fc2` of feed-forward networks, `norm` of
-    token merging. A module with hooks or a parametrisation on an absorbed child is left as it is. Writing to a
-    weight, `load_state_dict`, `to()`, deepcopy and pickle work as on the plain model: nothing is packed or kept
-    that a weight could leave behind. Under autocast, gradients, `torch.compile` and export the twins run their
-    plain layers.
+    A twin has the state-dict keys of what it replaces. Hooks fire on twins and on what they call. These children are
+    absorbed: `fc1`, `dwconv` and `fc2` of feed-forward networks, which are called all the same, by the plain layer,
+    while they have hooks or a parametrisation; and `norm` of token merging, which is gone. A module with hooks or a
+    parametrisation on a child that would be absorbed is left as it is. Writing to a weight, `load_state_dict`,
+    `to()`, deepcopy and pickle work as on the plain model: nothing is packed or kept that a weight could leave
+    behind. Under autocast, gradients, `torch.compile` and export the twins run their plain layers.
 
     Args:
         model: any model, backbone or layer of litevit, trained; it may be in training mode. Other modules' linear
@@ -124,23 +124,13 @@ def _may(module: nn.Module, twin: Twin) -> bool:
         return False
     known = (nn.Linear, nn.Conv2d, nn.BatchNorm2d)
     children = [getattr(module, name) for name in twin.absorbs]
-    return all(type(child) in known and not _is_watched(child) for child in children)
+    return all(type(child) in known and not is_watched(child) for child in children)
 
 
 def _is_foldable(merging: DeformableTokenMerging) -> bool:
     norm, proj = merging.norm, merging.proj
     has_all = isinstance(norm, nn.BatchNorm2d) and norm.running_mean is not None and norm.weight is not None
     return has_all and type(proj) is nn.Linear
-
-
-def _is_watched(module: nn.Module) -> bool:
-    return bool(
-        module._forward_hooks
-        or module._forward_pre_hooks
-        or module._backward_hooks
-        or module._backward_pre_hooks
-        or "forward" in module.__dict__
-    )
 
 
 def _become(module: nn.Module, kind: type[nn.Module]) -> nn.Module:

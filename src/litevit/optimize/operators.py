@@ -41,6 +41,17 @@ def takes(x: Tensor, *others: Tensor | None) -> bool:
     return True
 
 
+def is_watched(module: nn.Module) -> bool:
+    """Whether somebody wants to know of, or changes, the calls of a module."""
+    return bool(
+        module._forward_hooks
+        or module._forward_pre_hooks
+        or module._backward_hooks
+        or module._backward_pre_hooks
+        or "forward" in module.__dict__
+    )
+
+
 HAS_TRITON = importlib.util.find_spec("triton") is not None
 
 
