@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.autograd import forward_ad
 from torch.utils.flop_counter import register_flop_formula
 
 from litevit.optimize.processor import multiplies_bfloat16
@@ -22,9 +23,9 @@ LIBRARY = torch.library.Library("litevit", "FRAGMENT")
 def takes(x: Tensor, *others: Tensor | None) -> bool:
     """Whether a kernel may serve these tensors: eager inference on a CPU, of one dtype that the processor multiplies.
 
-    The one place that decides while a model runs. Otherwise the plain layer runs: gradients, autocast (which casts
-    between operators), a compiler or tracer (which has plans of its own), subclasses such as quantised or sharded
-    tensors, another device.
+    The one place that decides while a model runs. Otherwise the plain layer runs: gradients, also forward ones,
+    autocast (which casts between operators), a compiler or tracer (which has plans of its own), subclasses such as
+    quantised or sharded tensors, another device.
     """
     if torch.compiler.is_compiling() or torch.jit.is_tracing() or torch.is_autocast_enabled("cpu"):
         return False
@@ -37,6 +38,8 @@ def takes(x: Tensor, *others: Tensor | None) -> bool:
         if type(t) not in (Tensor, nn.Parameter) or t.dtype is not x.dtype or t.device.type != "cpu":
             return False
         if (learns and t.requires_grad) or t.numel() == 0 or t.is_neg():
+            return False
+        if forward_ad.unpack_dual(t).tangent is not None:  # a kernel would drop it without a word
             return False
     return True
 
