@@ -9,6 +9,7 @@ import shutil
 import sys
 from pathlib import Path
 
+from docutils import nodes
 from sphinx.application import Sphinx
 
 DOCS = Path(__file__).parent
@@ -135,6 +136,13 @@ def without_missing_reports(app: Sphinx, docname: str, content: list[str]) -> No
             content[0] = content[0].replace(f"\n{name}\n", "\n")
 
 
+def mark_long_cells(app: Sphinx, doctree: nodes.document) -> None:
+    """Cells of sentences get a class, for a width that can be read; browsers would make them a word wide."""
+    for cell in doctree.findall(nodes.entry):
+        if len(cell.astext()) > 30:
+            cell["classes"].append("long")
+
+
 SHORT = re.compile(r"(?P<what>.*?)\bArgs: (?P<args>.+?)(?: Returns: (?P<returns>.+))?")
 
 
@@ -165,3 +173,4 @@ def setup(app: Sphinx) -> None:
     app.connect("source-read", without_missing_reports)
     app.connect("env-before-read-docs", in_order)
     app.connect("doctree-read", remember)
+    app.connect("doctree-read", mark_long_cells)
