@@ -26,6 +26,7 @@ from litevit.deploy.program import trace, with_constants_folded, with_plain_atte
 from litevit.deploy.report import ExportError, ExportReport
 from litevit.deploy.shapes import InputShape
 from litevit.deploy.twins import ChannelsFirstConvFFN, FlatCSA, with_channels_kept_first, with_few_axes
+from litevit.deploy.verify import KINDS
 
 SUFFIX = {name: kind.suffix for name, kind in formats().items()}
 slow = pytest.mark.slow
@@ -52,7 +53,7 @@ def test_a_file_is_the_function_of_its_model(format: str, tmp_path: Path) -> Non
     assert report.verified
     assert report.path == path
     assert all(check.ok and check.worst >= 0 for check in report.checks)
-    assert {check.kind for check in report.checks} == {"noise", "images", "extreme", "other images"}
+    assert {check.kind for check in report.checks} == {*KINDS, "other images"}
     assert {check.batch for check in report.checks} == ({1, 2, 3} if format in FREE else {1})
     beside = json.loads((tmp_path / f"{path.name}.report.json").read_text())
     assert beside["verified"] is True
@@ -108,7 +109,8 @@ def test_a_file_that_computes_something_else_is_not_kept(tmp_path: Path, monkeyp
             return [x + 1e-3 * (images.shape[0] == 2) for x in super().run(images)]
 
     monkeypatch.setattr(pt2, "PT2Engine", Wrong)
-    with pytest.raises(ExportError, match=r"'logits' differs by 0.001 .* batch 2, 64 x 75; 3 of 12 checks") as caught:
+    said = rf"'logits' differs by 0.001 .* batch 2, 64 x 75; {len(KINDS)} of {3 * (len(KINDS) + 1)} checks"
+    with pytest.raises(ExportError, match=said) as caught:
         fixed(tmp_path / "wrong.pt2", "pt2", model)
     assert not caught.value.report.verified
     assert not list(tmp_path.iterdir())

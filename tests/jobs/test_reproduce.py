@@ -451,6 +451,7 @@ def test_a_dry_run_lists_what_is_needed_and_does_nothing(call, made, tmp_path, c
     assert [WEIGHTS["lvt"].filename, f"{size:.0f}", "MB", "there", "Adobe"] in [line[:5] for line in lines]
     assert ["litv2_s.pth", f"{size:.0f}", "MB", "download", "Apache-2.0"] in [line[:5] for line in lines]
     assert ["litv2_m.pth", "about", "195", "MB", "download", "Apache-2.0"] in [line[:6] for line in lines]
+    assert f"litv2_s.pth: {url}litv2_s.pth" in text.splitlines()
     assert "ImageNet-1K validation: 8 images in" in text
     assert "a subset (8 of 50,000 images): measured, never a pass" in text
     assert "Left out: segformer_lvt: --ade was not given" in text
@@ -468,6 +469,19 @@ def test_a_dry_run_without_data_says_where_to_put_what(call, monkeypatch):
     assert code == 0
     assert "COCO 2017 panoptic val: needs --coco: 5,000 images; val2017/, annotations/panoptic_val2017.json" in text
     assert "panoptic_fpn_lvt_fpn_coco.pth: to be saved by hand from https://" in text
+
+
+def test_a_dry_run_cuts_no_name_and_no_address_off(call, monkeypatch):
+    monkeypatch.setattr(plan, "_probe", lambda device: 10.0)
+    monkeypatch.setattr(plan, "_ask", lambda url: (None, False))
+    monkeypatch.setenv("COLUMNS", "80")
+    _, _, text = call("--dry-run")
+    assert "…" not in text
+    for model, entry in WEIGHTS.items():
+        if entry.published:
+            assert f" {entry.filename} " in text
+            assert any(line.endswith(str(entry.url or entry.page)) for line in text.splitlines()), model
+    assert all(f" {row.name} " in text for row in all_rows() if not row.reason)
 
 
 def test_a_dry_run_sees_what_cannot_be_measured_and_a_full_disk(call, made, monkeypatch):

@@ -160,16 +160,16 @@ def _show_files(planned: "Plan") -> None:
     from litevit.checkpoints.published import ADOBE_NOTICE
 
     show_rows(
-        ("weights", "size", "state", "licence", "where"),
+        ("weights", "size", "state", "licence"),
         [
             [file.name, f"{'' if file.exact else 'about '}{file.size / 1e6:.0f} MB", file.state,
-             file.licence.partition(":")[0], file.where]
+             file.licence.partition(":")[0]]
             for file in planned.files
         ],
     )  # fmt: skip
-    for file in planned.files:
-        if file.state == "by hand":
-            show(f"{file.name}: to be saved by hand from {file.where}", highlight=False, markup=False)
+    for file in planned.files:  # whole lines, which can be copied on a machine that has a network
+        how = "to be saved by hand from " if file.state == "by hand" else ""
+        show(f"{file.name}: {how}{file.where}", highlight=False, markup=False)
     if any(not file.exact for file in planned.files):
         show("Sizes with 'about' are those of the parameters: the server did not say.", highlight=False)
     free = "" if planned.free is None else f"; {planned.free / 1e9:.1f} GB are free in the cache"

@@ -50,11 +50,12 @@ def refuse_for_run(model: str, options: dict[str, Any]) -> None:
 
 
 def show_rows(headers: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    from rich.table import Table
+    from rich.table import Column, Table
     from rich.text import Text
 
     used = [k for k in range(len(headers)) if any(row[k] for row in rows)]
-    table = Table(*(headers[k] for k in used))
+    # Nothing is cut off: names stay on one line, so that they can be copied, the rest is folded where it must.
+    table = Table(*(Column(headers[k], overflow="fold", no_wrap=k == 0) for k in used))
     for row in rows:
         table.add_row(*(Text(row[k]) for k in used))
     show(table)
