@@ -223,8 +223,9 @@ def _recipes(facts: dict[str, dict[str, Any]]) -> str:
         ours, where, link = MEASURED.get(name, ("-", "", ""))
         what = what.replace("docs/data.md", "[your own data](../data.md)")
         published = "; ".join(filter(None, (result, hardware)))
+        data = DATA.get(module) or make().data.path or "given with `--data`"
         measured = f"{ours}; [{where}]({link})" if link else ours
-        lines.append(f"| `{name}` | {what} | {DATA[module]} | {published} | {measured} |")
+        lines.append(f"| `{name}` | {what} | {data} | {published} | {measured} |")
     lines += [
         "",
         "Where fewer GPUs are at hand, `--run.accumulate N` keeps the batch: [batch and processes]"
