@@ -4,6 +4,7 @@ import argparse
 import hashlib
 import os
 import pickle
+import re
 import socket
 import sys
 import threading
@@ -21,8 +22,9 @@ from litevit.checkpoints import download
 from litevit.checkpoints import files as checkpoints
 from litevit.checkpoints import published as weights
 from litevit.checkpoints.files import read_file, read_state_dict, write_state_dict
-from litevit.checkpoints.preprocessing import IMAGENET_224
+from litevit.checkpoints.preprocessing import ADE20K, COCO, IMAGENET_224, checked_preprocessing
 from litevit.checkpoints.published import WEIGHTS, Weights
+from litevit.zoo import MODELS
 
 BODY = bytes(range(256)) * 4096  # 1 MiB
 
@@ -124,6 +126,30 @@ def test_preprocessing_of_the_family():
     assert weights.preprocessing("litv2_b_384").crop_mode == "squash"
     assert int(224 / weights.preprocessing("lvt_plain").crop_pct) == 233
     assert weights.preprocessing("pvt_s") == weights.preprocessing("somebody_elses") == IMAGENET_224
+
+
+def test_preprocessing_of_dense_models_without_published_weights():
+    assert weights.preprocessing("mask_rcnn_litv2_s") == weights.preprocessing("panoptic_fpn_lvt") == COCO
+    assert {weights.preprocessing(n) for n, m in MODELS.items() if m.task.name == "semantic segmentation"} == {ADE20K}
+
+
+@pytest.mark.parametrize(
+    ("told", "said"),
+    [
+        ([1], "preprocessing must be an object, got [1]"),
+        (
+            {"colour": 1},
+            "preprocessing has the fields size, crop_pct, crop_mode, interpolation, mean, std, got 'colour'",
+        ),
+        ({"size": True}, "preprocessing.size cannot be True"),
+        ({"size": 10**9}, "preprocessing.size cannot be 1000000000"),
+        ({"std": [0, 1, 1]}, "preprocessing.std cannot be (0, 1, 1)"),
+        ({"interpolation": "magic"}, "preprocessing.interpolation cannot be 'magic'"),
+    ],
+)
+def test_preprocessing_of_a_strangers_file_is_checked(told, said):
+    with pytest.raises(ValueError, match=re.escape(said)):
+        checked_preprocessing(told, "a file")
 
 
 def test_published_multiply_adds_are_counted_at_the_size_of_the_task():

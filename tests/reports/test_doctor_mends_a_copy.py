@@ -1,6 +1,7 @@
 """`litevit doctor --fix OUT`: a copy in which what can be mended mechanically is, and a table of what was done."""
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -193,3 +194,103 @@ def test_where_the_copy_may_not_lie(tmp_path, litevit) -> None:
     code, _, said = litevit("doctor", root, "--fix", root / "mended")
     assert code == 2
     assert "lies in" in said
+
+
+def edit(file: Path, change) -> None:
+    content = json.loads(file.read_text())
+    change(content)
+    file.write_text(json.dumps(content))
+
+
+def test_everything_that_is_left_out_of_coco_is_in_the_table(tmp_path) -> None:
+    root = sets.official(tmp_path / "set")
+
+    def damage(content) -> None:
+        first = content["annotations"][0]
+        content["annotations"] += [first | {"category_id": 99}, first | {"id": None, "area": None, "iscrowd": True}]
+        content["annotations"] += [{"id": 70, "image_id": 0}]
+        content["images"] += [
+            {"id": 8},
+            content["images"][0],
+            {"id": 9, "file_name": "gone.png", "height": 4, "width": 4},
+        ]
+        content["images"][1] |= {"height": None, "width": None}
+        content["images"][2] |= {"height": 9, "width": 9}
+
+    edit(root / "annotations" / "instances_train2017.json", damage)
+
+    def rename(content) -> None:
+        for category in content["categories"]:
+            category["id"] += 10
+        for annotation in content["annotations"]:
+            annotation["category_id"] += 10
+
+    edit(root / "annotations" / "instances_val2017.json", rename)
+    done = mend(root, tmp_path / "out").done
+    for what, count in {
+        "annotations left out: fields are missing": 1,
+        "images left out: no id or file_name": 1,
+        "image entries left out: repeated": 1,
+        "pictures left out: missing or broken": 1,
+        "sizes of images written": 1,
+        "images left out: another size than the annotations say": 1,
+        "annotation ids renumbered": 1,
+        "categories with the ids of the training split": 2,
+    }.items():
+        assert done[what] == count, what
+    assert done["annotations left out: image or category is not there"] >= 1
+    assert examine(tmp_path / "out").exit_code == 0
+    written = json.loads((tmp_path / "out" / "annotations" / "instances_train.json").read_text())
+    assert [a["area"] for a in written["annotations"]] == [a["bbox"][2] * a["bbox"][3] for a in written["annotations"]]
+
+
+def test_everything_that_is_left_out_of_panoptic_sets_is_in_the_table(tmp_path) -> None:
+    root = sets.panoptic(tmp_path / "set")
+
+    def damage(content) -> None:
+        first, second, third, fourth = content["annotations"][:4]
+        content["annotations"] += [{"image_id": 99, "segments_info": []}]
+        del first["file_name"]
+        second["segments_info"] = second["segments_info"][:1]  # an object that nothing describes
+        second["segments_info"].append(second["segments_info"][0] | {"id": 500})  # described, and not there
+        third["file_name"] = "gone.png"
+        Image.new("RGB", (5, 5)).save(maps / fourth["file_name"])
+
+    maps = root / "annotations" / "panoptic_train2017"
+    edit(root / "annotations" / "panoptic_train2017.json", damage)
+    done = mend(root, tmp_path / "out").done
+    for what, count in {
+        "annotations left out: image is not there": 1,
+        "annotations left out: no file_name": 1,
+        "annotations left out: map is missing or broken": 1,
+        "annotations left out: map of another size": 1,
+        "segments left out: not in the map": 1,
+    }.items():
+        assert done[what] == count, what
+    assert done["segments without a description are void"] >= 1
+    assert examine(tmp_path / "out").errors == 0
+
+
+def test_masks_and_class_folders_that_lose_files(tmp_path) -> None:
+    root = sets.masks(tmp_path / "set", names=("ground", "ant", "bee"))
+    files = sorted((root / "masks" / "train").iterdir())
+    files[0].write_bytes(b"no picture")
+    Image.new("L", (5, 5)).save(files[1])
+    (root / "images" / "train" / f"{files[2].stem}.png").write_bytes(b"no picture")
+    exif = Image.Exif()
+    exif[0x0112] = 3
+    sets.picture(3).save(root / "images" / "train" / f"{files[3].stem}.png", exif=exif)
+    done = mend(root, tmp_path / "out").done
+    assert done["images left out: their mask cannot be read"] == 1
+    assert done["images left out: their mask has another size"] == 1
+    assert done["pictures left out: missing or broken"] == 1
+    assert done["pictures written as RGB PNG: turned upright (EXIF)"] == 1
+    assert examine(tmp_path / "out").errors == 0
+    with pytest.raises(ValueError, match="is a tar: unpack it, then --fix can write a mended copy"):
+        mend(_tar(tmp_path), tmp_path / "other")
+
+
+def _tar(folder: Path) -> Path:
+    sets.write_pictures(folder / "classes" / "ant", range(2))
+    sets.write_pictures(folder / "classes" / "bee", range(2, 4))
+    return Path(shutil.make_archive(str(folder / "classes"), "tar", folder / "classes"))
