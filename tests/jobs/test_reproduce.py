@@ -471,11 +471,11 @@ def test_a_dry_run_without_data_says_where_to_put_what(call, monkeypatch):
     assert "panoptic_fpn_lvt_fpn_coco.pth: to be saved by hand from https://" in text
 
 
-def test_a_dry_run_cuts_no_name_and_no_address_off(call, monkeypatch):
+def test_a_dry_run_cuts_no_name_and_no_address_off(call, tmp_path, cache, monkeypatch):
     monkeypatch.setattr(plan, "_probe", lambda device: 10.0)
     monkeypatch.setattr(plan, "_ask", lambda url: (None, False))
     monkeypatch.setenv("COLUMNS", "80")
-    _, _, text = call("--dry-run")
+    _, _, text = call("--dry-run", weights=tmp_path)
     assert "…" not in text
     for model, entry in WEIGHTS.items():
         if entry.published:
