@@ -3,6 +3,7 @@
 import json
 
 import pytest
+import timm
 import torch
 from torch._inductor.exc import InvalidCxxCompiler
 
@@ -11,7 +12,7 @@ from litevit.bench import layers as bench_layers
 from litevit.bench import models as bench_models
 from litevit.bench import report as bench_report
 from litevit.bench import timing as timing
-from litevit.bench.accuracy import published_top1
+from litevit.bench.accuracy import TOP1, published_top1
 from litevit.bench.commands import main_models
 from litevit.bench.plots import pareto_front, plot_ops, plot_pareto
 from litevit.bench.report import Report
@@ -313,15 +314,16 @@ def test_engines_in_int8(tmp_path):
 def test_accuracy_beside_speed(tmp_path):
     """Whom nobody beats in both is on the line; two models of known accuracy are needed."""
     pytest.importorskip("matplotlib", reason="draws")
-    assert published_top1("lvt", (224, 224)) == 74.8
-    assert published_top1("convnext_tiny", (224, 224)) == 82.1
+    assert published_top1("lvt", (224, 224)) == (74.8, "paper")
+    assert published_top1("convnext_tiny", (224, 224)) == (82.066, "timm fb_in1k")
+    assert all(timm.is_model_pretrained(f"{name}.{tag}") for name, (_, tag) in TOP1.items())
     assert published_top1("convnext_tiny", (64, 64)) is published_top1("lvt", (64, 64)) is None
     assert published_top1("efficientvit_b0", (224, 224)) is None
     facts = {"processor": "a processor", "device": "cpu", "threads": 1, "torch": "2", "date": "today"}
     speeds = {"litv2_s": 16.0, "convnext_tiny": 13.0, "swin_tiny_patch4_window7_224": 12.0, "lvt": 41.0}
     rows = [
         {"model": name, "dtype": "fp32", "mode": "openvino", "best": True, "images_per_s": speed,
-         "top1": published_top1(name, (224, 224))} for name, speed in speeds.items()
+         "top1": published_top1(name, (224, 224)).percent} for name, speed in speeds.items()
     ]  # fmt: skip
     assert [row["model"] for row in pareto_front(rows)] == ["lvt", "litv2_s", "convnext_tiny"]
     report = Report("models", rows, facts)

@@ -197,7 +197,8 @@ def _model_cases(
         return {}
     about: dict[str, Any] = {"model": name, "dtype": dtype, "params": sum(p.numel() for p in model.parameters())}
     about["macs"] = count_macs(model, size)
-    about["top1"] = None if features else published_top1(name, size)
+    top1 = None if features else published_top1(name, size)
+    about |= {"top1": top1 and top1.percent, "top1_by": top1 and top1.by}
     if not training:
         _as_trained(model)
     plain = model
@@ -317,6 +318,7 @@ MODEL_COLUMNS = (
     "images_per_s",
     "spread",
     "top1",
+    "top1_by",
     "flops_share",
     "latency_ms",
     "peak_mb",

@@ -127,7 +127,7 @@ def plot_pareto(report: "Report", path: Path) -> bool:
             axes.grid(alpha=0.2)
             axes.set_title(dtype, fontsize=9)
             axes.set_xlabel("images per second")
-        fields[0][0].set_ylabel("ImageNet-1k top-1, % (published)")
+        fields[0][0].set_ylabel("ImageNet-1k top-1, % (round: by the paper; square: by timm)")
         figure.supxlabel(_caption(report).replace(", torch", "\ntorch"), fontsize=6.5)
         _save(figure, path)
     return True

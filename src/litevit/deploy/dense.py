@@ -61,7 +61,7 @@ class ExportedDetector(Exported):
         """
         Args:
             images: a list of (3, H, W), RGB in [0, 1], of any sizes; or the file's own input: a batch (B, 3, H, W),
-                normalised, or uint8 where the file does the preprocessing.
+                normalised.
 
         Returns:
             For a list: what the model returns. For a batch: the file's tensors under their names; the first `count`
@@ -69,8 +69,6 @@ class ExportedDetector(Exported):
         """
         if isinstance(images, Tensor):
             return self.named(images.detach().cpu())
-        if self.shape.uint8:
-            return [self._uint8(image.cpu()) for image in images]
         return [self._one(image.cpu()) for image in images]
 
     def _one(self, image: Tensor) -> dict[str, Any]:
@@ -110,25 +108,6 @@ class ExportedDetector(Exported):
     def _count(self, found: dict[str, Tensor]) -> int:
         """Of the first image's detections, by descending score."""
         return int((found["scores"][0, : int(found["count"][0])] >= self.least_score).sum())
-
-    def _uint8(self, image: Tensor) -> dict[str, Any]:
-        """A file with the preprocessing inside answers in the pixels of the image given."""
-        pixels = image if image.dtype == torch.uint8 else (image * 255).round().to(torch.uint8)
-        found = self.named(pixels[None].expand(self.shape.batch or 1, -1, -1, -1).contiguous())
-        n = self._count(found)
-        result: dict[str, Any] = {
-            name: found[name][0, :n] for name in ("boxes", "scores", "labels", "masks") if name in found
-        }
-        if self.task == PANOPTIC:
-            result |= {name: found[name][0] for name in ("panoptic", "semantic", "semantic_logits")}
-            ids, classes, scores = (found[f"segment_{what}"][0] for what in ("ids", "classes", "scores"))
-            things = self.config.num_things
-            result["segments_info"] = [
-                {"id": int(i), "category_id": int(c), "isthing": int(c) < things, "score": float(s)}
-                for i, c, s in zip(ids, classes, scores)
-                if i
-            ]
-        return result
 
 
 def _dense_model(file: Exported, names: Pathlike | None) -> DenseModel:
@@ -177,9 +156,6 @@ class ExportedSegmenter(Exported):
     def segment(self, image: Tensor, *, test: SegmentationTest | None = None) -> Tensor:
         """Class of every pixel. Args: image: (3, H, W) RGB in [0, 1], any size. Returns: (H, W) int64."""
         image = image.cpu()
-        if self.shape.uint8:
-            logits = self.named((image * 255).round().to(torch.uint8)[None])["logits"]
-            return logits[0].argmax(0)
         test = test or self.config.test
         if self.shape.size is None:
             return segment(self._logits, image, test)

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torchvision.ops import roi_align
 
-from litevit.deploy.compare import SetRules, compare_detections
+from litevit.deploy.compare import MASK_PIXELS, SetRules, compare_detections
 from litevit.deploy.graph import Difference, Graph
 from litevit.ops.anchors import base_anchors, grid_anchors
 from litevit.ops.batched_nms import batched_nms
@@ -150,8 +150,18 @@ class TwoStageGraph(Graph):
         model: Any = self.model
         return model.fpn(model.backbone(padded))
 
+    def drawn(self, masks: Tensor, boxes: Tensor, labels: Tensor, size: tuple[Any, Any]) -> Tensor:
+        """(B, D, H, W) bool of `detect`'s masks."""
+        config: Any = self.model.config
+        return paste(masks, boxes, size, threshold=config.mask_threshold) & (labels >= 0)[..., None, None]
+
+    @torch.no_grad()
     def compare(self, found: dict[str, Tensor], ours: dict[str, Tensor], exact: dict[str, Tensor]) -> list[Difference]:
-        return compare_detections(found, ours, exact, self.rules)
+        out = compare_detections(found, ours, exact, self.rules)
+        masks = found["masks"]
+        drawn = self.drawn(found["mask_probabilities"], found["boxes"], found["labels"], masks.shape[-2:])
+        lost = float((drawn ^ masks.bool()).sum()) / max(float((drawn | masks.bool()).sum()), 1.0)
+        return [*out, Difference("mask_probabilities", lost, MASK_PIXELS)]
 
 
 class MaskRCNNGraph(TwoStageGraph):
@@ -163,11 +173,9 @@ class MaskRCNNGraph(TwoStageGraph):
         super().__init__(model, "instance segmentation", names)
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
-        config: Any = self.model.config
         size = (images.shape[2], images.shape[3])
         boxes, scores, labels, count, small = self.detect(self.maps(pad_to_multiple(images)), size)
-        masks = paste(small, boxes, size, threshold=config.mask_threshold)
-        return boxes, scores, labels, count, masks & (labels >= 0)[..., None, None], small
+        return boxes, scores, labels, count, self.drawn(small, boxes, labels, size), small
 
     @torch.no_grad()
     def reference(self, images: Tensor) -> dict[str, Tensor]:

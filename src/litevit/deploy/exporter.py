@@ -14,10 +14,10 @@ from PIL import Image
 from torch import Tensor, nn
 
 from litevit.data.images import read_image
-from litevit.deploy.exported import DETECTORS, as_exported
+from litevit.deploy.exported import as_exported
 from litevit.deploy.formats import Format, Job, find, formats
 from litevit.deploy.plan import litevit_version, plan
-from litevit.deploy.quantize import acceptable, calibration_files, calibration_images, compare, prepared
+from litevit.deploy.quantize import acceptable, calibration_files, calibration_images, compare, prepared, told
 from litevit.deploy.report import ExportError, ExportReport, share_of_tolerance
 from litevit.deploy.source import Source, open_source
 from litevit.deploy.staging import publish, says_when_full, staging
@@ -80,6 +80,12 @@ def export(
     kind = find(format)
     if path.suffix.lower() != kind.suffix:
         raise ValueError(f"A file of {kind.runtime} ends in {kind.suffix}, got {path.name}")
+    if opset is not None and kind.name != "onnx":
+        raise ValueError(f"opset is of ONNX, not of {format}, got {opset}")
+    if images is not None and not (verify and kind.load):
+        raise ValueError(
+            f"images take part in the proof, which is left out {'(verify)' if kind.load else f'of {format} files'}"
+        )
     if int8 is not None and kind.quantize is None:
         able = [name for name, other in formats().items() if other.quantize]
         raise ValueError(f"{format} files are not written in int8; {', '.join(able)} are")
@@ -117,17 +123,19 @@ def export(
     with staging(path) as staged:
         progress("writing")
         size = 2 * sum(p.numel() * p.element_size() for p in job.graph.parameters())
-        calibration = None if int8 is None else calibration_images(source, int8, job.shape)
+        calibration, labels = (None, []) if int8 is None else calibration_images(source, int8, job.shape)
         with TRACING, _one_line(kind, source.name), says_when_full(path, size):
             kind.write(job, staged)
         report.bytes = _bytes_in(staged.parent)
         if verify:
-            report.checks, report.agreement = _prove(job, source, kind, staged, photos, progress)
+            report.checks, report.agreement, empty = _prove(job, source, kind, staged, photos, progress)
             _raise_if_wrong(report)
             report.verified = True
+            if empty:
+                notes.append("nothing is found on the images of the proof: it compared no detection (--images FOLDER)")
         if calibration is not None:
             progress("calibrating")
-            report.int8 = _quantise(job, kind, staged, calibration)
+            report.int8 = _quantise(job, kind, staged, calibration, labels)
             _judge_int8(report)
             report.bytes = _bytes_in(staged.parent)
         report.seconds = time.perf_counter() - started
@@ -142,9 +150,11 @@ def _one_line(kind: Format, name: str) -> Iterator[None]:
     """What a converter raises when it meets what it has no form for, pages long, as one line."""
     try:
         yield
-    except (ValueError, OSError, MemoryError):
+    except (OSError, MemoryError):
         raise
     except Exception as error:
+        if isinstance(error, ValueError) and "\n" not in str(error):  # ours, or as good
+            raise
         cause: BaseException = error
         while cause.__cause__ is not None:
             cause = cause.__cause__
@@ -168,15 +178,27 @@ def _photos(folder: str | Path | None) -> list[Image.Image]:
 
 def _prove(
     job: Job, source: Source, kind: Format, staged: Path, photos: Sequence[Image.Image], progress: Callable[[str], None]
-) -> tuple[tuple[Check, ...], dict[str, Any]]:
+) -> tuple[tuple[Check, ...], dict[str, Any], bool]:
+    """Returns: the checks, the agreement on photos, and whether this is a detector's file that found nothing."""
     assert kind.load is not None
     opened = kind.load(staged, None)
     file = as_exported(staged, kind.name, opened)
-    checks = tuple(judge(job.graph, file.named, job.shape, photos=photos, progress=progress))
-    return checks, agreement(job.graph, file.named, [prepared(photo, source, job.shape) for photo in photos])
+    most = 0
+
+    def run(images: Tensor) -> dict[str, Tensor]:
+        nonlocal most
+        found = file.named(images)
+        most = max(most, int(found["count"].max())) if "count" in found else 1
+        return found
+
+    checks = tuple(judge(job.graph, run, job.shape, photos=photos, progress=progress))
+    same = agreement(job.graph, run, [prepared(photo, source, job.shape) for photo in photos])
+    return checks, same, most == 0
 
 
-def _quantise(job: Job, kind: Format, staged: Path, images: Sequence[Tensor]) -> dict[str, Any]:
+def _quantise(
+    job: Job, kind: Format, staged: Path, images: Sequence[Tensor], labels: Sequence[int]
+) -> dict[str, Any]:
     """Replaces the float32 file by its int8 file. Returns: how the two compare."""
     assert kind.quantize is not None
     assert kind.load is not None
@@ -188,7 +210,7 @@ def _quantise(job: Job, kind: Format, staged: Path, images: Sequence[Tensor]) ->
         # One thread each: their speeds are compared.
         exact = as_exported(Path(folder) / staged.name, kind.name, kind.load(Path(folder) / staged.name, 1))
         quantised = as_exported(staged, kind.name, kind.load(staged, 1))
-        found = compare(quantised, exact, images)
+        found = compare(quantised, exact, images, labels)
         after = _bytes_in(staged.parent)
         return found | {"bytes_float32": before, "bytes_int8": after}
 
@@ -199,20 +221,8 @@ def _bytes_in(folder: Path) -> int:
 
 def _judge_int8(report: ExportReport) -> None:
     """Says how int8 compares, first of all where it does not pay; raises where it is of no use."""
-    found = report.int8
-    word = "slower" if found["speed"] < 1 else "faster"
-    size = found["bytes_int8"] / found["bytes_float32"]
-    told = f"int8 is {word} on this processor: {found['speed']:.2f} times the speed of float32, {size:.2f} of its size"
-    if "agreement" in found:
-        equal = f"{100 * found['agreement']:.1f} % of"
-        if report.task in DETECTORS:
-            told += f", {equal} the detections in both, on {found['images']} images"
-        else:
-            told += f", the same answer on {equal} {found['images']} images"
-    if "error" in found:
-        told += f"; error {100 * found['error']:.1f} % of the output's spread"
-    report.notes.insert(0, told)
-    if not acceptable(found):
+    report.notes.insert(0, told(report.int8, report.task))
+    if not acceptable(report.int8):
         raise ExportError(f"int8 loses too much: {report.notes[0]}. No file was kept.", report)
 
 

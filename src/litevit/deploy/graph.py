@@ -34,7 +34,7 @@ class Difference(NamedTuple):
     @property
     def share(self) -> float:
         """Of the tolerance; above 1 they are not the same."""
-        return self.worst / self.tolerance if self.tolerance else float("inf") * bool(self.worst)
+        return self.worst / self.tolerance if self.tolerance else float("inf") if self.worst else 0.0
 
 
 class Graph(nn.Module):
@@ -54,7 +54,11 @@ class Graph(nn.Module):
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
         """Args: images: (B, 3, H, W), normalised. Returns: one tensor per name."""
         answer = self.model(images)
-        return (answer,) if isinstance(answer, Tensor) else tuple(answer)
+        tensors = (answer,) if isinstance(answer, Tensor) else tuple(answer)
+        if len(tensors) != len(self.names) or not all(isinstance(x, Tensor) for x in tensors):
+            wanted = "one tensor" if len(self.names) == 1 else f"{len(self.names)} tensors"
+            raise ValueError(f"a module that is exported must return {wanted}, got {_kind(answer)}")
+        return tensors
 
     @torch.no_grad()
     def reference(self, images: Tensor) -> dict[str, Tensor]:
@@ -77,11 +81,18 @@ def compare_floats(name: str, found: Tensor, ours: Tensor, exact: Tensor) -> Dif
         return Difference(name, float("inf"), 0.0)
     if not found.numel():
         return Difference(name, 0.0, 1.0)
-    noise = (ours.double() - exact.double()).abs().nan_to_num(0.0).max()
-    scale = exact.double().abs().nan_to_num(0.0).max()
+    # What is not finite says nothing about rounding, and must be the same.
+    noise = (ours.double() - exact.double()).abs().nan_to_num(0.0, posinf=0.0).max()
+    scale = exact.double().abs().nan_to_num(0.0, posinf=0.0).max()
     worst = (found.double() - ours.double()).abs()
-    worst = torch.where(found.isnan() & ours.isnan(), 0.0, worst).nan_to_num(float("inf")).max()
+    same = (found == ours) | (found.isnan() & ours.isnan())
+    worst = torch.where(same, 0.0, worst).nan_to_num(float("inf")).max()
     return Difference(name, float(worst), max(float(TIMES_NOISE * noise), float(FLOOR * scale)))
+
+
+def _kind(answer: object) -> str:
+    parts = f" of {len(answer)}" if isinstance(answer, tuple | list | dict) else ""
+    return f"{type(answer).__name__}{parts}"
 
 
 def build_graph(model: nn.Module) -> Graph:

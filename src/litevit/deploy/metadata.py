@@ -30,7 +30,6 @@ class Metadata:
     batch: int | None = None  # None: any
     size: tuple[int, int] | None = None  # height and width; None: any
     smallest: int = 32  # side, where any
-    multiple: int = 1  # sides must be a multiple of this
     verified: bool = False
     int8: bool = False
     licence: str | None = None
@@ -84,7 +83,7 @@ def _fits(key: str, value: Any) -> bool:
         return all_of(int)
     if key == "size":
         return isinstance(value, tuple) and len(value) == 2 and all(map(whole, value))
-    if key in ("smallest", "multiple"):
+    if key == "smallest":
         return whole(value) and value > 0
     if key in ("batch", "num_things"):
         return whole(value)

@@ -9,9 +9,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from litevit.deploy.compare import MASK_PIXELS, compare_detections
-from litevit.deploy.detection import TwoStageGraph, as_batch, pad_to_multiple, paste, stack_detections
-from litevit.deploy.graph import TIMES_NOISE, Difference
+from litevit.deploy.compare import MASK_PIXELS
+from litevit.deploy.detection import TwoStageGraph, as_batch, pad_to_multiple, stack_detections
+from litevit.deploy.graph import TIMES_NOISE, Difference, compare_floats
 from litevit.tasks.panoptic_fpn import INSTANCE, VOID, PanopticFPN
 
 SEGMENTS = ("segment_ids", "segment_classes", "segment_scores")
@@ -32,7 +32,7 @@ class PanopticGraph(TwoStageGraph):
         padded = pad_to_multiple(images)
         maps = self.maps(padded)
         boxes, scores, labels, count, small = self.detect(maps, (H, W))
-        masks = paste(small, boxes, (H, W), threshold=model.config.mask_threshold) & (labels >= 0)[..., None, None]
+        masks = self.drawn(small, boxes, labels, (H, W))
         logits = _void_where_nan(model.semantic_head(maps[:4]))
         full = F.interpolate(logits, size=padded.shape[-2:], mode="bilinear", align_corners=False)
         semantic = full[..., :H, :W].argmax(1)
@@ -102,11 +102,24 @@ class PanopticGraph(TwoStageGraph):
             out[key] = torch.stack([one[key] for one in found])
         return out
 
+    @torch.no_grad()
     def compare(self, found: dict[str, Tensor], ours: dict[str, Tensor], exact: dict[str, Tensor]) -> list[Difference]:
-        out = compare_detections(found, ours, exact, self.rules)
-        for name, share in (("semantic", _share), ("panoptic", _class_share), ("panoptic", _border_share)):
-            noise = share(ours[name], exact[name])
-            out.append(Difference(name, share(found[name], ours[name]), MASK_PIXELS + TIMES_NOISE * noise))
+        """What goes into the fusion is compared with the model; the fusion, with the model's of the same input.
+
+        Rounding may move an instance over the edge of a rule (see `compare.py`), and the fusion then gives or takes a
+        whole segment: 1 % of a small image, and nothing is wrong.
+        """
+        name = "semantic_logits"
+        out = [*super().compare(found, ours, exact), compare_floats(name, found[name], ours[name], exact[name])]
+        noise = _share(ours["semantic"], exact["semantic"])
+        out.append(
+            Difference("semantic", _share(found["semantic"], ours["semantic"]), MASK_PIXELS + TIMES_NOISE * noise)
+        )
+        stuff = self._stuff_scores(found["semantic_logits"], *found["semantic"].shape[1:])
+        fused = self.fuse(found["scores"], found["labels"], found["masks"], found["semantic"], stuff)
+        for name, mine in zip(("panoptic", *SEGMENTS[:2]), fused):
+            out.append(Difference(name, _share(found[name], mine), 0.0))
+        out.append(compare_floats(SEGMENTS[2], found[SEGMENTS[2]], fused[3], fused[3]))
         return out
 
 
@@ -125,14 +138,4 @@ def _void_where_nan(logits: Tensor) -> Tensor:
 
 
 def _share(x: Tensor, y: Tensor) -> float:
-    return float((x != y).double().mean())
-
-
-def _class_share(x: Tensor, y: Tensor) -> float:
-    """Of pixels of another class."""
-    return _share(x % INSTANCE, y % INSTANCE)
-
-
-def _border_share(x: Tensor, y: Tensor) -> float:
-    """Of pixels where one map has a border between segments and the other has none; ids may swap ranks."""
-    return sum(_share(x.diff(dim=axis) != 0, y.diff(dim=axis) != 0) for axis in (1, 2)) / 2
+    return float((x != y).double().mean()) if x.shape == y.shape else 1.0

@@ -38,7 +38,8 @@ class ClassifierPreprocessing(nn.Module):
         super().__init__()
         self.mean: Tensor
         self.std: Tensor
-        if how.interpolation not in FILTERS or not isinstance(how.size, int) or how.crop_pct is None:
+        known = how.interpolation in FILTERS and how.crop_mode in ("center", "squash")
+        if not known or not isinstance(how.size, int) or how.crop_pct is None:
             raise ValueError(f"preprocessing of this kind cannot be put into a file: {how}")
         self.how = how
         self.size = how.size

@@ -65,6 +65,5 @@ class ExportReport:
 
 def share_of_tolerance(check: Check) -> float:
     """How much of what a check allows was needed; above 1 it failed."""
-    if check.kind == "other images":
-        return check.tolerance / check.worst if check.worst else float(not check.ok) * float("inf")
-    return check.worst / check.tolerance if check.tolerance else float("inf") * bool(check.worst)
+    part, whole = (check.worst, check.tolerance) if check.kind != "other images" else (check.tolerance, check.worst)
+    return part / whole if whole else 0.0 if check.ok else float("inf")

@@ -1,6 +1,6 @@
 """What is exported: a model with its classes, preprocessing, licence and recipe, from a name, a run or a module."""
 
-from dataclasses import asdict, dataclass, field, is_dataclass
+from dataclasses import asdict, dataclass, field, is_dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +9,7 @@ from torch import nn
 from litevit.checkpoints.preprocessing import Preprocessing
 from litevit.checkpoints.published import ADOBE, ADOBE_NOTICE, WEIGHTS, is_file, preprocessing, weights_word
 from litevit.checkpoints.recorded import BEST, recorded_recipe
-from litevit.data.class_names import ClassList, detection_classes, panoptic_classes, semantic_classes
+from litevit.data.class_names import ClassList, detection_classes, panoptic_classes, read_class_list, semantic_classes
 from litevit.deploy.graph import FEATURES, MODULE, Graph, build_graph
 from litevit.files import read_text
 from litevit.jobs.dense_models import load_dense, task_of
@@ -46,10 +46,19 @@ def open_source(
         names: text file with one class name per line; for dense models also COCO's annotation file.
     """
     if isinstance(model, nn.Module):
+        _refuse("a module", weights, num_classes)
         return _of_module(model, names)
     if str(model) not in MODELS and str(model) not in GENERIC and Path(model).exists():
+        _refuse(f"the training run {model}", weights, None)
         return _named(None, Path(model), num_classes, names)
     return _named(str(model), weights_word(weights), num_classes, names)
+
+
+def _refuse(what: str, weights: str | Path | None, num_classes: int | None) -> None:
+    """What was given for a name, where there is none."""
+    for word, given, default in (("weights", weights, "official"), ("num_classes", num_classes, None)):
+        if given != default:
+            raise ValueError(f"{word} is for a model's name; {what} has its own, got {word}={given}")
 
 
 def _of_module(model: nn.Module, names: str | Path | None) -> Source:
@@ -111,11 +120,22 @@ def _classes(graph: Graph, names: str | Path | None) -> ClassList | None:
     if graph.task == "classification":
         own = class_names(int(graph.model.num_classes))  # type: ignore[arg-type]
         return _checked(_read_names(names) if names is not None else own, graph.model, names)
+    if graph.task in (FEATURES, MODULE):
+        if names is not None:
+            raise ValueError(f"names are of classes, and {type(graph.model).__name__} has none, got names={names}")
+        return None
     if graph.task == "semantic segmentation":
-        return semantic_classes(config.num_classes)
-    if graph.task == "panoptic segmentation":
-        return panoptic_classes(config.num_things, config.num_stuff)
-    return detection_classes(config.num_classes) if graph.task not in (FEATURES, MODULE) else None
+        classes = semantic_classes(config.num_classes)
+    elif graph.task == "panoptic segmentation":
+        classes = panoptic_classes(config.num_things, config.num_stuff)
+    else:
+        classes = detection_classes(config.num_classes)
+    if names is None:
+        return classes
+    given = read_class_list(names, first_id=classes.ids[0])
+    if len(given.names) != len(classes.names):
+        raise ValueError(f"{names} has {len(given.names)} class names, the model {len(classes.names)} classes")
+    return replace(given, num_things=classes.num_things)
 
 
 def _dense_preprocessing(model: nn.Module) -> Preprocessing:
