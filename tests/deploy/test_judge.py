@@ -109,11 +109,9 @@ def test_a_panoptic_map_is_judged_by_what_it_was_fused_from() -> None:
 
     assert wrong() == set()
     # An instance at the edge of the suppression is gone, and its segment with it: nothing is wrong with the fusion.
-    n = int(right["count"][0]) - 1
-    fewer = {key: right[key].clone() for key in ("boxes", "scores", "labels", "count", "masks", "mask_probabilities")}
-    fewer["count"][0], fewer["labels"][0, n], fewer["scores"][0, n] = n, -1, 0.0
-    for key in ("boxes", "masks", "mask_probabilities"):
-        fewer[key][0, n] = 0
+    rest = {"boxes": 0, "scores": 0, "labels": -1, "masks": 0, "mask_probabilities": 0}
+    fewer = {key: torch.cat([right[key][:, 1:], torch.full_like(right[key][:, :1], x)], 1) for key, x in rest.items()}
+    fewer["count"] = right["count"] - 1
     stuff = graph._stuff_scores(right["semantic_logits"], 96, 128)
     fused = graph.fuse(fewer["scores"], fewer["labels"], fewer["masks"], right["semantic"], stuff)
     names = ("panoptic", "segment_ids", "segment_classes", "segment_scores")

@@ -82,8 +82,9 @@ def compare_floats(name: str, found: Tensor, ours: Tensor, exact: Tensor) -> Dif
     if not found.numel():
         return Difference(name, 0.0, 1.0)
     # What is not finite says nothing about rounding, and must be the same.
-    noise = (ours.double() - exact.double()).abs().nan_to_num(0.0, posinf=0.0).max()
-    scale = exact.double().abs().nan_to_num(0.0, posinf=0.0).max()
+    finite = ours.isfinite() & exact.isfinite()
+    noise = torch.where(finite, ours.double() - exact.double(), 0.0).abs().max()
+    scale = torch.where(finite, exact.double(), 0.0).abs().max()
     worst = (found.double() - ours.double()).abs()
     same = (found == ours) | (found.isnan() & ours.isnan())
     worst = torch.where(same, 0.0, worst).nan_to_num(float("inf")).max()
