@@ -11,10 +11,11 @@ from small import dense
 from torch import Tensor, nn
 
 import litevit
-from litevit.deploy.exporter import _prove, plan
+from litevit.deploy.exporter import _prove
 from litevit.deploy.formats import Format, Opened, find
 from litevit.deploy.graph import Difference, Graph, build_graph, compare_floats
-from litevit.deploy.report import share
+from litevit.deploy.plan import plan
+from litevit.deploy.report import share_of_tolerance
 from litevit.deploy.shapes import InputShape
 from litevit.deploy.source import open_source
 from litevit.deploy.verify import Check, images_of, judge
@@ -47,8 +48,8 @@ def test_what_is_zero_or_not_finite() -> None:
     ours, exact = torch.tensor([1.0, torch.inf]), torch.tensor([1.0, 1e39], dtype=torch.float64)
     assert compare_floats("x", torch.tensor([1.1, torch.inf]), ours, exact).share > 1
     assert compare_floats("x", torch.tensor([1.0, 1e38]), ours, exact).share == float("inf")
-    assert share(Check(1, (2, 2), "other images", "", 0.0, 0.0, True)) == 0
-    assert share(Check(1, (2, 2), "other images", "x", 0.0, 1.0, False)) == float("inf")
+    assert share_of_tolerance(Check(1, (2, 2), "other images", "", 0.0, 0.0, True)) == 0
+    assert share_of_tolerance(Check(1, (2, 2), "other images", "x", 0.0, 1.0, False)) == float("inf")
 
 
 def test_a_backbone_with_one_map_that_is_wrong() -> None:

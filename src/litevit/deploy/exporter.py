@@ -196,9 +196,7 @@ def _prove(
     return checks, same, most == 0
 
 
-def _quantise(
-    job: Job, kind: Format, staged: Path, images: Sequence[Tensor], labels: Sequence[int]
-) -> dict[str, Any]:
+def _quantise(job: Job, kind: Format, staged: Path, images: Sequence[Tensor], labels: Sequence[int]) -> dict[str, Any]:
     """Replaces the float32 file by its int8 file. Returns: how the two compare."""
     assert kind.quantize is not None
     assert kind.load is not None
