@@ -159,7 +159,8 @@ class TwoStageGraph(Graph):
     def compare(self, found: dict[str, Tensor], ours: dict[str, Tensor], exact: dict[str, Tensor]) -> list[Difference]:
         out = compare_detections(found, ours, exact, self.rules)
         masks = found["masks"]
-        drawn = self.drawn(found["mask_probabilities"], found["boxes"], found["labels"], masks.shape[-2:])
+        size = (masks.shape[2], masks.shape[3])
+        drawn = self.drawn(found["mask_probabilities"], found["boxes"], found["labels"], size)
         lost = float((drawn ^ masks.bool()).sum()) / max(float((drawn | masks.bool()).sum()), 1.0)
         return [*out, Difference("mask_probabilities", lost, MASK_PIXELS)]
 
