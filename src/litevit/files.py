@@ -168,8 +168,13 @@ def parse_json(content: str | bytes, name: object) -> Any:
         raise ValueError(f"{name} is not JSON: {error}") from None
 
 
+MOST_JSON = 2**26  # bytes of a recipe, a configuration, a report; a list of lists takes twenty times as much memory
+
+
 def read_json(path: str | os.PathLike) -> Any:
-    """As `parse_json`, of a file."""
+    """As `parse_json`, of a file of no more than `MOST_JSON` bytes."""
+    if (size := os.stat(path).st_size) > MOST_JSON:
+        raise ValueError(f"{path} has {size:,} bytes, more than the {MOST_JSON:,} that such files may have")
     return parse_json(Path(path).read_bytes(), path)
 
 

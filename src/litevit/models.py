@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from litevit.checkpoints import published
+from litevit.checkpoints.claims import check_options
 from litevit.checkpoints.load import load_weights
 from litevit.checkpoints.packed import is_packed, open_packed
 from litevit.checkpoints.recorded import recorded_options, weights_file
@@ -98,6 +99,8 @@ def create_model(
         file = weights_file(word)
         if file.is_file():
             recorded = recorded_options(file, name)
+            if recorded:
+                check_options(name, recorded, file, file)
             theirs = recorded.pop("backbone", None)
             backbone = backbone or theirs
             overrides = {**recorded, **overrides}

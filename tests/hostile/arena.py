@@ -21,7 +21,7 @@ import time
 import traceback
 import warnings
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +42,7 @@ class Kind:
         prepare: writes valid seeds into a folder, once.
         inputs: of `make fuzz`.
         share: of the default tests.
+        warm: inputs that a worker runs before memory and time count, so that what is imported late is there.
     """
 
     name: str
@@ -49,6 +50,7 @@ class Kind:
     prepare: Callable[[Path], None]
     inputs: int
     share: int
+    warm: int = 1
 
 
 class Breach(BaseException):
@@ -62,7 +64,8 @@ class TooLong(BaseException):
 # ------------------------------------------------------------------ sentinels
 
 RUNS = ("os.system", "os.exec", "os.posix_spawn", "os.spawn", "os.fork", "os.forkpty", "pty.spawn", "os.startfile",
-        "subprocess.Popen", "socket.connect", "socket.bind", "socket.getaddrinfo", "webbrowser.open", "os.kill")  # fmt: skip
+        "subprocess.Popen", "socket.connect", "socket.bind", "socket.getaddrinfo", "webbrowser.open", "os.kill",
+        "pickle.find_class")  # fmt: skip
 WRITES = ("os.mkdir", "os.rename", "os.remove", "os.rmdir", "os.symlink", "os.link", "os.truncate", "os.chmod",
           "os.chown", "shutil.rmtree", "shutil.copyfile", "shutil.move")  # fmt: skip
 _WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
@@ -75,7 +78,9 @@ class Arena:
     out end.
     """
 
-    def __init__(self, root: Path):
+    def __init__(self, root: Path, also: Path | None = None):
+        """Args: also: a folder outside that may be written: where hypothesis keeps what it finds in between."""
+        self.also = None if also is None else os.path.realpath(also)
         self.root = Path(os.path.realpath(root))
         self.inside, self.outside = self.root / "inside", self.root / "outside"
         self.canary = self.root / "canary"
@@ -92,8 +97,11 @@ class Arena:
     def _heard(self, event: str, args: tuple[Any, ...]) -> None:
         if not self.watching:
             return
-        if event in RUNS:
+        if event in RUNS and not (event == "os.kill" and args[1] == 0):  # signal 0 asks whether a process is there
             self._breach(f"{event}{args!r:.200}")
+        elif event == "ctypes.dlopen":
+            if isinstance(args[0], str | bytes) and os.fsdecode(args[0]).startswith(str(self.root)):
+                self._breach(f"ctypes.dlopen({args[0]!r:.200})")
         elif event == "open":
             path, mode, flags = args
             writing = any(sign in mode for sign in "wax+") if isinstance(mode, str) else (flags or 0) & _WRITING
@@ -109,6 +117,8 @@ class Arena:
         if isinstance(path, int) or path is None:  # a descriptor was opened before, under its name
             return True
         real = os.path.realpath(os.fsdecode(path))
+        if self.also is not None and real.startswith(self.also):
+            return True
         return real.startswith(f"{self.inside}{os.sep}") or real in (str(self.inside), os.devnull)
 
     def _breach(self, what: str) -> None:
@@ -221,7 +231,11 @@ _prepared: dict[str, Path] = {}
 
 def _of_this_process(kind: Kind) -> tuple[Arena, Path]:
     if not _arena:
-        _arena.append(Arena(Path(tempfile.mkdtemp(prefix="hostile-"))))
+        from hypothesis.configuration import storage_directory
+
+        _arena.append(
+            Arena(Path(tempfile.mkdtemp(prefix="hostile-")), also=storage_directory(intent_to_write=False).path)
+        )
     if kind.name not in _prepared:
         _prepared[kind.name] = seeds = Path(tempfile.mkdtemp(prefix=f"seeds-{kind.name}-"))
         kind.prepare(seeds)
@@ -259,11 +273,12 @@ class Row:
     largest: float = 0.0  # MiB of resident memory beyond the start
     largest_at: int = -1
     seconds: float = 0.0
-    findings: list[dict[str, Any]] | None = None
+    crashes: int = 0  # of its workers
+    findings: list[dict[str, Any]] = field(default_factory=list)
 
     @property
     def inputs(self) -> int:
-        return self.refused + self.accepted + len(self.findings or ())
+        return self.refused + self.accepted + len(self.findings)
 
 
 def seeded(kind: Kind, seed: int, index: int) -> random.Random:
@@ -279,13 +294,17 @@ def _peak_kib() -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
 
-def _work(kind: Kind, seed: int, indices: range, root: Path, seeds: Path, shared: mmap.mmap, log: Path) -> None:
+def _work(
+    kind: Kind, seed: int, indices: range, root: Path, seeds: Path, shared: mmap.mmap, log: Path, until: float
+) -> None:
     """The inputs of a slice, in a process of its own."""
     os.environ["TMPDIR"] = tempfile.tempdir = str(root / "inside")
+    os.environ["MPLCONFIGDIR"] = str(root / "inside")  # matplotlib's own
+    sys.dont_write_bytecode = True  # of what is imported late
     faulthandler.disable()
     arena = Arena(root)
-    run_one(kind, seeded(kind, seed, -1), arena, seeds)  # imports what is needed, before memory counts
-    os.environ["TMPDIR"] = str(arena.inside)
+    for index in range(-kind.warm, 0):
+        run_one(kind, seeded(kind, 0, index), arena, seeds, timed=False)
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     if sys.platform == "linux":
         with contextlib.suppress(OSError):
@@ -296,6 +315,8 @@ def _work(kind: Kind, seed: int, indices: range, root: Path, seeds: Path, shared
     slowest, slowest_at, largest, largest_at = 0.0, -1, 0, -1
     shared[: _STATE.size] = _STATE.pack(indices.start, 0, 0, -1, -1, 0, 0.0, 0.0)
     for index in indices:
+        if time.monotonic() > until:
+            return
         outcome = run_one(kind, seeded(kind, seed, index), arena, seeds)
         if outcome.finding is not None:
             with log.open("a") as file:
@@ -314,8 +335,8 @@ def _work(kind: Kind, seed: int, indices: range, root: Path, seeds: Path, shared
         )
 
 
-def run_slice(kind: Kind, seed: int, indices: range, root: Path, seeds: Path, row: Row) -> int:
-    """Forks a worker with limits for these inputs. Returns: the first index that is left, after a crash."""
+def run_slice(kind: Kind, seed: int, indices: range, root: Path, seeds: Path, row: Row, until: float) -> None:
+    """Forks a worker with limits for these inputs; a crash ends the slice, and so does the clock at `until`."""
     shared = mmap.mmap(-1, _STATE.size)
     shared[: _STATE.size] = _STATE.pack(indices.start, 0, 0, -1, -1, 0, 0.0, 0.0)
     root.mkdir(parents=True, exist_ok=True)
@@ -330,7 +351,7 @@ def run_slice(kind: Kind, seed: int, indices: range, root: Path, seeds: Path, ro
             os.dup2(quiet, 1)
             errors = os.open(root.parent / f"{root.name}-stderr", os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
             os.dup2(errors, 2)
-            _work(kind, seed, indices, root, seeds, shared, log)
+            _work(kind, seed, indices, root, seeds, shared, log, until)
             code = 0
         except BaseException:
             traceback.print_exc()
@@ -350,7 +371,6 @@ def run_slice(kind: Kind, seed: int, indices: range, root: Path, seeds: Path, ro
             os.kill(pid, signal.SIGKILL)
         time.sleep(0.02)
     at, refused, accepted, slowest_at, largest_at, largest, slowest, _ = _STATE.unpack(shared[: _STATE.size])
-    row.findings = row.findings or []
     if log.exists():
         row.findings += [json.loads(line) for line in log.read_text().splitlines()]
     row.refused, row.accepted = row.refused + refused, row.accepted + accepted
@@ -360,9 +380,9 @@ def run_slice(kind: Kind, seed: int, indices: range, root: Path, seeds: Path, ro
         row.largest, row.largest_at = largest / 1024, largest_at
     row.seconds += time.monotonic() - started
     shutil.rmtree(root, ignore_errors=True)
-    if at >= indices.stop and status == 0:
-        return indices.stop
+    if status == 0:
+        return
     said = (root.parent / f"{root.name}-stderr").read_text(errors="replace")[-1500:]
     what = "hung" if hung else f"the process died (wait status {status})"
     row.findings.append({"kind": kind.name, "seed": seed, "at": at, "what": what, "trace": said})
-    return at + 1
+    row.crashes += 1

@@ -3,14 +3,46 @@
 import io
 import json
 import os
+import subprocess
+import sys
 import zipfile
 
 import pytest
 import torch
 
 import litevit
+from hostile.kinds import exported
 from litevit.deploy.metadata import Metadata
 from litevit.deploy.pt2_safety import _is_arithmetic, check_archive
+
+LISTENS = """
+import os
+import sys
+
+home = os.environ["HOME"]
+
+def heard(event, arguments):
+    if event.startswith("socket.") or (event == "open" and str(arguments[0]).startswith(home)):
+        print(event, arguments)
+
+sys.addaudithook(heard)
+from litevit.deploy.openvino import runtime
+
+runtime().Core().available_devices
+"""
+
+
+def test_openvino_reports_to_nobody(tmp_path):
+    pytest.importorskip("openvino", reason="the extra `openvino`")
+    done = subprocess.run(
+        [sys.executable, "-c", LISTENS],
+        env={**os.environ, "HOME": str(tmp_path), "CI": ""},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout == ""
+    assert not list(tmp_path.iterdir())
 
 
 class Small(torch.nn.Module):
@@ -138,3 +170,19 @@ def test_metadata_that_lies(change):
     assert Metadata.read(told, "a.onnx").outputs == ("logits",)
     with pytest.raises(ValueError, match=r"a\.onnx"):
         Metadata.read(told | change, "a.onnx")
+
+
+def test_a_graph_that_is_not_what_the_file_says(tmp_path):
+    onnx = pytest.importorskip("onnx", reason="the extra `onnx`")
+    exported.prepare(tmp_path)
+    model = onnx.load(tmp_path / "a.onnx")
+    model.graph.input[0].type.tensor_type.shape.dim[2].dim_value = 64
+    onnx.save(model, tmp_path / "b.onnx")
+    with pytest.raises(ValueError, match=r"b\.onnx cannot be run: its graph is damaged"):
+        litevit.load_exported(tmp_path / "b.onnx").named(torch.zeros(1, 3, 32, 32))
+    told = {entry.key: entry.value for entry in model.metadata_props} | {"outputs": '["logits", "more"]'}
+    model.graph.input[0].type.tensor_type.shape.dim[2].dim_value = 32
+    onnx.helper.set_model_props(model, told)
+    onnx.save(model, tmp_path / "b.onnx")
+    with pytest.raises(ValueError, match=r"b\.onnx gives 1 outputs and says 2"):
+        litevit.load_exported(tmp_path / "b.onnx").named(torch.zeros(1, 3, 32, 32))

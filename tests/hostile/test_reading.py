@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from litevit.checkpoints.files import read_state_dict
+from litevit.cli import main
 from litevit.data.coco_entries import box_problem
 from litevit.data.coco_masks import segmentation_to_rle
 from litevit.data.layouts import read_yaml
@@ -97,3 +98,9 @@ def test_panoptic_results_of_another_shape(tmp_path, change):
     }
     with pytest.raises(ValueError, match="panoptic format"):
         panoptic_quality(told, tmp_path, told, tmp_path)
+
+
+@pytest.mark.parametrize("task", ["-", "detection", "token labeling"])
+def test_a_task_that_is_not_that_of_the_data(task, capsys):
+    assert main(["train", "quickstart", "--task", task]) == 2
+    assert "A recipe's task is what its data are for" in capsys.readouterr().err

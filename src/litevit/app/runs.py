@@ -65,12 +65,19 @@ def _follow(folder: Path, after: int) -> dict[str, Any]:
         "from": after,
         "rows": rows[after:],
         "state": "finished" if finished else "training" if quiet < ALIVE else "quiet",
-        "result": read_json(result) if finished else None,
+        "result": _object(result) if finished else None,
         "pictures": [name for name in PICTURES if (folder / name).is_file()],
-        "examinable": recipe.get("task", "classification") in CLASSIFICATION
+        "examinable": str(recipe.get("task", "classification")) in CLASSIFICATION
         and (folder / "best.safetensors").is_file(),
     }
     return without_nan(told)
+
+
+def _object(file: Path) -> dict[str, Any]:
+    told = read_json(file)
+    if not isinstance(told, dict):
+        raise ValueError(f"{file} must be an object, got {told!r:.60}; the file is damaged")
+    return told
 
 
 def _summary(recipe: dict[str, Any]) -> list[tuple[str, str]]:
@@ -78,17 +85,17 @@ def _summary(recipe: dict[str, Any]) -> list[tuple[str, str]]:
         found = recipe.get(name)
         return found if isinstance(found, dict) else {}
 
-    model, data, made = recipe["model"], recipe["data"], recipe["model"]["overrides"]
+    model, data, on = recipe["model"], recipe["data"], recipe["model"]["overrides"].get("backbone")
     rows = [
         ("recipe", recipe.get("name")),
         ("task", recipe.get("task", "classification")),
-        ("model", f"{model['name']}{' on ' + str(made['backbone']) if made.get('backbone') else ''}"),
+        ("model", f"{model['name']}{f' on {on}' if on else ''}"),
         ("data", data.get("path") or data.get("reader") or ""),
         ("epochs", part("schedule").get("epochs")),
         ("batch", part("run").get("batch_size")),
         ("learning rate", part("optim").get("lr")),
     ]
-    return [(name, str(value)) for name, value in rows if value not in (None, "")]
+    return [(name, f"{value!s:.300}") for name, value in rows if value not in (None, "")]
 
 
 @torch.no_grad()

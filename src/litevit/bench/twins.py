@@ -162,10 +162,9 @@ def _runners(
 
 
 def _openvino(model: nn.Module, batch: int, shape: tuple[int, ...], dtype: Dtype) -> Callable[[], object]:
-    try:
-        import openvino
-    except ImportError as error:
-        raise ImportError("OpenVINO is not installed: pip install openvino") from error
+    from litevit.deploy.openvino import runtime
+
+    openvino = runtime()
     images = torch.randn(batch, *shape)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # tracing names every branch on a size

@@ -111,6 +111,15 @@ def read_metadata(path: Pathlike) -> dict[str, str]:
         raise _unreadable(path) from None
 
 
+def held(path: Path) -> tuple[int, int]:
+    """How many tensors a `.safetensors` file holds, and its bytes."""
+    try:
+        with safe_open(path, framework="pt", device="cpu") as file:
+            return len(file.keys()), path.stat().st_size
+    except SafetensorError:
+        raise _unreadable(path) from None
+
+
 def _unreadable(path: Path) -> ValueError:
     return ValueError(
         f"{path} ({path.stat().st_size} bytes) cannot be read: it is truncated or damaged, or neither a PyTorch nor a "

@@ -340,3 +340,14 @@ def models_that_fit(tensors: Mapping[str, Tensor]) -> list[str]:
         if signature({f"backbone.{key}": value for key, value in backbone.state_dict().items()}) == wanted:
             fits.append(name)
     return fits
+
+
+def load_exactly(model: nn.Module, state: Mapping[str, Tensor], path: Pathlike) -> None:
+    """A model's own tensors under its own names. Raises ValueError where they are not."""
+    try:
+        model.load_state_dict(dict(state))
+    except RuntimeError as error:
+        said = [line.strip() for line in str(error).splitlines()[1:]]
+        raise ValueError(
+            f"{path} does not hold the weights of {type(model).__name__}: {'; '.join(said)[:300]}"
+        ) from None

@@ -22,6 +22,12 @@ class Preprocessing:
 LARGEST_SIDE = 65_536
 
 
+def check_largest(*sides: int) -> None:
+    """Raises ValueError for a side of an input that no memory holds."""
+    if max(sides) > LARGEST_SIDE:
+        raise ValueError(f"--size can be at most {LARGEST_SIDE}, got {max(sides)!s:.60}")
+
+
 def checked_preprocessing(told: Any, where: object) -> Preprocessing:
     """From a file that anybody may have written. Args: told: fields of `Preprocessing`; where: named in the error.
 

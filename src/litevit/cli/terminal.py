@@ -26,6 +26,9 @@ def parse_size(size: Sequence[int] | None) -> tuple[int, int] | None:
         return None
     if len(size) > 2 or min(size) < 32:
         raise ValueError(f"--size takes one side or H W, each at least 32, got {' '.join(map(str, size))}")
+    from litevit.checkpoints.preprocessing import check_largest
+
+    check_largest(*size)
     return (size[0], size[-1])
 
 

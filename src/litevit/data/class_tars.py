@@ -2,7 +2,6 @@
 
 import io
 import os
-import tarfile
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,6 +9,9 @@ from typing import Any, NamedTuple
 
 from litevit.data.class_folders import SPLIT_NAMES, Part, hidden_path, is_hidden, natural_key
 from litevit.data.images import is_image
+from litevit.data.tars import members
+
+DEEPEST = 4  # a tar per class in a tar of splits in a tar, and one more
 
 
 class _Place(NamedTuple):
@@ -37,13 +39,13 @@ class ClassTars:
         found: list[_Place] = []
         if root.is_file():
             self.files = [self.root]
-            found = self._read(0)
+            found = self._members(0)
             found = [place._replace(key=key) for place, key in zip(found, _below(found, root))]
         else:
             paths = sorted((path for path in root.glob("*.tar") if not is_hidden(path.name)), key=lambda p: p.name)
             self.files = [str(path) for path in paths]
             for number, path in enumerate(paths):
-                found += [place._replace(key=f"{path.stem}/{place.key}") for place in self._read(number)]
+                found += [place._replace(key=f"{path.stem}/{place.key}") for place in self._members(number)]
         if loose := [place.key for place in found if "/" not in place.key]:
             raise ValueError(
                 f"{len(loose)} images of {self.root} lie in no folder (such as {loose[0]}), so nothing says their "
@@ -59,27 +61,22 @@ class ClassTars:
         self.part.images = len(found)
         self.part.classes = {name: counts[label] for label, name in enumerate(self.classes)}
 
-    def _read(self, number: int) -> list[_Place]:
-        file = self.files[number]
-        try:
-            with tarfile.open(file, "r:") as archive:
-                return self._members(archive, number, 0, "")
-        except (tarfile.TarError, EOFError) as error:
-            raise ValueError(f"{file}: a tar cannot be read, it is damaged or truncated: {error}.") from error
-
-    def _members(self, archive: tarfile.TarFile, number: int, start: int, folder: str) -> list[_Place]:
-        """Images of a tar that begins at `start` of its file, and of the tars in it."""
+    def _members(
+        self, number: int, *, start: int = 0, size: int | None = None, folder: str = "", depth: int = 0
+    ) -> list[_Place]:
+        """Images of a tar, or of `size` bytes from `start` of its file on, and of the tars in it."""
         found = []
-        for member in archive:
+        file = self.files[number]
+        for member in members(file, start=start, size=size):
             name = member.name.removeprefix("./")
-            if not member.isfile():
-                continue
             if hidden_path(name):
                 self.part.leave_out("hidden", name)
             elif name.lower().endswith(".tar"):
-                with tarfile.open(fileobj=archive.extractfile(member), mode="r:") as inner:
-                    inside = f"{folder}{os.path.basename(name)[:-4]}/"
-                    found += self._members(inner, number, start + member.offset_data, inside)
+                if depth == DEEPEST:
+                    raise ValueError(f"{file}: tars lie in it in tars in tars, more than {DEEPEST} deep.")
+                inside = f"{folder}{os.path.basename(name)[:-4]}/"
+                at = start + member.offset_data
+                found += self._members(number, start=at, size=member.size, folder=inside, depth=depth + 1)
             elif is_image(name):
                 found.append(_Place(number, folder + name, start + member.offset_data, member.size))
             else:

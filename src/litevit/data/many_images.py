@@ -5,9 +5,9 @@ piece means the same images to every later start and to every process of a job a
 of their own, in a further list.
 """
 
+import contextlib
 import glob
 import os
-import tarfile
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -18,6 +18,7 @@ from filelock import FileLock
 
 from litevit.data.class_folders import hidden_path
 from litevit.data.images import READABLE, is_image
+from litevit.data.tars import members
 from litevit.files import remove_temporaries, whole_file
 
 Pathlike = str | os.PathLike
@@ -176,20 +177,16 @@ def _measured(path: str) -> Input:
 @lru_cache(maxsize=4)
 def _members(path: str, changed: int) -> list[tuple[str, int, int]]:
     """Images in a tar: name, where the content begins, its length. Args: changed: of the file, for the cache."""
-    try:
-        with tarfile.open(path, "r:") as archive:
-            return [(m.name, m.offset_data, m.size) for m in archive if m.isfile() and is_image(m.name)]
-    except (tarfile.TarError, EOFError) as error:
-        raise ValueError(f"{path} is not a readable, uncompressed tar file: {error}") from None
+    return [(one.name, one.offset_data, one.size) for one in members(path) if is_image(one.name)]
 
 
 def _read_tar(one: Input) -> Iterator[Item]:
     assert one.first is not None
-    members = _members(one.path, os.stat(one.path).st_mtime_ns)[one.first : one.first + one.images]
-    if len(members) != one.images:
+    found = _members(one.path, os.stat(one.path).st_mtime_ns)[one.first : one.first + one.images]
+    if len(found) != one.images:
         raise ValueError(_changed(one.path))
     with open(one.path, "rb") as file:
-        for name, offset, size in members:
+        for name, offset, size in found:
             file.seek(offset)
             yield Item(f"{one.path}:{name}", file.read(size))
 
@@ -198,23 +195,35 @@ def _changed(path: str) -> str:
     return f"{path} has fewer images than at the first start: predict it into another folder"
 
 
-def _opened(path: str) -> Any:
+@contextlib.contextmanager
+def readable_parquet(path: Pathlike) -> Iterator[None]:
+    """Whatever pyarrow raises of a damaged file is one ValueError."""
     import pyarrow as pa
 
     try:
-        return parquet().ParquetFile(path)
-    except (pa.ArrowInvalid, OSError) as error:
-        if isinstance(error, FileNotFoundError):
-            raise
-        raise ValueError(f"{path} is not a readable Parquet file: {error}") from None
+        yield
+    except FileNotFoundError:
+        raise
+    except (pa.ArrowException, OSError, ValueError, KeyError, TypeError, OverflowError) as error:
+        said = str(error).partition("\n")[0][:200] or type(error).__name__
+        raise ValueError(f"{path} is not a readable Parquet file: {said}") from None
+
+
+def _opened(path: str) -> Any:
+    with readable_parquet(path):
+        file = parquet().ParquetFile(path)
+        if file.metadata.num_rows > max(os.stat(path).st_size, 1_000_000):
+            raise ValueError(f"it claims {file.metadata.num_rows:,} rows in {os.stat(path).st_size:,} bytes")
+        return file
 
 
 def _column(path: str) -> tuple[str, Literal["path", "bytes", "struct"]]:
     """Which column has the images, and how."""
     import pyarrow as pa
 
-    schema = _opened(path).schema_arrow
-    kinds: dict[str, Any] = {field.name: field.type for field in schema}
+    file = _opened(path)
+    with readable_parquet(path):
+        kinds: dict[str, Any] = {field.name: field.type for field in file.schema_arrow}
 
     def text(kind: Any) -> bool:
         return pa.types.is_string(kind) or pa.types.is_large_string(kind)
@@ -236,7 +245,7 @@ def _column(path: str) -> tuple[str, Literal["path", "bytes", "struct"]]:
             return name, "path"
     raise ValueError(
         f"{path} has no column of images ({', '.join(CONTENTS)}: bytes) or of paths ({', '.join(PATHS)}: texts), but "
-        + ", ".join(f"{name} ({kind})" for name, kind in kinds.items())
+        + ", ".join(f"{name} ({kind})" for name, kind in kinds.items())[:500]
     )
 
 
@@ -247,17 +256,26 @@ def _read_parquet(one: Input) -> Iterator[Item]:
         raise ValueError(_changed(one.path))
     column, kind = _column(one.path)
     begin = 0
+    left = one.images
     for group in range(file.num_row_groups):
-        end = begin + file.metadata.row_group(group).num_rows
+        with readable_parquet(one.path):
+            end = begin + file.metadata.row_group(group).num_rows
         low, high = max(one.first, begin), min(one.first + one.images, end)
         number = begin
-        for batch in file.iter_batches(64, row_groups=[group], columns=[column]) if low < high else ():
-            skip, keep = max(low - number, 0), min(high - number, len(batch))
-            cells = batch.column(0)[skip : max(keep, skip)].to_pylist()
+        batches = iter(file.iter_batches(64, row_groups=[group], columns=[column]) if low < high else ())
+        while True:
+            with readable_parquet(one.path):
+                if (batch := next(batches, None)) is None:
+                    break
+                skip, keep = max(low - number, 0), min(high - number, len(batch))
+                cells = batch.column(0)[skip : max(keep, skip)].to_pylist()
             for row, cell in enumerate(cells, number + skip):
                 yield _cell(one.path, row, cell, kind)
+            left -= len(cells)
             number += len(batch)
         begin = end
+    if left:
+        raise ValueError(f"{one.path} is not a readable Parquet file: {left} of its rows are missing")
 
 
 def _cell(file: str, row: int, cell: Any, kind: str) -> Item:
@@ -293,7 +311,7 @@ def plan_pieces(inputs: Sequence[Input], folder: Path, size: int, *, shard: tupl
         listed = {} if known is None else _listed_paths(known)
         _check_unchanged(inputs, listed)
         if fresh := [one for one in inputs if one.path not in listed]:
-            start = 0 if known is None else known["piece"][-1].as_py() + 1
+            start = 0 if known is None else max(known["piece"].to_pylist(), default=-1) + 1
             rows = [(piece, *one) for piece, part in enumerate(_cut(fresh, size), start) for one in part]
             columns = list(zip(*rows))
             table = pa.table(
@@ -312,7 +330,25 @@ def _list_schema(pa: Any) -> list[tuple[str, Any]]:
 
 
 def _read_list(file: Path) -> Any:
-    return parquet().read_table(file)
+    """A list that an earlier start has written. Raises ValueError where it is damaged."""
+    import pyarrow as pa
+
+    with readable_parquet(file):
+        found = parquet().read_table(file)
+        if [(field.name, field.type) for field in found.schema] != [(name, kind) for name, kind in _list_schema(pa)]:
+            raise ValueError("its columns are not those of a list of inputs")
+        for piece, path, first, count in zip(*(column.to_pylist() for column in found.columns)):
+            if not (
+                piece is not None
+                and path is not None
+                and 0 <= piece < 2**30
+                and (first is None or 0 <= first < 2**40)
+                and count is not None
+                and 1 <= count < 2**40
+                and (first is not None or count == 1)
+            ):
+                raise ValueError(f"it has the row {(piece, path, first, count)!r:.100}")
+    return found
 
 
 def _listed_paths(table: Any) -> dict[str, int | None]:

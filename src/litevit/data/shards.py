@@ -4,15 +4,16 @@ import glob
 import io
 import os
 import re
-import tarfile
 from collections.abc import Sequence
 from typing import Any, Literal
 
 from litevit.data.class_folders import OTHER_NAMES, Part, hidden_path, split_names
 from litevit.data.images import is_image
+from litevit.data.tars import MOST_LABEL, members
 from litevit.files import parse_json
 
 LABELS = (".cls", ".json")  # a number, or {"label": number}
+MOST_SHARDS = 1_000_000
 Kind = Literal["image", "label", ""]
 
 
@@ -34,13 +35,8 @@ class WebDatasetReader:
         self.targets: list[int] = []
         for number, file in enumerate(self.shards):
             pairs = Pairs(file, self.part)
-            try:
-                with tarfile.open(file, "r:") as archive:
-                    for member in archive:
-                        if member.isfile():
-                            pairs.add(member.name, (member.name, member.offset_data, member.size))
-            except tarfile.TarError as error:
-                raise ValueError(f"{file} is not a readable tar file: {error}.") from error
+            for member in members(file):
+                pairs.add(member.name, (member.name, member.offset_data, member.size))
             found = sorted(pairs.finish(), key=lambda pair: pair[0][1])  # in the order of the images
             for image, label in found:
                 self.targets.append(self._label(number, label))
@@ -51,6 +47,8 @@ class WebDatasetReader:
 
     def _label(self, shard: int, place: tuple[str, int, int]) -> int:
         name, offset, size = place
+        if size > MOST_LABEL:
+            raise ValueError(f"{self.shards[shard]}: the label {name} has {size:,} bytes, and is no number.")
         return parse_label(self._read(shard, offset, size), name, self.shards[shard])
 
     def _read(self, shard: int, offset: int, size: int) -> bytes:
@@ -156,6 +154,8 @@ def expand_shards(path: str, split: str) -> list[str]:
         patterns = [path]
         if match:
             low, high = match[1], match[2]
+            if max(len(low), len(high)) > 18 or int(high) - int(low) >= MOST_SHARDS:
+                raise ValueError(f"{path[:200]} names more than {MOST_SHARDS:,} shards")
             numbers = range(int(low), int(high) + 1)
             patterns = [path[: match.start()] + str(n).zfill(len(low)) + path[match.end() :] for n in numbers]
         if is_remote(path):
@@ -222,11 +222,6 @@ def is_remote(path: str) -> bool:
 def count_images(shard: str) -> int:
     """Images with a label in a local shard, by its headers."""
     pairs = Pairs(shard, Part("", shard, 0))
-    try:
-        with tarfile.open(shard, "r:") as archive:
-            for member in archive:
-                if member.isfile():
-                    pairs.add(member.name, None)
-    except tarfile.TarError as error:
-        raise ValueError(f"{shard} is not a readable tar file: {error}.") from error
+    for member in members(shard):
+        pairs.add(member.name, None)
     return len(pairs.finish())

@@ -19,7 +19,6 @@ import itertools
 import os
 import random
 import subprocess
-import tarfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import IO, Any, NamedTuple, Protocol
 
@@ -33,6 +32,7 @@ from litevit.data.class_folders import Part
 from litevit.data.labelled_images import Policy, load_image
 from litevit.data.sampling import SAMPLE, check_batch, seed_cpu
 from litevit.data.shards import Pairs, count_images, expand_shards, first_dot, is_remote, member_kind, parse_label
+from litevit.data.tars import MOST_LABEL, MOST_MEMBER, streamed
 
 LANES = 8  # per process, as far as there are shards; so many loader workers at most
 SHARDS, LANE = 4, 5  # streams of random numbers; the others are in litevit.data.sampling and litevit.engine.train
@@ -80,20 +80,18 @@ class TarShards:
     def read(self, shard: int) -> Iterator[tuple[str, bytes, int]]:
         file = self.files[shard]
         pairs = Pairs(file, self.part)
-        sample = ""
-        try:
-            with _open(file) as stream, tarfile.open(fileobj=stream, mode="r|*") as archive:
-                for member in archive:
-                    key, kind = member_kind(member.name)
-                    if not member.isfile() or not kind:
-                        continue
-                    if first_dot(key) != sample:
-                        yield from self._labelled(pairs.finish(), file)
-                        sample = first_dot(key)
-                    pairs.add(member.name, (member.name, archive.extractfile(member).read()))  # type: ignore[union-attr]
-                    yield from self._labelled(pairs.take(), file)
-        except (tarfile.TarError, EOFError) as error:
-            raise ValueError(f"{file} is not a readable tar file: {error}.") from error
+        sample, room = "", MOST_MEMBER
+        with _open(file) as stream:
+            for member, content in streamed(stream, file):
+                key, kind = member_kind(member.name)
+                if not kind:
+                    continue
+                if first_dot(key) != sample:
+                    yield from self._labelled(pairs.finish(), file)
+                    sample, room = first_dot(key), MOST_MEMBER
+                pairs.add(member.name, (member.name, content(min(room, MOST_LABEL if kind == "label" else room))))
+                room -= member.size
+                yield from self._labelled(pairs.take(), file)
         yield from self._labelled(pairs.finish(), file)
 
     def _labelled(self, pairs: Iterable[Any], file: str) -> Iterator[tuple[str, bytes, int]]:

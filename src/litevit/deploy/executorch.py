@@ -16,6 +16,7 @@ from torch.export import ExportedProgram
 from litevit.deploy.formats import Format, Job, Opened
 from litevit.deploy.metadata import KEY, Metadata
 from litevit.deploy.program import with_constants_folded, with_free_layouts, with_plain_attention
+from litevit.files import parse_json
 
 TOLD = f"{KEY}_metadata"  # a method of the file that returns its metadata as JSON
 MOST_AXES = 6  # XNN_MAX_TENSOR_DIMS: with more, the file is written and its runtime refuses it
@@ -130,7 +131,7 @@ def load(path: Path, threads: int | None) -> Opened:
         raise ImportError("Running .pte files needs ExecuTorch: pip install 'litevit[executorch]'") from error
     program = Runtime.get().load_program(path)
     told = program.load_method(TOLD).execute([])[0] if TOLD in program.method_names else "{}"
-    return Opened(ExecuTorchEngine(program), Metadata.read(json.loads(told), path))
+    return Opened(ExecuTorchEngine(program), Metadata.read(parse_json(told, f"{path}: {TOLD}"), path))
 
 
 FORMAT = Format(

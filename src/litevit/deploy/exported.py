@@ -77,7 +77,17 @@ class Exported(nn.Module):
             ValueError: images of a shape or type that the file does not take.
         """
         self.shape.check(images, self.path.name)
-        return dict(zip(self.metadata.outputs, self.engine.run(images), strict=True))
+        try:
+            found = self.engine.run(images)
+        except Exception as error:  # every runtime has its own for a graph that is not what the file says
+            if isinstance(error, ValueError | MemoryError):
+                raise
+            raise ValueError(f"{self.path} cannot be run: its graph is damaged ({_reason(error)})") from error
+        if len(found) != len(self.metadata.outputs):
+            raise ValueError(
+                f"{self.path} gives {len(found)} outputs and says {len(self.metadata.outputs)}; it is damaged"
+            )
+        return dict(zip(self.metadata.outputs, found))
 
     @torch.no_grad()
     def forward(self, images: Tensor) -> Any:
@@ -145,17 +155,21 @@ def as_exported(path: Path, format: str, opened: Opened) -> Exported:
     return kind(path, format, opened.engine, opened.metadata)
 
 
+def _reason(error: Exception) -> str:
+    """The first line of what a runtime says."""
+    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)[:200]
+
+
 def _open(kind: Format, path: Path, threads: int | None) -> Opened:
     assert kind.load is not None
     try:
         return kind.load(path, threads)
-    except (ValueError, ImportError, MemoryError):
-        raise
-    except Exception as error:  # every runtime has its own exceptions for a damaged file
-        reason = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+    except Exception as error:
+        if isinstance(error, ValueError | ImportError | MemoryError) and not isinstance(error, UnicodeError):
+            raise  # every runtime has its own exceptions for a damaged file
         raise ValueError(
             f"{path} ({path.stat().st_size} bytes) cannot be opened by {kind.runtime}: it is truncated or damaged, or "
-            f"written by a later version. Export it again. ({reason[:200]})"
+            f"written by a later version. Export it again. ({_reason(error)})"
         ) from error
 
 

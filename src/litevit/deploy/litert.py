@@ -18,9 +18,10 @@ import torch
 from torch import Tensor
 
 from litevit.deploy.formats import Format, Job, Opened
-from litevit.deploy.metadata import KEY, Metadata
+from litevit.deploy.metadata import KEY, MOST_BYTES, Metadata
 from litevit.deploy.program import trace, with_constants_folded, with_plain_attention
 from litevit.deploy.twins import with_few_axes
+from litevit.files import parse_json
 
 VARIABLE = "LITEVIT_LITERT_PYTHON"
 FILE = f"{KEY}.json"  # in the archive at the file's end, where LiteRT's own metadata tools put associated files
@@ -95,7 +96,11 @@ def load(path: Path, threads: int | None) -> Opened:
             "is missing. It is truncated, or was not written by litevit export"
         )
     with zipfile.ZipFile(path) as archive:
-        told: dict[str, str] = json.loads(archive.read(FILE)) if FILE in archive.namelist() else {}
+        told: Any = {}
+        if FILE in archive.namelist():
+            if (size := archive.getinfo(FILE).file_size) > MOST_BYTES:
+                raise ValueError(f"{path}: {FILE} in it claims {size:,} bytes; it is damaged")
+            told = parse_json(archive.read(FILE), f"{path}: {FILE}")
     metadata = Metadata.read(told, path)
     return Opened(LiteRTEngine(Interpreter(model_path=str(path), num_threads=threads)), metadata)
 

@@ -11,6 +11,7 @@ from typing import Any
 from litevit.checkpoints.preprocessing import Preprocessing, checked_preprocessing
 from litevit.files import parse_json
 
+MOST_BYTES = 2**24  # as JSON
 KEY = "litevit"  # the name of the table where a format has one for everybody
 
 

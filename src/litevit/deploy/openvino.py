@@ -3,6 +3,7 @@
 import contextlib
 import io
 import logging
+import sys
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,6 +18,20 @@ from litevit.deploy.program import trace
 from litevit.deploy.twins import with_channels_kept_first
 
 
+def runtime() -> Any:
+    """The package `openvino`, without its telemetry: its import would write to the home folder and report to Google.
+
+    Raises:
+        ImportError: it is not installed.
+    """
+    sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]  # as if that were not installed
+    try:
+        import openvino
+    except ImportError as error:
+        raise ImportError("OpenVINO files need its runtime: pip install 'litevit[openvino]'") from error
+    return openvino
+
+
 class OpenVINOEngine:
     def __init__(self, compiled: Any):
         self.request = compiled.create_infer_request()
@@ -28,15 +43,12 @@ class OpenVINOEngine:
 
 
 def write(job: Job, path: Path) -> None:
-    import openvino
-
-    openvino.save_model(convert(job), path, compress_to_fp16=False)  # its default rounds the weights to 16 bits
+    runtime().save_model(convert(job), path, compress_to_fp16=False)  # its default rounds the weights to 16 bits
 
 
 def convert(job: Job) -> Any:
     """The model in OpenVINO's form, with names and metadata."""
-    import openvino
-
+    openvino = runtime()
     program = job.program() if job.shape.fixed else trace(with_channels_kept_first(job.graph), job.shape)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -54,11 +66,11 @@ def convert(job: Job) -> Any:
 
 def quantize(job: Job, exact: Path, path: Path, images: Sequence[Tensor]) -> None:
     """Through NNCF in its mode for Transformers; scores, heads and depthwise convolutions stay float."""
+    openvino = runtime()
     try:
         import nncf
     except ImportError as error:
         raise ImportError("int8 files of OpenVINO are made by NNCF: pip install 'litevit[int8]'") from error
-    import openvino
 
     nncf.set_log_level(logging.ERROR)
     model = openvino.Core().read_model(exact)
@@ -136,10 +148,7 @@ def load(path: Path, threads: int | None) -> Opened:
 
 def open_file(path: Path, threads: int | None, *, precision: str | None) -> Opened:
     """Args: precision: None leaves it to OpenVINO, which takes bfloat16 where the processor has units for it."""
-    try:
-        import openvino
-    except ImportError as error:
-        raise ImportError("Running OpenVINO files needs its runtime: pip install 'litevit[openvino]'") from error
+    openvino = runtime()
     weights = path.with_suffix(".bin")
     if not weights.exists():
         raise ValueError(f"{path} has its weights in {weights.name}, which is not beside it: copy both")

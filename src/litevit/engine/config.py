@@ -197,7 +197,7 @@ def _explain(error: Any, cls: Any, where: str) -> str:
     """What pydantic found, as one says it."""
     *outer, last = (where, *map(str, error["loc"][1:])) if where else map(str, error["loc"][1:])
     group, path = ".".join(outer), ".".join((*outer, last))
-    kind, got = error["type"], f"got {error['input']!r}"
+    kind, got = error["type"], f"got {error['input']!r:.100}"
     if kind == "unexpected_keyword_argument":
         known = _fields(cls, error["loc"][1:-1])
         near = difflib.get_close_matches(last, known, n=1)

@@ -12,6 +12,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.data import Dataset, default_collate
 
+from litevit.checkpoints.claims import check_timm
+from litevit.checkpoints.files import read_state_dict
 from litevit.checkpoints.published import weights_word
 from litevit.data.class_folders import Part
 from litevit.data.classification import ClassificationData, create_dataset, part_of
@@ -171,9 +173,12 @@ def build_classifier(config: ModelConfig, num_classes: int, *, said: list[str] |
     if config.name.startswith("timm/"):
         import timm
 
+        check_timm(overrides, "model.overrides")
         if weights not in (None, "official"):
             if not Path(weights).is_file():
                 raise FileNotFoundError(f"Checkpoint {weights} does not exist.")
+            if not weights.endswith((".npz", ".npy")):
+                read_state_dict(weights)  # raises for what would run code, which timm's reader may not
             overrides["pretrained_cfg_overlay"] = {"file": weights}
         name = config.name.removeprefix("timm/")
         return timm.create_model(name, pretrained=weights is not None, num_classes=num_classes, **overrides)
@@ -200,7 +205,10 @@ def with_options_of(config: ModelConfig) -> ModelConfig:
 
 def load_run(run: Run) -> nn.Module:
     """A classifier with the best weights of a run, in evaluation mode."""
-    made = ModelConfig(name=run.model_name, overrides=run.saved["model"]["overrides"])
-    model = build_classifier(made, run.saved["data"]["num_classes"])
-    model.load_state_dict(load_sealed(run.weights))
+    from litevit.checkpoints.load import load_exactly
+
+    overrides = run.overrides
+    classes = overrides.pop("num_classes")
+    model = build_classifier(ModelConfig(name=run.model_name, overrides=overrides), classes)
+    load_exactly(model, load_sealed(run.weights), run.weights)
     return model.eval()

@@ -10,6 +10,7 @@ from litevit.checkpoints import published as published
 from litevit.checkpoints.files import Pathlike
 from litevit.checkpoints.load import load_weights
 from litevit.checkpoints.packed import is_packed, open_packed
+from litevit.checkpoints.preprocessing import check_largest
 from litevit.checkpoints.recorded import class_counts
 from litevit.data.class_names import (
     ClassList,
@@ -115,7 +116,7 @@ def load_dense(
             )
     model.config = config_at_size(model, task, size)  # type: ignore[assignment]
     if classes is None and packed is not None and packed.classes:
-        classes = ClassList(packed.classes, tuple(packed.about["class_ids"]), packed.about.get("num_things"))
+        classes = ClassList(packed.classes, packed.class_ids, packed.about.get("num_things"))
     elif classes is None and trained is not None:
         classes = _classes_of_run(trained, task)
     return DenseModel(model.eval(), name, task, _checked(classes, _own_classes(model, task), str(names or weights)))
@@ -136,6 +137,7 @@ def config_at_size(model: nn.Module, task: str, size: Size | None) -> Any:
         return replace(config, resize=False)
     if size < 32:
         raise ValueError(f"--size must be at least 32, got {size}")
+    check_largest(size)
     if task == SEMANTIC:
         return replace(config, test=replace(config.test, scale=(4 * size, size)))
     # The published ratio of the longest to the shortest side.

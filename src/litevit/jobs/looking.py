@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torchvision.transforms.v2.functional import to_dtype, to_image
 
 from litevit.checkpoints.files import Pathlike
-from litevit.checkpoints.preprocessing import IMAGENET_224
+from litevit.checkpoints.preprocessing import IMAGENET_224, check_largest
 from litevit.data.images import read_image
 from litevit.jobs import dense_models
 from litevit.jobs.predict import class_names, load_classifier, recorded_classes
@@ -58,8 +58,10 @@ def open_look(
         published: images as the published script for offsets takes them: 224 x 224 squashed, not normalised.
         device: where the model and the batches are.
     """
-    if size is not None and size < 32:
-        raise ValueError(f"--size must be at least 32, got {size}")
+    if size is not None:
+        if size < 32:
+            raise ValueError(f"--size must be at least 32, got {size}")
+        check_largest(size)
     if dense_models.task_of(name, weights) != "classification":
         if published:
             raise ValueError("--published is the published script's way with classifiers; leave it out for this model")

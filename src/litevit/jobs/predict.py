@@ -183,12 +183,13 @@ def load_classifier(
 
 def _timm_model(name: str, weights: str, overrides: dict[str, Any]) -> nn.Module:
     """Of a training run."""
+    from litevit.checkpoints.load import load_exactly
     from litevit.engine.config import ModelConfig
     from litevit.jobs.classification import build_classifier
 
     classes = overrides.pop("num_classes")
     model = build_classifier(ModelConfig(name=name, overrides=overrides), classes)
-    model.load_state_dict(load_sealed(weights))
+    load_exactly(model, load_sealed(weights), weights)
     return model.eval()
 
 

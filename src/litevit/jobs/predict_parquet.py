@@ -28,7 +28,16 @@ from typing import Any
 from filelock import FileLock
 
 from litevit.checkpoints.files import Pathlike
-from litevit.data.many_images import PIECE, Item, Piece, count_images, find_inputs, parquet, plan_pieces
+from litevit.data.many_images import (
+    PIECE,
+    Item,
+    Piece,
+    count_images,
+    find_inputs,
+    parquet,
+    plan_pieces,
+    readable_parquet,
+)
 from litevit.files import read_json, remove_temporaries, whole_file, write_json
 from litevit.jobs.predict_rows import Row, RowPredictor
 
@@ -167,14 +176,14 @@ def _check_manifest(path: Path, predictor: RowPredictor, size: int, *, given: in
 
 def _difference(key: str, there: Any, mine: Any) -> str:
     if key == "schema":
-        return f"results of schema {there}, this version writes {mine}"
+        return f"results of schema {there!r:.60}, this version writes {mine}"
     if key in ("model", "task"):
-        return f"results of another {key}, {there}, not {mine}"
+        return f"results of another {key}, {there!s:.60}, not {mine}"
     if key == "weights":
         return f"results of other weights (sha256 {str(there)[:12]}, not {str(mine)[:12]})"
     if isinstance(there, dict) and isinstance(mine, dict):
         name = next(name for name in (*mine, *there) if there.get(name) != mine.get(name))
-        return f"results of another {name}, {there.get(name)}, not {mine.get(name)}"
+        return f"results of another {name}, {there.get(name)!s:.60}, not {mine.get(name)!s:.60}"
     return f"results with other {key}"
 
 
@@ -196,7 +205,11 @@ def write_part(predictor: RowPredictor, out: Path, piece: Piece, rows: Sequence[
 
 
 def _errors_in(path: Path) -> int:
-    return int((parquet().read_schema(path).metadata or {}).get(ERRORS, b"0"))
+    with readable_parquet(path):
+        told = (parquet().read_schema(path).metadata or {}).get(ERRORS, b"0")
+        if not re.fullmatch(rb"\d{1,18}", told):
+            raise ValueError(f"it says that {told!r:.60} of its rows have an error")
+        return int(told)
 
 
 # ----------------------------------------------------------------- pipeline

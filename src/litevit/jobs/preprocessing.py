@@ -13,6 +13,7 @@ from torch import Tensor
 
 from litevit.checkpoints import published
 from litevit.checkpoints.preprocessing import Preprocessing as Facts
+from litevit.checkpoints.preprocessing import check_largest
 from litevit.data.classification_transforms import centre_transform
 from litevit.data.images import read_image
 from litevit.jobs.runs import Run
@@ -115,4 +116,6 @@ def side_of(size: int | str | None) -> int | None:
     """The side of a classifier's input, as --size gives it; None: the published one."""
     if size is not None and (isinstance(size, str) or size < 32):
         raise ValueError(f"--size of a classifier must be a number of at least 32, got {size}")
+    if size is not None:
+        check_largest(size)
     return size

@@ -7,6 +7,7 @@ from typing import Any
 
 from torch import nn
 
+from litevit.checkpoints.claims import check_options
 from litevit.checkpoints.files import Pathlike, read_metadata
 from litevit.checkpoints.preprocessing import Preprocessing, checked_preprocessing
 from litevit.checkpoints.published import is_file, preprocessing
@@ -111,11 +112,18 @@ class Run:
         """The resolved recipe."""
         return recipe_from_dict(self.saved)
 
+    @cached_property
+    def _made(self) -> dict[str, Any]:
+        made = read_overrides(self.saved["model"]["overrides"])
+        if self.task in CLASSIFICATION:
+            made["num_classes"] = self._data("num_classes")
+        check_options(self.model_name, made, self.weights, self.weights)
+        return made
+
     @property
     def overrides(self) -> dict[str, Any]:
-        """What the model was made with, beside its name."""
-        made = read_overrides(self.saved["model"]["overrides"])
-        return {**made, "num_classes": self._data("num_classes")} if self.task in CLASSIFICATION else made
+        """What the model was made with, beside its name. Raises ValueError where its weights are of no such model."""
+        return dict(self._made)
 
     def _data(self, field: str) -> Any:
         if field not in self.saved["data"]:

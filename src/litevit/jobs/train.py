@@ -14,6 +14,7 @@ from litevit.jobs.classification import ClassificationTask
 from litevit.jobs.classification import with_options_of as with_options_of_classifier
 from litevit.jobs.dense_models import DETECTION, task_of
 from litevit.jobs.dense_tasks import DetectionTask, PanopticTask, SegmentationTask, with_options_of
+from litevit.jobs.recipe_files import DATA
 from litevit.jobs.token_labeling import TokenLabelTask
 from litevit.zoo import BACKBONES, GENERIC
 
@@ -63,6 +64,10 @@ def _has_known_layers(model: ModelConfig) -> bool:
 
 
 def create_task(recipe: Recipe) -> Task:
+    if not isinstance(recipe.data, DATA.get(recipe.task, ())):
+        raise ValueError(
+            f"A recipe's task is what its data are for: {recipe.task!r:.60} takes no {type(recipe.data).__name__}"
+        )
     return TASKS[recipe.task](recipe)
 
 

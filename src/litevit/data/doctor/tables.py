@@ -1,7 +1,7 @@
 """Classification data that a reader opens: WebDataset shards, Hugging Face data sets."""
 
 import glob
-import tarfile
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ from litevit.data.doctor.pictures import Album
 from litevit.data.doctor.report import Notes
 from litevit.data.labelled_images import class_names
 from litevit.data.shards import WebDatasetReader, expand_shards, member_kind
+from litevit.data.tars import members
 
 NAMES = {"wds": "WebDataset shards (--data.reader wds)", "hfds": "a Hugging Face data set (--data.reader hfds/PATH)"}
 PROBED = 32  # members of a tar that say what it is
@@ -48,9 +49,8 @@ def _matching(pattern: str) -> list[Path]:
 def _is_shard(file: Path) -> bool:
     """Labels lie beside the images, under their names."""
     try:
-        with tarfile.open(file, "r:") as archive:
-            kinds = {member_kind(member.name) for _, member in zip(range(PROBED), archive)}
-    except tarfile.TarError:
+        kinds = {member_kind(member.name) for member in islice(members(file), PROBED)}
+    except ValueError:
         return False
     return any((name, "label") in kinds for name, kind in kinds if kind == "image")
 

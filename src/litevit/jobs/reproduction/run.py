@@ -1,6 +1,5 @@
 """Measures rows one after the other. What is finished lies in a file per row, so that a run may be killed anywhere."""
 
-import json
 import math
 import os
 import re
@@ -18,7 +17,7 @@ from filelock import FileLock, Timeout
 from litevit.checkpoints.download import sha256_of
 from litevit.checkpoints.published import fetch, find
 from litevit.devices import hardware
-from litevit.files import cache_dir, remove_temporaries, write_json
+from litevit.files import cache_dir, read_json, remove_temporaries, write_json
 from litevit.jobs import evaluate_dense
 from litevit.jobs.dense_models import load_dense
 from litevit.jobs.evaluate import Labels, evaluate
@@ -193,7 +192,7 @@ def _record_file(row: Row, out: Path) -> Path:
 def read_record(row: Row, settings: Settings) -> dict[str, Any] | None:
     """What an earlier run has measured with the same versions, figures and kind of device."""
     try:
-        record = json.loads(_record_file(row, settings.out).read_text(encoding="utf-8"))
+        record = read_json(_record_file(row, settings.out))
     except (OSError, ValueError):  # not there, or not ours
         return None
     now = {

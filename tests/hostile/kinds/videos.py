@@ -5,14 +5,10 @@ import random
 from pathlib import Path
 
 import numpy as np
-import pytest
-from hypothesis import given, settings
 
-from hostile.arena import Kind, check, draws
+from hostile.arena import Kind
 from hostile.mutations import corrupt
 from litevit.jobs.videos import VIDEO_SUFFIXES, open_video, read_video
-
-pytest.importorskip("av", reason="videos need PyAV")
 
 KINDS = {"mp4": "mpeg4", "avi": "mjpeg", "mkv": "ffv1", "mov": "mpeg4", "mpg": "mpeg1video", "webm": "libvpx"}
 
@@ -61,15 +57,4 @@ def attack(draw: random.Random, seeds: Path, folder: Path) -> None:
             assert image.mode == "RGB"
 
 
-KIND = Kind("videos", attack, prepare, inputs=8000, share=60)
-
-
-@pytest.mark.slow
-@settings(max_examples=10, deadline=None)
-@given(draws())
-def test_a_hostile_video_is_refused_or_read(draw):
-    check(KIND, draw)
-
-
-def test_the_share_of_the_fuzz(shares):
-    shares(KIND)
+KIND = Kind("videos", attack, prepare, inputs=6000, share=60)
