@@ -69,7 +69,7 @@ def members(file: str | os.PathLike, *, start: int = 0, size: int | None = None)
     length = os.stat(file).st_size - start if size is None else size
     with open(file, "rb") as source:
         with _readable(file):
-            archive = tarfile.open(fileobj=_Part(source, start, length), mode="r:", tarinfo=_Member)  # type: ignore[call-overload]  # noqa: SIM115
+            archive: Any = tarfile.open(fileobj=_Part(source, start, length), mode="r:", tarinfo=_Member)  # noqa: SIM115
         while True:
             with _readable(file):
                 member = archive.next()
@@ -115,7 +115,7 @@ def streamed(stream: Any, name: str) -> Iterator[tuple[tarfile.TarInfo, Callable
     counted: Any = _Counted(stream)
     with contextlib.ExitStack() as stack:
         with _readable(name):
-            archive = stack.enter_context(tarfile.open(fileobj=counted, mode="r|*", tarinfo=_Member))
+            archive: Any = stack.enter_context(tarfile.open(fileobj=counted, mode="r|*", tarinfo=_Member))
         while True:
             with _readable(name):
                 member = archive.next()
