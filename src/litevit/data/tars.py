@@ -69,7 +69,8 @@ def members(file: str | os.PathLike, *, start: int = 0, size: int | None = None)
     length = os.stat(file).st_size - start if size is None else size
     with open(file, "rb") as source:
         with _readable(file):
-            archive: Any = tarfile.open(fileobj=_Part(source, start, length), mode="r:", tarinfo=_Member)  # noqa: SIM115
+            part: Any = _Part(source, start, length)
+            archive: Any = tarfile.open(fileobj=part, mode="r:", tarinfo=_Member)  # noqa: SIM115
         while True:
             with _readable(file):
                 member = archive.next()
