@@ -171,6 +171,7 @@ def setup(app: Sphinx) -> None:
     prepare_cells()
     generated.write(DOCS)
     app.connect("source-read", without_missing_reports)
+    app.connect("env-get-outdated", lambda *told: ["index"])  # a report may have come
     app.connect("env-before-read-docs", in_order)
     app.connect("doctree-read", remember)
     app.connect("doctree-read", mark_long_cells)
