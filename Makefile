@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: run app test test-slow faults fuzz test-oldest coverage check docs pages clean
+.PHONY: run app test test-slow faults fuzz fuzz-guided test-oldest coverage check docs pages clean
 
 run: $(STAMP)
 	$(BIN)/litevit train quickstart
@@ -32,8 +32,13 @@ docs: $(STAMP)
 faults: $(STAMP)
 	PYTHONPATH=tests OMP_NUM_THREADS=1 $(BIN)/python -m faults
 
+# 229,000 hostile inputs. `make fuzz OUT=FOLDER MINUTES=4`: so many minutes at a time, the next start goes on.
 fuzz: $(STAMP)
-	cd tests && OMP_NUM_THREADS=1 ../$(BIN)/python -m hostile.fuzz $(if $(INPUTS),--inputs $(INPUTS))
+	cd tests && OMP_NUM_THREADS=1 ../$(BIN)/python -m hostile.fuzz $(if $(INPUTS),--inputs $(INPUTS)) $(if $(OUT),--out $(abspath $(OUT))) $(if $(MINUTES),--minutes $(MINUTES))
+
+# Guided by coverage (atheris), so many SECONDS a kind.
+fuzz-guided: $(STAMP)
+	cd tests && OMP_NUM_THREADS=1 ../$(BIN)/python -m hostile.guided $(if $(SECONDS),--seconds $(SECONDS))
 
 pages: $(STAMP)
 	$(BIN)/python docs/mechanisms/build.py
