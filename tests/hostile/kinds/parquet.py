@@ -12,7 +12,7 @@ from PIL import Image
 from hostile.arena import Kind
 from hostile.mutations import NUMBERS, corrupt, json_bytes, names
 from litevit.data.images import read_image
-from litevit.jobs.predict_parquet import predict_parquet
+from litevit.jobs.predict_parquet import TooManyFailuresError, predict_parquet
 from litevit.jobs.predict_rows import RowPredictor
 
 IMAGES = 6
@@ -150,14 +150,17 @@ def attack(draw: random.Random, seeds: Path, folder: Path) -> None:
                 told = spoilt(draw, told, folder) if victim == "part" else told
             if file.is_file() and not file.name.startswith("."):
                 (out / file.name).write_bytes(told)
-    predict_parquet(
-        Brightness(),
-        [source],
-        out,
-        rows_per_file=draw.choice((None, None, 2)),
-        max_failures=draw.choice((1000, 1000, 0)),
-        workers=1,
-    )
+    try:
+        predict_parquet(
+            Brightness(),
+            [source],
+            out,
+            rows_per_file=draw.choice((None, None, 2)),
+            max_failures=draw.choice((1000, 1000, 0)),
+            workers=1,
+        )
+    except TooManyFailuresError as error:  # the command line ends with its message
+        raise ValueError(str(error)) from None
 
 
 KIND = Kind("parquet", attack, prepare, inputs=4000, share=80, warm=10)
