@@ -85,6 +85,7 @@ def test_the_folder(packed):
     config = json.loads(text)
     assert config["architecture"] == "litv2_s"
     assert config["label_names"] == ["cat", "dog", "fox"]
+    assert config["pretrained_cfg"]["pool_size"] == [2, 2]
     assert "somebody" not in text  # nor any other part of the machine it was trained on
     assert config["litevit"]["metrics"] == {"step": 7, "top1": 51.5}
     card = ModelCard.load(packed / "README.md")

@@ -52,6 +52,7 @@ def test_every_classifier_is_registered() -> None:
         prepared = weights.preprocessing(name)
         assert (cfg.mean, cfg.std, cfg.crop_pct) == (prepared.mean, prepared.std, prepared.crop_pct)
         assert (cfg.interpolation, cfg.crop_mode) == (prepared.interpolation, prepared.crop_mode)
+        assert cfg.pool_size == tuple(side // 32 for side in cfg.input_size[1:])
         assert bool(cfg.url) == bool(name in weights.WEIGHTS and weights.WEIGHTS[name].url)
     assert {"lit_s", "litv2_s"} <= set(timm.list_models("lit*"))
 
@@ -183,10 +184,9 @@ def test_attributes_that_timm_reads(name: str) -> None:
         model = create(name, num_classes=5)
     assert model.in_chans == model.default_cfg["input_size"][0] == 3
     features = model.forward_features(torch.zeros(1, 3, 224, 224, device="meta"))
-    if features.ndim == 4:
-        assert tuple(features.shape[2:]) == model.default_cfg["pool_size"]
-    else:
-        assert model.default_cfg["pool_size"] is None
+    last = model.forward_intermediates(torch.zeros(1, 3, 224, 224, device="meta"), intermediates_only=True)[-1]
+    assert tuple(last.shape[2:]) == model.default_cfg["pool_size"]
+    assert features.shape == last.shape or features.shape == (1, 1 + 49, model.num_features)
     model.to(torch.float64).reset_classifier(7)
     head = model.get_classifier()
     assert (head.weight.device.type, head.weight.dtype, head.training) == ("meta", torch.float64, False)

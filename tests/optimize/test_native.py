@@ -4,6 +4,7 @@ import ctypes
 import os
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -63,6 +64,24 @@ def test_a_compiler_behind_a_launcher(tmp_path, monkeypatch):
     monkeypatch.setattr(build.ctypes, "CDLL", lambda path: path)
     assert build.make.__wrapped__()
     assert (tmp_path / "cache" / "kernels").is_dir()
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("g++") is None, reason="compiles C++, and there is no g++")
+def test_every_builder_takes_a_command(tmp_path):
+    """The kernels', and PyTorch's for `run.compile`."""
+    code = (
+        "import torch\nfrom litevit.engine.parallel import _try_to_compile\nfrom litevit.optimize.native import build\n"
+        "_try_to_compile(torch.device('cpu'))\nassert build.make() == build.runs_here()"
+    )
+    environment = os.environ | {
+        "CXX": "env LANG=C g++",
+        "LITEVIT_CACHE": str(tmp_path / "kernels"),
+        "TORCHINDUCTOR_CACHE_DIR": str(tmp_path / "inductor"),
+    }
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=500)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert "cannot be had" not in done.stderr
 
 
 def test_where_they_cannot_run(monkeypatch):

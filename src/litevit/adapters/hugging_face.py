@@ -218,7 +218,7 @@ def _config(source: Source, about: dict[str, Any]) -> dict[str, Any]:
     told |= {key: how[key] for key in ("crop_pct", "crop_mode", "interpolation", "mean", "std")}
     channels = model.backbone.config.in_chans
     told |= {"input_size": [channels, how["size"], how["size"]], "num_classes": model.num_classes}
-    told |= {"pool_size": None, "license": about.get("licence"), "origin_url": about.get("source")}
+    told |= {"pool_size": [how["size"] // 32] * 2, "license": about.get("licence"), "origin_url": about.get("source")}
     return {
         "architecture": source.name,
         "num_classes": model.num_classes,

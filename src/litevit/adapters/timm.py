@@ -135,7 +135,7 @@ def _cfg(name: str) -> dict[str, Any]:
         "num_classes": 1000,
         "input_size": (3, size, size),
         "min_input_size": (3, 32, 32),
-        "pool_size": None if kind is TimmTokenClassifier else (size // 32, size // 32),  # None: tokens, no grid
+        "pool_size": (size // 32, size // 32),  # the grid of the last map, also where the head reads a class token
         "crop_pct": prepared.crop_pct,
         "crop_mode": prepared.crop_mode,
         "interpolation": prepared.interpolation,
