@@ -31,6 +31,15 @@ LITTER = frozenset({"__MACOSX", "__pycache__", "@eaDir", "$RECYCLE.BIN", "System
 ARCHIVES = (".zip", ".gz", ".tgz", ".bz2", ".xz", ".rar", ".7z")
 
 
+def unpack_first(path: Path) -> str:
+    """What a person is told whose data set is still in archives; empty where there is none."""
+    if path.is_file():
+        return " It is an archive: unpack it first." if path.name.lower().endswith(ARCHIVES) else ""
+    with os.scandir(path) as entries:
+        archives = sorted(entry.name for entry in entries if entry.name.lower().endswith(ARCHIVES))
+    return f" It has {', '.join(archives[:3])}: unpack first." if archives else ""
+
+
 class Left(NamedTuple):
     """How many files (or hidden folders) were left out for one reason."""
 
@@ -240,9 +249,6 @@ class ClassFolders:
         )
 
     def _nothing(self) -> str:
-        with os.scandir(self.root) as entries:
-            archives = sorted(entry.name for entry in entries if entry.name.lower().endswith(ARCHIVES))
-        unpack = f" It has {', '.join(archives[:3])}: unpack first." if archives else ""
         left = "".join(
             f" Left out: {item.files} of {reason}, such as {item.example}."
             for reason, item in list(self.part.left_out.items())[:3]
@@ -250,7 +256,7 @@ class ClassFolders:
         )
         return (
             f"No images under {self.root}: it must hold one folder of images per class "
-            f"(formats: {READABLE}).{unpack}{left}"
+            f"(formats: {READABLE}).{unpack_first(self.root)}{left}"
         )
 
     def __len__(self) -> int:

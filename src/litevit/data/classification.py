@@ -23,7 +23,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from litevit.data import hugging_face
-from litevit.data.class_folders import SPLIT_NAMES, ClassFolders, Part, digest_of, find_split, split_names
+from litevit.data.class_folders import SPLIT_NAMES, ClassFolders, Part, digest_of, find_split, split_names, unpack_first
 from litevit.data.class_tars import ClassTars
 from litevit.data.classification_transforms import eval_transform, train_transform
 from litevit.data.config import Augment as Augment
@@ -219,7 +219,9 @@ def create_reader(data: ClassificationData, split: str) -> Any:
         _refuse_other_layouts(Path(data.path))
         return ClassFolders(root)
     if root.is_file() and root.suffix.lower() != ".tar":
-        raise ValueError(f"{root} is one file; data are a folder with one folder per class, or a .tar.")
+        raise ValueError(
+            f"{root} is one file; data are a folder with one folder per class, or a .tar.{unpack_first(root)}"
+        )
     return ClassTars(root)
 
 

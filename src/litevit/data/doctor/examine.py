@@ -3,6 +3,7 @@
 import re
 from pathlib import Path
 
+from litevit.data.class_folders import unpack_first
 from litevit.data.doctor import folders, masks, objects, panoptic, tables
 from litevit.data.doctor.pictures import Album
 from litevit.data.doctor.report import Notes, Report
@@ -52,12 +53,12 @@ def examine(
     if not path.exists() and re.fullmatch(r"[\w.-]+(/[\w.-]+)?", path.as_posix()):
         raise FileNotFoundError(f"{path} does not exist. A data set of the Hugging Face Hub is hfds/{path.as_posix()}")
     if path.is_file() and path.suffix.lower() not in (".json", ".tar"):
-        raise ValueError(f"{path} is no data set: give a folder, a COCO-format .json or a .tar")
+        raise ValueError(f"{path} is no data set: give a folder, a COCO-format .json or a .tar.{unpack_first(path)}")
     layouts = layouts_of(path)
     if not layouts:
         known = "; ".join(f"{what}: {layouts}" for what, layouts in LOOKED_FOR.values())
         loose = folders.loose_images(path)
-        raise ValueError(f"{path} is in no known layout.{loose} Looked for {known}")
+        raise ValueError(f"{path} is in no known layout.{unpack_first(path)}{loose} Looked for {known}")
     report = Report(path, " and ".join(str(layout) for layout in layouts))
     notes = Notes(report, examples)
     album = Album(notes)

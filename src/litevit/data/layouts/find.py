@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from litevit.data.class_folders import unpack_first
 from litevit.data.layouts.classes import class_folder_layout
 from litevit.data.layouts.coco import coco_jsons, coco_layouts
 from litevit.data.layouts.folders import listing
@@ -56,7 +57,7 @@ def find_layout(path: str | Path, task: Task) -> Layout:
     if found:
         other = found[0]
         raise ValueError(f"{said} It is {other.name}, for {TRAINED_BY[other.task]}.")
-    raise ValueError(f"{said} It has {listing(path)}.")
+    raise ValueError(f"{said} It has {listing(path)}.{unpack_first(path)}")
 
 
 def layouts_of(path: str | Path) -> list[Layout]:
