@@ -256,7 +256,7 @@ class ClassFolders:
         )
         return (
             f"No images under {self.root}: it must hold one folder of images per class "
-            f"(formats: {READABLE}).{unpack_first(self.root)}{left}"
+            f"(formats: {READABLE}).{unpack_first(Path(self.root))}{left}"
         )
 
     def __len__(self) -> int:
