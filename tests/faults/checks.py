@@ -66,7 +66,8 @@ def of_run(folder: Path) -> dict[str, Any]:
     """Weights, average, optimizer, losses, evaluations, best weights and result of a run."""
     newest, *older = list_checkpoints(folder / "checkpoints")
     state = load_checkpoint(newest)
-    state["recipe"]["run"].pop("dir")
+    for free in ("dir", "workers"):
+        state["recipe"]["run"].pop(free)
     rows = [{k: v for k, v in row.items() if k not in TIMING} for row in read_metrics(folder / "metrics.jsonl")]
     best = folder / "best.safetensors"
     header = read_metadata(best)
@@ -92,7 +93,7 @@ def of_export(path: Path) -> dict[str, Any]:
 
     image = torch.linspace(-1, 1, 3 * 32 * 32).view(1, 3, 32, 32)
     report = read_json(path.with_name(f"{path.name}.report.json"))
-    return {"answer": load_exported(path).named(image), "bytes": report["bytes"], "model": report["model"]}
+    return {"answer": load_exported(path).named(image), "model": report["model"]}
 
 
 def of_parquet(folder: Path) -> list[dict[str, Any]]:

@@ -46,6 +46,7 @@ def during(watch: Any, place: Any, name: str, phase: str) -> None:
     @functools.wraps(function)
     def call(*args: Any, **kwargs: Any) -> Any:
         before, watch.phase = watch.phase, phase
+        watch.maybe_storm()
         try:
             return function(*args, **kwargs)
         finally:
@@ -181,10 +182,10 @@ def predict_with_a_jumping_clock(watch: Any, run: str, images: str, out: str) ->
 
 def train_and_lose_a_loader_worker(watch: Any, data: str, folder: str) -> int:
     def kill_one() -> None:
-        worker = multiprocessing.active_children()[0]
-        assert worker.pid is not None
-        os.kill(worker.pid, signal.SIGKILL)
-        worker.join()
+        worker = multiprocessing.active_children()[0].pid
+        assert worker is not None
+        os.kill(worker, signal.SIGKILL)
+        os.waitid(os.P_PID, worker, os.WEXITED | os.WNOWAIT)  # it is dead, and PyTorch can see it
 
     at_step(3, kill_one)
     return train(watch, data, folder, "--run.workers", "2")

@@ -7,6 +7,7 @@ evenly over the job, or after a time, drawn evenly too, which also falls into Py
 
 import hashlib
 import http.server
+import json
 import random
 import shutil
 import threading
@@ -147,6 +148,7 @@ class Killer:
             tally.left += len(checks.temporaries(at))
             if self.luck.random() < 0.2:
                 again = self._run(name, at, after=self.luck.uniform(0, ended.seconds))
+                assert again.killed or again.code == 0, again.said
                 tally.twice += again.killed
                 checks.assert_whole(at)
             done = self._run(name, at)
@@ -164,7 +166,7 @@ class Killer:
         return self.zygote.run(job.name, *job.arguments(at), *job.options, **die)
 
     def _result(self, name: str, at: Path, ended: Ended) -> Any:
-        return ended.said if self.jobs[name].says else self.jobs[name].result(at)
+        return json.loads(ended.said[ended.said.index("{") :]) if self.jobs[name].says else self.jobs[name].result(at)
 
     def _folder(self) -> Path:
         at = self.scratch / f"{time.monotonic_ns()}"

@@ -9,6 +9,7 @@ request: after a time, before its n-th operation on files, in the middle of its 
 import contextlib
 import dataclasses
 import fcntl
+import gc
 import json
 import mmap
 import os
@@ -77,7 +78,8 @@ class Zygote:
         Args:
             job: a function of `faults.jobs`.
             die: `after` seconds; before the n-th `event`; in the n-th `file`, with `share` of it written; at the n-th
-                `call`. `limits`: of `resource`, by their names. `signals`: (number, first, pause, how many).
+                `call`. `limits`: of `resource`, by their names. `signals`: number, first, pause, how many. `storm`: the
+            phase in which it sends itself SIGTERMs.
         """
         assert self.process.stdin is not None
         assert self.process.stdout is not None
@@ -104,7 +106,7 @@ class Watch:
 
     def clear(self) -> None:
         self.memory[:] = bytes(256)
-        self.phase = "start"
+        self.phase, self.storm = "start", None
 
     @property
     def phase(self) -> str:
@@ -123,6 +125,11 @@ class Watch:
     def counts(self) -> tuple[int, int, int]:
         return struct.unpack_from("QQQ", self.memory)
 
+    def maybe_storm(self) -> None:
+        if self.storm == self.phase:
+            for _ in range(50):
+                os.kill(os.getpid(), signal.SIGTERM)
+
     def die_at_events(self, number: int | None) -> None:
         """Counts what changes the disk, and dies before the operation of this number."""
         import builtins
@@ -131,6 +138,7 @@ class Watch:
             def call(*args: Any, **kwargs: Any) -> Any:
                 if self.count(0) == number:
                     os.kill(os.getpid(), signal.SIGKILL)
+                self.maybe_storm()
                 return function(*args, **kwargs)
 
             return call
@@ -192,6 +200,7 @@ def _child(request: dict[str, Any], watch: Watch, output: int) -> None:
     from faults import jobs
 
     die = request["die"]
+    watch.storm = die.get("storm")
     watch.die_at_events(die.get("event"))
     watch.die_in_files(die.get("file"), die.get("share", 0.5))
     for name, value in die.get("limits", {}).items():
@@ -235,7 +244,7 @@ def _run(request: dict[str, Any], watch: Watch) -> Ended:
             os.kill(pid, signal.SIGKILL)
             _, status = os.waitpid(pid, 0)
             break
-        if storm and left and now >= next_signal and (watch.phase == storm[4] or storm[4] is None or left < storm[3]):
+        if storm and left and now >= next_signal:
             os.kill(pid, storm[0])
             left, next_signal = left - 1, now + storm[2]
         time.sleep(0.0005)
@@ -247,7 +256,7 @@ def _run(request: dict[str, Any], watch: Watch) -> Ended:
     os.close(output)
     events, files, calls = watch.counts()
     return Ended(
-        os.waitstatus_to_exitcode(status), time.monotonic() - start, watch.phase, events, files, calls, said[-4000:]
+        os.waitstatus_to_exitcode(status), time.monotonic() - start, watch.phase, events, files, calls, said[-20000:]
     )
 
 
@@ -258,6 +267,8 @@ def main() -> None:
     from faults import jobs
 
     jobs.import_all()
+    gc.collect()
+    gc.freeze()  # what is shared stays shared
     watch = Watch()
     for line in sys.stdin:
         ended = _run(json.loads(line), watch)

@@ -83,6 +83,11 @@ def download(url: str, target: Path, *, sha256: str | None = None, progress: boo
     _remove(tag)
 
 
+def remove_parts(target: Path) -> None:
+    """What a transfer that was not finished has left."""
+    _remove(target.with_name(target.name + ".part"), target.with_name(target.name + ".part.etag"))
+
+
 def _transfer(url: str, part: Path, tag: Path, advance) -> int | None:
     """One request, appended to `part`. Returns the size the whole file has, where the server says."""
     start = part.stat().st_size if part.exists() else 0

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from filelock import FileLock
 
-from litevit.checkpoints.download import download, sha256_of
+from litevit.checkpoints.download import download, remove_parts, sha256_of
 from litevit.checkpoints.files import Pathlike
 from litevit.checkpoints.preprocessing import ADE20K, COCO, IMAGENET_224, IMAGENET_384, IMAGENET_LVT, Preprocessing
 from litevit.files import cache_dir, write_text
@@ -309,7 +309,9 @@ def fetch(name: str, *, progress: bool = True) -> Path:
             f"Cannot write to the cache {folder} ({error.strerror}). Set LITEVIT_CACHE to a folder."
         ) from None
     with FileLock(folder / f"{entry.filename}.lock"):  # one process of a distributed run downloads, the others wait
-        if not target.exists():
+        if target.exists():
+            remove_parts(target)  # of a process that was killed when all was there
+        else:
             assert entry.url is not None
             download(entry.url, target, sha256=entry.sha256, progress=progress)
         _check_hash(target, expected=entry.sha256)
