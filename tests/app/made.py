@@ -33,15 +33,19 @@ def write_run(folder: Path) -> Path:
 
 
 def write_dense_run(folder: Path, recipe: str = "quickstart-detection", **overrides: Any) -> Path:
-    """A dense model that finds something although it was not trained, as a run's folder."""
+    """A dense model that finds something although it was not trained, as a run's folder. Its offsets are a cell or so.
+
+    Args:
+        overrides: of the recipe's model; with a backbone of its own in place of them.
+    """
     saved = to_dict(get_recipe(recipe))
-    saved["model"]["overrides"] |= overrides
+    saved["model"]["overrides"] = overrides if "backbone" in overrides else saved["model"]["overrides"] | overrides
     torch.manual_seed(0)
     counts = {"quickstart-panoptic": {"num_things": 3, "num_stuff": 4}, "quickstart-segmentation": {"num_classes": 7}}
     options = {**saved["model"]["overrides"], **counts.get(recipe, {"num_classes": 3})}
     model = with_lively_heads(litevit.create_model(saved["model"]["name"], **read_overrides(options)))
     for name, parameter in model.named_parameters():
-        if "offset" in name:
+        if "offset" in name and "backbone" not in overrides:
             parameter.data += 0.03 * torch.randn_like(parameter)
     folder.mkdir(parents=True)
     header = {"recipe": json.dumps(saved), "step": "7"}

@@ -28,7 +28,9 @@ FOCUSED = """() => {
     if (!e || e === document.body) return null;
     const shown = e.type === "radio" ? e.nextElementSibling : e.type === "file" ? e.nextElementSibling : e;
     const { outlineStyle, outlineWidth } = getComputedStyle(shown), box = shown.getBoundingClientRect();
-    const inside = box.bottom > 0 && box.top < innerHeight && box.right > 0 && box.left < innerWidth;
+    const header = document.querySelector("header.top");
+    const top = header.contains(e) ? 0 : header.getBoundingClientRect().bottom;
+    const inside = box.bottom > top && box.top < innerHeight && box.right > 0 && box.left < innerWidth; // not below it
     const visible = inside && outlineStyle !== "none" && outlineWidth !== "0px";
     return { walk: e.dataset.walk, what: e.outerHTML.slice(0, 90), visible };
 }"""
@@ -36,6 +38,7 @@ FOCUSED = """() => {
 
 def go(visit: Visit, view: str) -> None:
     page = visit.page
+    page.evaluate("() => scrollTo(0, 0)")
     if view == "predict":
         visit.sample()
         page.wait_for_selector(".panel[data-kind=classes]")
@@ -74,7 +77,7 @@ def test_every_control_has_a_role_a_name_and_a_state(visit: Visit) -> None:
         told = tree(visit)
         controls = [node for node in told if node.get("focusable") and node["role"] not in ("RootWebArea", "main")]
         count = visit.page.evaluate(REACHABLE)
-        assert len(controls) >= len(count) > 10, view
+        assert len(controls) >= len(count) > 5, view
         for node in controls:
             role = node["role"].lower()
             where = f"{view}: {node}"

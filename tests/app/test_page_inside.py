@@ -6,11 +6,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import families
 import numpy as np
 import pytest
 import torch
 from browsing import Visit, serving
 from made import write_dense_run, write_run
+from small import HEADS
 
 import litevit
 from litevit.app.choices import Choices
@@ -27,7 +29,10 @@ def dense(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A detector that looks at several hundred cells, and a panoptic model."""
     runs = tmp_path_factory.mktemp("dense")
     write_dense_run(runs / "detector", resize=True, min_size=640, max_size=1100)
-    write_dense_run(runs / "panoptic", "quickstart-panoptic")
+    name, small = families.SMALL["litv2"]
+    heads = {key: value for key, value in HEADS["panoptic_fpn"].items() if key not in ("num_things", "num_stuff")}
+    options = {"backbone": name, **small, **heads, "min_size": 140, "max_size": 300}
+    write_dense_run(runs / "panoptic", "quickstart-panoptic", **options)
     return runs
 
 
