@@ -166,7 +166,18 @@ def offsets_overview(
     move = end - start
     length = np.hypot(*move.T)
     arrows = right.quiver(
-        *start.T, *move.T, length, cmap="cool", angles="xy", scale_units="xy", scale=1, width=0.005, headwidth=4
+        *start.T,
+        *move.T,
+        length,
+        cmap="cool",
+        angles="xy",
+        scale_units="xy",
+        scale=1,
+        width=0.008,
+        headwidth=3.5,
+        headlength=4,
+        edgecolor="black",
+        linewidth=0.3,
     )
     arrows.set_clim(0, max(float(length.max()), 1e-3))
     right.set_xlim(0, W)

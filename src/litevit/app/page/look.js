@@ -282,7 +282,8 @@ export class LookView {
     pen.imageSmoothingEnabled = this.scale < 4;
     pen.drawImage(this.seen, 0, 0, width, height);
     $("readout").textContent = found ? DRAWINGS[found.tool](this) : "";
-    $("command").textContent = found ? commandOf(this) : "";
+    const words = found ? commandOf(this).split(/(?= )/) : []; // lines break between words, never behind a hyphen
+    $("command").replaceChildren(...words.flatMap((word) => [" ", el("span", { textContent: word.trim() })]).slice(1));
     const spent = performance.now() - start;
     this.canvas.dataset.drawn = spent.toFixed(3); // what benchmarks and tests read
     this.canvas.dataset.cell = this.cell();
