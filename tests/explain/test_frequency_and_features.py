@@ -47,6 +47,22 @@ def test_every_family_has_frequencies(name: str) -> None:
     assert all(values[0] == 0 and torch.isfinite(values).all() for _, _, values in curves)
 
 
+@pytest.mark.parametrize("size", [(56, 112), (75, 101)])  # windows fill the maps of stage 2, and do not
+def test_windows_are_put_together_before_their_frequencies_are_taken(size: tuple[int, int]) -> None:
+    torch.manual_seed(0)
+    options = {"embed_dim": 8, "num_heads": (1, 2, 4, 8), "depths": (2, 2, 1, 1), "window_size": 7}
+    model, image = litevit.create_backbone("swin_ti_dtm", **options).eval(), torch.randn(3, *size)
+    for block in (0, 1):  # the second one's windows are shifted
+        seen: list[torch.Tensor] = []
+        module = model.stages[1].blocks[block]
+        handle = module.drop_path1.register_forward_pre_hook(lambda m, args: seen.append(args[0]))  # the joined map
+        with torch.no_grad():
+            model(image[None])
+        handle.remove()
+        found = frequency_magnitude(model, image, stage=2, block=block)["full"]
+        torch.testing.assert_close(found, log_magnitude(seen[0][0].permute(2, 0, 1)))
+
+
 def test_relative_amplitude_tells_smooth_from_rough() -> None:
     y, x = torch.meshgrid(torch.arange(16.0), torch.arange(16.0), indexing="ij")
     smooth = torch.exp(-((y - 8) ** 2 + (x - 8) ** 2) / 20)[None]

@@ -278,7 +278,7 @@ def amplitude_figure(curves: Sequence[tuple[str, np.ndarray, np.ndarray]], *, pa
     right.plot(range(len(curves)), ends, color="0.6", linewidth=1)
     right.scatter(range(len(curves)), ends, c=colours, s=14, zorder=3)
     step = math.ceil(len(curves) / (8 if paper == "single" else 16))
-    right.set_xticks(range(0, len(curves), step), [curves[i][0] for i in range(0, len(curves), step)], rotation=60)
+    right.set_xticks(range(0, len(curves), step), [curves[i][0] for i in range(0, len(curves), step)], rotation=90)
     left.set_xlabel("frequency / pi", fontsize=size)
     left.set_ylabel("relative log-amplitude", fontsize=size)
     right.set_xlabel("stage.block", fontsize=size)

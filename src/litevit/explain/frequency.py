@@ -7,9 +7,11 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
+from litevit.backbones.swin import ShiftedWindowAttention
 from litevit.explain.attention import attention_blocks
 from litevit.explain.inside import as_batch, backbone_of, block_of, watch
 from litevit.layers.hilo import HiLo
+from litevit.ops.shifted_windows import join_windows
 
 
 def log_magnitude(x: Tensor) -> Tensor:
@@ -47,9 +49,7 @@ def frequency_magnitude(model: nn.Module, image: Tensor, *, stage: int, block: i
         H, W = grid[0]
         if out.dim() == 3:  # tokens, a class token first
             out = out[:, -H * W :].unflatten(1, (H, W))
-        if out.shape[1] * out.shape[2] != H * W and name == "full":  # Swin: windows; its block puts them together
-            from litevit.ops.shifted_windows import join_windows
-
+        if isinstance(attn, ShiftedWindowAttention):  # windows, which the block puts together
             out = join_windows(out, module.window_size[0], module.shift, H, W)  # type: ignore[index, arg-type]
         found[name] = log_magnitude(out[0, :H, :W].permute(2, 0, 1)).cpu()
 
