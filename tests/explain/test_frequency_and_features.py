@@ -55,7 +55,7 @@ def test_windows_are_put_together_before_their_frequencies_are_taken(size: tuple
     for block in (0, 1):  # the second one's windows are shifted
         seen: list[torch.Tensor] = []
         module = model.stages[1].blocks[block]
-        handle = module.drop_path1.register_forward_pre_hook(lambda m, args: seen.append(args[0]))  # the joined map
+        handle = module.drop_path1.register_forward_pre_hook(lambda m, args, seen=seen: seen.append(args[0]))
         with torch.no_grad():
             model(image[None])
         handle.remove()
