@@ -163,7 +163,8 @@ def test_panoptic_models_say_why_of_boxes_and_of_grounds(tmp_path: Path) -> None
     """`--label` below the number of things is a box's class, above it a ground's."""
     pytest.importorskip("pytorch_grad_cam", reason="the extra `explain`")
     torch.manual_seed(0)
-    options = {"channels": 16, "semantic_channels": 8, "semantic_groups": 2, "resize": False, "box_hidden": 16}
+    options = {"channels": 16, "semantic_channels": 8, "semantic_groups": 2, "resize": False, "box_hidden": 16,
+               "score_threshold": 0.1}  # fmt: skip
     model = litevit.create_model("panoptic_fpn", backbone="litv2_s", num_things=2, num_stuff=3, **options).eval()
     image = torch.rand(3, 64, 96)
     names = ["cat", "dog", "grass", "sky", "road"]
@@ -176,6 +177,9 @@ def test_panoptic_models_say_why_of_boxes_and_of_grounds(tmp_path: Path) -> None
     with np.load(picture.with_suffix(".npz")) as arrays:
         found = class_activation(model, image, region_score(1), stage=3)  # sky is the second of the grounds
         np.testing.assert_array_equal(arrays["activation"], found)
+    torch.nn.init.normal_(model.roi_heads.box_head.cls_logits.weight, std=3.0)
+    (picture, _) = draw.draw_cam(look, [("a", Path("a.png"))], tmp_path)
+    assert picture.name.startswith("a-layercam-stage-3-class-")  # of a box
     with pytest.raises(ValueError, match="--label must be 0 to 4, got 5"):
         draw.draw_cam(look, [("a", Path("a.png"))], tmp_path, label=5)
 

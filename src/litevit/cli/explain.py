@@ -47,7 +47,7 @@ def explain(
         weights: 'official' (downloaded once; of a classifier also 'imagenet'), 'none' (random), a checkpoint file, or
             the folder of a training run.
         out: folder for the pictures.
-        stage: 1-4; default: of attention the last with attention, of cam 4, of frequency all.
+        stage: 1-4; default: of attention the last with attention, of cam 4 (of a box 3), of frequency all.
         block: from 0, as in state-dict names; default: the last of the stage, of frequency all.
         head: one head, from 0; default: all.
         pixel: X Y in the picture that the model sees: the query of attention, what features are compared with.
@@ -55,7 +55,7 @@ def explain(
         rollout: attention rolled out over the blocks of a stage, where every cell attends to every cell.
         label: class of cam, from 0; default: the one the model finds.
         box: which of a detector's boxes cam explains, from 0, the surest first; default: 0.
-        method: of cam; default: gradcam.
+        method: of cam; default: gradcam, of a box layercam.
         published: offsets as the published script draws them: 224 x 224 squashed, pixels not normalised.
         size: side of the square input, of detectors and segmenters the short side; default: the published one.
         num_classes: of the checkpoint, where it is not the published one's.
@@ -107,9 +107,7 @@ def explain(
     elif what == "features":
         written = draw.draw_features(look, stream, out, pixel=pixel, style=style)
     elif what == "cam":
-        written = draw.draw_cam(
-            look, stream, out, label=label, box=box or 0, method=method or "gradcam", stage=stage or 4, style=style
-        )
+        written = draw.draw_cam(look, stream, out, label=label, box=box or 0, method=method, stage=stage, style=style)
     else:
         if len(images) != 1:
             raise ValueError(f"errors takes one folder with one folder per class, got {len(images)} paths")

@@ -73,7 +73,7 @@ export class RunView {
     const last = train.at(-1) ?? {}, best = told.result ?? tested.at(-1) ?? {};
     const skip = new Set(["kind", "step", "epoch", "images", "loss"]);
     const metrics = Object.keys(tested[0] ?? best).filter((k) => !skip.has(k) && typeof (tested[0] ?? best)[k] === "number").slice(0, 4);
-    const tile = (value, name) => el("div", { class: "tile" }, el("b", { textContent: value }), el("span", { textContent: name }));
+    const tile = (value, name) => el("div", { class: "tile" }, el("b", { class: value.length > 9 ? "long" : "", textContent: value }), el("span", { textContent: name }));
     const tiles = [
       ...(last.step !== undefined ? [tile(`${last.step}`, `step, epoch ${(last.epoch ?? 0) + 1}`), tile(short(last.loss), "training loss")] : []),
       ...metrics.slice(0, 2).map((m) => tile(short(best[m]), `${m}, ${told.result ? "best weights" : "last evaluation"}`)),

@@ -97,9 +97,11 @@ export function chart(title, series, { width = 330, height = 205, xTitle = "" } 
   const py = (y) => height - bottom - ((y - y0) / (y1 - y0)) * (height - top - bottom);
   const last = series.map((s) => `${s.name}: ${short(s.y[s.y.length - 1] ?? NaN)} at ${short(s.x[s.x.length - 1] ?? NaN)}`).join("; ");
   const svg = make("svg", { viewBox: `0 0 ${width} ${height}`, role: "img", "aria-label": `${title}. Last values: ${last}` });
+  const digits = Math.max(0, 1 - Math.floor(Math.log10((y1 - y0) / 4))); // ticks differ
+  const tick = (y) => (Math.abs(y) >= 1000 || digits > 4 ? short(y) : String(Number(y.toFixed(digits))));
   for (let k = 0; k <= 4; k++) {
     const y = y0 + (k / 4) * (y1 - y0);
-    svg.append(make("line", { class: "grid", x1: left, x2: width - right, y1: py(y), y2: py(y) }), make("text", { x: left - 6, y: py(y) + 4, "text-anchor": "end" }, short(y)));
+    svg.append(make("line", { class: "grid", x1: left, x2: width - right, y1: py(y), y2: py(y) }), make("text", { x: left - 6, y: py(y) + 4, "text-anchor": "end" }, tick(y)));
   }
   for (let k = 0; k <= 3; k++) {
     const x = x0 + (k / 3) * (x1 - x0);

@@ -30,8 +30,8 @@ def draw_cam(
     *,
     label: int | None = None,
     box: int = 0,
-    method: Method = "gradcam",
-    stage: int = 4,
+    method: Method | None = None,
+    stage: int | None = None,
     style: Style | None = None,
 ) -> list[Path]:
     """Why this class; of detectors and panoptic models, why this box, or why this ground.
@@ -39,6 +39,8 @@ def draw_cam(
     Args:
         label: class; None takes the one the model finds. Panoptic: a thing's for its box, stuff's for its region.
         box: which of the boxes found (of `label`, if given), the surest first.
+        method, stage: None: Grad-CAM of stage 4; of a box Layer-CAM of stage 3, because boxes are decided on finer
+            maps, where Grad-CAM's mean over the whole picture says little.
     """
     style = style or Style()
     written = []
@@ -46,8 +48,10 @@ def draw_cam(
         seen = look.see(path)
         with torch.no_grad():
             why = _decision(look, seen, path, label, box)
-        heat = class_activation(look.model, seen.batch, why.score, method=method, stage=stage).numpy()
-        title = f"{METHODS[method]}, stage {stage}: {why.name}"
+        how = method or ("gradcam" if why.box is None else "layercam")
+        where = stage if stage is not None else 4 if why.box is None else 3
+        heat = class_activation(look.model, seen.batch, why.score, method=how, stage=where).numpy()
+        title = f"{METHODS[how]}, stage {where}: {why.name}" + ("" if heat.any() else "\nnothing here speaks for it")
         corners = None if why.box is None else why.box.tolist()
         figure = cam_figure(seen.picture, heat, title, box=corners, paper=style.paper)
         arrays = {"activation": heat, "label": why.label}
@@ -55,7 +59,7 @@ def draw_cam(
         if why.box is not None:
             arrays["box"] = why.box.cpu().numpy()
             which += f"-box-{box}"
-        written += save(figure, out / f"{name}-{method}-stage-{stage}-{which}", arrays, style)
+        written += save(figure, out / f"{name}-{how}-stage-{where}-{which}", arrays, style)
     return written
 
 
