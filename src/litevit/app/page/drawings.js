@@ -53,9 +53,9 @@ function drawAttention(view) {
   const map = read(view.head);
   const { low, high } = heat(view, map, branch.mapGrid, "inferno", branch.windows ? 0 : undefined);
   mark(view);
+  const window = branch.windows ? reach(read(-1)) : null; // one for all heads
   for (const [h, { button, canvas }] of view.thumbnails.entries()) {
-    const one = read(h);
-    const cut = branch.windows ? crop(one) : one;
+    const cut = window ? crop(read(h), window) : read(h);
     [canvas.height, canvas.width] = cut.grid;
     canvas.getContext("2d").putImageData(new ImageData(paint(cut.values, "inferno").pixels, cut.grid[1], cut.grid[0]), 0, 0);
     button.setAttribute("aria-pressed", String(h === view.head));
@@ -72,16 +72,18 @@ function at(view, grid) {
   return `Pixel ${view.pixel().join(", ")}: cell at row ${row}, column ${column} of ${grid[0]} × ${grid[1]}`;
 }
 
-// The part of a map that is not zero: the window, where attention stays inside one.
-function crop({ values, grid }) {
-  const [H, W] = grid;
+// Top, bottom, left and right of what is not zero: the window, where attention stays inside one.
+function reach({ values, grid: [H, W] }) {
   let [top, bottom, left, right] = [H, -1, W, -1];
   for (let i = 0; i < values.length; i++) if (values[i] > 0) {
     const r = Math.floor(i / W), c = i % W;
     top = Math.min(top, r); bottom = Math.max(bottom, r); left = Math.min(left, c); right = Math.max(right, c);
   }
-  if (bottom < 0) return { values, grid };
-  const out = [];
+  return bottom < 0 ? null : [top, bottom, left, right];
+}
+
+function crop({ values, grid }, [top, bottom, left, right]) {
+  const W = grid[1], out = [];
   for (let r = top; r <= bottom; r++) for (let c = left; c <= right; c++) out.push(values[r * W + c]);
   return { values: out, grid: [bottom - top + 1, right - left + 1] };
 }
