@@ -4,7 +4,7 @@
 import { allChains, attentionRow, chain, likeness, paint, RAMPS, sentRow } from "./maths.js";
 import { $, bitmap, chart, el, percent, rgbBitmap, short } from "./ui.js";
 
-const ARROW = "#7df9ff";
+const ARROW = "#0b3fae";
 
 export const DRAWINGS = { attention: drawAttention, offsets: drawOffsets, features: drawFeatures, frequency: drawFrequency };
 
@@ -114,9 +114,10 @@ function drawOffsets(view) {
   const offsets = [arrays.offsets0, arrays.offsets1, arrays.offsets2];
   const [H, W] = view.grid();
   const place = ([y, x]) => [(x + 0.5) * stride * scale, (y + 0.5) * stride * scale];
-  if ($("offset-kind").value === "all") return drawAllOffsets(view, offsets, place);
+  if ($("offset-kind").value === "density") return drawDensity(view, offsets);
   pen.fillStyle = `rgb(255 255 255 / ${0.6 * strength()})`;
   pen.fillRect(0, 0, canvas.width, canvas.height);
+  if ($("offset-kind").value === "all") return drawDisplacement(view, offsets, place);
   const dot = Math.min(Math.max(0.3 * stride * scale, canvas.width / 500), canvas.width / 190);
   const [row, column] = view.place(), side = 8 * stride * scale;
   pen.lineWidth = Math.max(2, dot / 1.5);
@@ -140,30 +141,44 @@ function drawOffsets(view) {
   return `Cell at row ${row}, column ${column} of the last map (${H} × ${W}): ${points.length} sampling points, ${inside.length} in the picture.`;
 }
 
-// How often each patch is read, and where each cell looks on average.
-function drawAllOffsets(view, offsets, place) {
-  const { pen, canvas, found, size } = view, { stride } = found;
-  const [H, W] = view.grid(), cells = [size[1], size[0]].map((v) => Math.ceil(v / stride));
-  found.all ??= allChains(offsets, cells);
-  const { density, means } = found.all;
+function everyCell(view, offsets) {
+  const { found, size } = view;
+  const cells = [size[1], size[0]].map((v) => Math.ceil(v / found.stride));
+  found.all ??= { cells, ...allChains(offsets, cells) };
+  return found.all;
+}
+
+// How often each patch is read.
+function drawDensity(view, offsets) {
+  const { cells, density } = everyCell(view, offsets);
+  const [H, W] = view.grid();
   const sorted = density.slice().sort();
   const top = Math.max(sorted[Math.floor(0.99 * (sorted.length - 1))], 2);
   const painted = paint(density, "inferno", 0, top);
-  lay(view, bitmap(cells[1], cells[0], painted.pixels), cells, stride, false);
+  lay(view, bitmap(cells[1], cells[0], painted.pixels), cells, view.found.stride, false);
+  legend("Sampling points per patch", ...ramp("inferno", "0", `${short(top)} or more`));
+  return `All ${H * W} cells of the last map, ${H} × ${W}: how many of their points lie in each patch of ${view.found.stride} × ${view.found.stride} pixels.`;
+}
+
+// Where each cell looks on average.
+function drawDisplacement(view, offsets, place) {
+  const { pen, canvas, found: { stride } } = view;
+  const { means } = everyCell(view, offsets);
+  const [H, W] = view.grid();
   let total = 0;
   for (const { row, column, y, x } of means) {
     const from = place([8 * row + 3.5, 8 * column + 3.5]);
-    arrow(pen, from, place([y, x]), Math.max(1.5, canvas.width / 700));
+    arrow(pen, from, place([y, x]), Math.max(2, canvas.width / 450));
     total += Math.hypot(y - 8 * row - 3.5, x - 8 * column - 3.5) * stride;
   }
   const far = total / Math.max(means.length, 1);
-  legend("Sampling points per patch", ...ramp("inferno", "0", `${short(top)} or more`), marks([[ARROW, "arrow: mean displacement of a cell"]]));
+  legend("Marks", marks([[ARROW, "from a cell's middle to that of its points"]]));
   return `All ${H * W} cells of the last map, ${H} × ${W}, through the three mergings: displaced by ${short(far)} pixels on average.`;
 }
 
 function arrow(pen, [x0, y0], [x1, y1], wide) {
   const angle = Math.atan2(y1 - y0, x1 - x0), long = Math.hypot(x1 - x0, y1 - y0), tip = Math.min(4.5 * wide, long);
-  for (const [colour, more] of [["#000", 1.5], [ARROW, 0]]) { // a dark rim, to be seen on every ground
+  for (const [colour, more] of [["#fff", 2], [ARROW, 0]]) { // a rim, to be seen on every ground
     pen.strokeStyle = pen.fillStyle = colour;
     pen.lineWidth = wide + more;
     pen.lineCap = "round";
