@@ -72,6 +72,8 @@ def test_offsets_and_features_of_a_detector(dense_visit: Visit, dense: Path, tmp
     assert far > 1
     told = page.inner_text("#readout").split("displaced by ")[1]
     assert float(told.split()[0]) == pytest.approx(far, rel=0.01)
+    page.select_option("#offset-kind", "density")
+    page.wait_for_selector("text=points lie in each patch of 4 × 4 pixels")
     page.select_option("#offset-kind", "cell")
     box = page.locator("#canvas").bounding_box()
     page.mouse.click(box["x"] + 0.99 * box["width"], box["y"] + 0.99 * box["height"])
