@@ -66,7 +66,12 @@ def open_folder(recipe: Recipe, made: dict[str, Any], held: contextlib.ExitStack
         remove_all_temporaries(place)  # of a process that was killed
     if not list_checkpoints(folder / "checkpoints"):
         write_json(folder / "recipe.json", to_dict(recipe), indent=2, sync=True)
-        write_json(folder / "launch.json", {"launcher": launcher(), "command": sys.argv, **made}, indent=2, sync=True)
+        write_json(
+            folder / "launch.json",
+            {"launcher": launcher(), "command": sys.argv, "folder": os.getcwd(), **made},
+            indent=2,
+            sync=True,
+        )
     return folder
 
 

@@ -105,7 +105,7 @@ def rule_of_run(weights: Pathlike | None, data: Pathlike | None, *, given: Masks
     """
     trained = find_run(weights)
     settings = {} if trained is None else trained.saved["data"]
-    own = data is None or str(data) == settings.get("path")
+    own = data is None or Path(data).resolve() == Path(str(settings.get("path"))).resolve()
     run = Masks(
         reduce_zero_label=settings.get("reduce_zero_label"),
         ignore_index=settings.get("ignore_index", IGNORE),

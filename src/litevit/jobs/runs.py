@@ -88,6 +88,7 @@ class Run:
             saved = check_recipe(read_json(path / "recipe.json"), path / "recipe.json")
         if not saved:
             return None
+        saved = saved | {"data": _from_where_it_began(saved["data"], weights.parent)}
         names, ids = (tuple(recorded(header, key, list, weights)) for key in ("classes", "class_ids"))
         return cls(weights.parent, weights, saved, names, ids)
 
@@ -195,3 +196,18 @@ class Run:
 def find_run(weights: Pathlike | None) -> Run | None:
     """The run that weights are of. Args: weights: a word (see `weights_word`), a file or a folder."""
     return Run.find(weights) if is_file(weights) else None  # type: ignore[arg-type]
+
+
+def _from_where_it_began(data: dict[str, Any], folder: Path) -> dict[str, Any]:
+    """A run's data with paths that hold in any working folder: relative ones lead on from where the run was started."""
+    file = folder / "launch.json"
+    if not file.is_file():
+        return data
+    told = read_json(file)
+    start = told.get("folder") if isinstance(told, dict) else None
+    if not isinstance(start, str):
+        return data
+    places = {
+        key: Path(start) / value for key in ("path", "eval_path") if isinstance(value := data.get(key), str) and value
+    }
+    return data | {key: str(place) for key, place in places.items() if place.exists()}
