@@ -160,7 +160,7 @@ def offsets_overview(
     left.imshow(_grey(picture), extent=(0, W, H, 0))
     top = max(float(np.quantile(density, 0.99)), 2.0)
     shown = left.imshow(density, cmap=HEAT, alpha=0.6, extent=(0, W, H, 0), vmin=0, vmax=top, interpolation="nearest")
-    left.set_title(f"sampling points per {patch_size} x {patch_size} px", fontsize=size)
+    left.set_title(f"points per {patch_size} x {patch_size} pixels", fontsize=size)
     _colour_bar(figure, shown, left, size)
     right.imshow(picture, extent=(0, W, H, 0), alpha=0.75)
     move = end - start
@@ -173,16 +173,14 @@ def offsets_overview(
         angles="xy",
         scale_units="xy",
         scale=1,
-        width=0.008,
+        width=min(0.008, 0.1 / w),  # heads stay smaller than cells
         headwidth=3.5,
         headlength=4,
-        edgecolor="black",
-        linewidth=0.3,
     )
     arrows.set_clim(0, max(float(length.max()), 1e-3))
     right.set_xlim(0, W)
     right.set_ylim(H, 0)
-    right.set_title("mean displacement per cell", fontsize=size)
+    right.set_title("mean displacement", fontsize=size)
     bar = _colour_bar(figure, arrows, right, size)
     bar.set_label("pixels", fontsize=size)
     return figure, {"density": density, "centres_xy": start, "mean_xy": end}
@@ -312,22 +310,27 @@ def features_figure(
     H, W = picture.shape[:2]
     figure, axes = new_figure(5, 2 if len(similarity) else 1, aspect=0.93 * H / W, paper=paper, title=0.25)
     size = font_size(paper)
+    pca, cosine, at = (
+        ("PCA {}", "cosine {}", "{}, {}")
+        if paper == "single"
+        else ("stage {}, PCA", "stage {}, cosine", "pixel ({}, {})")
+    )
     axes[0, 0].imshow(picture, extent=(0, W, H, 0))
     axes[0, 0].set_title("image", fontsize=size)
     for i, colours in enumerate(components):
         axes[0, i + 1].imshow(colours, extent=(0, W, H, 0), interpolation="nearest")
-        axes[0, i + 1].set_title(f"stage {i + 1}, PCA", fontsize=size)
+        axes[0, i + 1].set_title(pca.format(i + 1), fontsize=size)
     if len(similarity):
         axes[1, 0].imshow(picture, extent=(0, W, H, 0))
         assert pixel is not None
         axes[1, 0].plot(pixel[0] + 0.5, pixel[1] + 0.5, "+", color="red", markersize=8)
-        axes[1, 0].set_title(f"pixel ({pixel[0]}, {pixel[1]})", fontsize=size)
+        axes[1, 0].set_title(at.format(*pixel), fontsize=size)
         for i, likeness in enumerate(similarity):
             shown = axes[1, i + 1].imshow(
                 likeness, cmap="RdBu_r", vmin=-1, vmax=1, extent=(0, W, H, 0), interpolation="nearest"
             )
             axes[1, i + 1].plot(pixel[0] + 0.5, pixel[1] + 0.5, "+", color="black", markersize=6)
-            axes[1, i + 1].set_title(f"stage {i + 1}, cosine", fontsize=size)
+            axes[1, i + 1].set_title(cosine.format(i + 1), fontsize=size)
         _colour_bar(figure, shown, list(axes[1, 1:]), size)
     return figure
 
