@@ -42,7 +42,7 @@ def jobs(materials) -> Iterator[dict[str, Job]]:
 def counted(request):
     """Notes a row of the table: what was done, how often, what came of it."""
 
-    def note(fault: str, tried: int, outcome: str) -> None:
+    def note(fault: str, tried: int, outcome: str | dict[str, int]) -> None:
         print(f"{fault}: {tried}; {outcome}", file=sys.stderr)
         if file := os.environ.get("LITEVIT_FAULTS_COUNTS"):
             with open(file, "a", encoding="utf-8") as rows:

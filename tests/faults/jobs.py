@@ -65,7 +65,11 @@ def cli(watch: Any, *arguments: str) -> int:
 
 
 def train(watch: Any, data: str, folder: str, *options: str) -> int:
-    """Six steps with a checkpoint after every second and an evaluation after every third; then what is done last."""
+    """Six steps with a checkpoint after every second and an evaluation after every third; then what is done last.
+
+    Args:
+        options: more of the command line; "pictures": draw them, which takes longer than all the rest.
+    """
     from litevit.engine import best
     from litevit.engine import train as engine
     from litevit.engine.learner import Learner
@@ -83,13 +87,32 @@ def train(watch: Any, data: str, folder: str, *options: str) -> int:
         return rates
 
     Learner.set_rates = stay  # type: ignore[method-assign]
+    if "pictures" not in options:
+        draw_little()
     overrides = [word for key, value in MODEL.items() for word in _option(f"model.overrides.{key}", value)]
     return cli(
         watch, "train", "quickstart", "--data", data, "--run.dir", folder, *overrides,
         "--data.num_classes", "0", "--data.eval_batch_size", "8", "--model.overrides.drop_path_rate", "0.1",
         "--run.batch_size", "4", "--run.max_steps", "6", "--run.checkpoint_every", "2", "--run.eval_steps", "3",
-        "--run.log_every", "1", "--run.ema_decay", "0.9", "--run.optimize", "off", "--run.device", "cpu", *options,
+        "--run.log_every", "1", "--run.ema_decay", "0.9", "--run.optimize", "off", "--run.device", "cpu",
+        *(option for option in options if option != "pictures"),
     )  # fmt: skip
+
+
+def draw_little() -> None:
+    """Pictures of one pixel, written as the others are."""
+    from PIL import Image
+
+    from litevit.engine import best
+    from litevit.files import whole_file
+    from litevit.jobs import pictures
+
+    def draw(*arguments: Any, **_: Any) -> None:
+        path = next(one for one in arguments if isinstance(one, Path))
+        with whole_file(path / "curves.png" if path.is_dir() else path) as temporary:
+            Image.new("L", (1, 1)).save(temporary, format="PNG")
+
+    best.draw_curves = pictures.draw_confusion = pictures.draw_predictions = draw
 
 
 def _option(name: str, value: Any) -> list[str]:

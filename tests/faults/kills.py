@@ -67,6 +67,9 @@ def jobs_of(place: Path, server: str, digest: str) -> dict[str, Job]:
         "train with workers": Job(
             "train", lambda at: (data, at / "run"), lambda at: checks.of_run(at / "run"), ("--run.workers", "2")
         ),
+        "train with pictures": Job(
+            "train", lambda at: (data, at / "run"), lambda at: checks.of_run(at / "run"), ("pictures",)
+        ),
         "download": Job("download", lambda at: (at, server, digest), _of_download),
         "download without a known checksum": Job("download", lambda at: (at, server, None), _of_download),
         "conversion": Job(
