@@ -1,5 +1,6 @@
 """A task that trains in a second, with randomness everywhere a real one has it. Also a script, for torchrun."""
 
+import multiprocessing
 import os
 import random
 import signal
@@ -118,9 +119,16 @@ def quiet() -> Console:
     return Console(quiet=True)
 
 
+def alone() -> None:
+    """In a process of its own: one thread, because sums depend on it; a loader's workers as children of this process,
+    because they end by seeing it gone."""
+    torch.set_num_threads(1)
+    multiprocessing.set_start_method("fork", force=True)
+
+
 def fit_quietly(recipe: Recipe, task: ToyTask) -> None:
     """For a process of its own."""
-    torch.set_num_threads(1)  # sums depend on it
+    alone()
     fit(recipe, task, console=quiet())
 
 
@@ -137,7 +145,7 @@ def fit_digits_to_the_death(recipe: Recipe, die_at: int) -> None:
                 signal.raise_signal(signal.SIGKILL)
             return super().loss(model, batch)
 
-    torch.set_num_threads(1)
+    alone()
     fit(recipe, Dying(recipe), console=quiet())
 
 
