@@ -56,6 +56,8 @@ class Guard:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             return await self.app(scope, receive, send)
+        if not scope.get("query_string", b"").isascii():
+            return await _refuse(send, 400, "The address holds bytes that are no text.")
         headers = {key.decode("latin-1").lower(): value.decode("latin-1") for key, value in scope["headers"]}
         host = headers.get("host", "")
         if not self._known(host):

@@ -1,6 +1,6 @@
 """Arrays and plain values in one binary answer, which `page/api.js` reads into typed arrays without copying.
 
-4 bytes: length of the header, little-endian; the header, JSON in UTF-8; padding to 8 bytes; the arrays, each at a
+4 bytes: length of the header, little-endian; the header, JSON in ASCII; padding to 8 bytes; the arrays, each at a
 multiple of 8 bytes behind that. The header's `arrays` gives `dtype`, `shape` and `offset` of each.
 """
 
@@ -32,7 +32,7 @@ def pack(values: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> bytes:
         content += b"\0" * (-len(content) % ALIGNMENT)
         parts.append(content)
         offset += len(content)
-    header = json.dumps(without_nan({**values, "arrays": table}), ensure_ascii=False).encode()
+    header = json.dumps(without_nan({**values, "arrays": table})).encode()
     padding = b"\0" * (-(4 + len(header)) % ALIGNMENT)
     return b"".join([struct.pack("<I", len(header)), header, padding, *parts])
 

@@ -3,6 +3,7 @@
 Plain values and arrays come from `predictions`, `looks` and `runs`; this file reads requests and says what went wrong.
 """
 
+import json
 import logging
 import secrets
 import socket
@@ -309,7 +310,7 @@ def _number(asked: Mapping[str, Any], name: str) -> int:
 async def _answered(answer: Callable[..., Any], request: "Request") -> "Response":
     """What a route gives as a response: an `Answer`, bytes with their type, or plain values; errors as a note."""
     from starlette.requests import ClientDisconnect
-    from starlette.responses import JSONResponse, Response
+    from starlette.responses import Response
 
     status = 400
     try:
@@ -318,7 +319,7 @@ async def _answered(answer: Callable[..., Any], request: "Request") -> "Response
             return Response(pack(found.values, found.arrays), media_type="application/octet-stream")
         if isinstance(found, tuple):
             return Response(found[0], media_type=found[1])
-        return JSONResponse(found)
+        return _json(found, 200)
     except (ClientDisconnect, LeftError):
         return Response(status_code=499)
     except GoneError as error:
@@ -334,7 +335,15 @@ async def _answered(answer: Callable[..., Any], request: "Request") -> "Response
     except Exception as error:
         logger.exception("litevit app: %s", request.url.path)
         status, note = 500, f"That went wrong in the server ({type(error).__name__}); its terminal says more."
-    return JSONResponse({"error": note}, status)
+    return _json({"error": note}, status)
+
+
+def _json(told: Any, status: int) -> "Response":
+    """In ASCII: a name may hold half of a pair of surrogates, which JSON can write and UTF-8 cannot."""
+    from starlette.responses import Response
+
+    content = json.dumps(told, allow_nan=False, separators=(",", ":"))
+    return Response(content, status, media_type="application/json")
 
 
 def create_app(choices: Choices, *, host: str = "127.0.0.1", token: str | None = None, **options: Any) -> Guard:
