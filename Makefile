@@ -3,6 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+PROCESSES ?= 2
 
 .PHONY: run app test test-slow faults fuzz fuzz-guided test-oldest coverage check docs pages clean
 
@@ -13,7 +14,7 @@ app: $(STAMP)
 	$(BIN)/litevit app $(if $(wildcard runs),--run runs)
 
 test: $(STAMP)
-	$(BIN)/python -m pytest -q
+	$(BIN)/python -m pytest -q -n $(PROCESSES) --dist loadfile
 
 test-slow: $(STAMP)
 	$(BIN)/python -m pytest -q -m slow
@@ -48,8 +49,8 @@ test-oldest:
 	$(PYTHON) -m venv .venv-oldest
 	.venv-oldest/bin/python -m pip install --quiet --disable-pip-version-check uv
 	.venv-oldest/bin/uv pip install --quiet --python .venv-oldest/bin/python --resolution lowest-direct -e ".[train,data,parquet,coco,video,heic,onnx,app,explain]"
-	.venv-oldest/bin/uv pip install --quiet --python .venv-oldest/bin/python pytest pytest-timeout hypothesis torchmetrics pycocotools webdataset scikit-learn httpx peft captum
-	.venv-oldest/bin/python -m pytest -q
+	.venv-oldest/bin/uv pip install --quiet --python .venv-oldest/bin/python pytest pytest-timeout pytest-xdist hypothesis torchmetrics pycocotools webdataset scikit-learn httpx peft captum
+	.venv-oldest/bin/python -m pytest -q -n $(PROCESSES) --dist loadfile
 	rm -rf .venv-oldest
 
 check: $(STAMP)
