@@ -1,4 +1,5 @@
-"""Systems that are not this one: what Windows lacks is neither imported nor called, and files name their encoding."""
+"""Systems that are not this one: what Windows and later Pythons lack is neither imported nor called, and files name
+their encoding."""
 
 import ast
 import functools
@@ -15,6 +16,17 @@ UNIX_NAMES = (
     "getpriority", "getuid", "killpg", "mkfifo", "nice", "pwrite", "sched_getaffinity", "setpgid", "setsid",
     "statvfs", "sysconf", "uname", "wait3", "wait4",
 )  # fmt: skip
+# Of the standard library in Python 3.11, and not in 3.12, 3.13 or 3.14; and attributes that have gone since.
+GONE_MODULES = (
+    "aifc", "asynchat", "asyncore", "audioop", "cgi", "cgitb", "chunk", "crypt", "distutils", "imghdr", "imp",
+    "lib2to3", "mailcap", "msilib", "nis", "nntplib", "ossaudiodev", "pipes", "pkg_resources", "smtpd",
+    "sndhdr", "spwd", "sunau", "telnetlib", "uu", "xdrlib",
+)  # fmt: skip
+GONE_NAMES = {
+    ("ast", "Bytes"), ("ast", "Ellipsis"), ("ast", "NameConstant"), ("ast", "Num"), ("ast", "Str"),
+    ("datetime", "utcfromtimestamp"), ("datetime", "utcnow"), ("importlib", "find_loader"), ("locale", "resetlocale"),
+    ("pkgutil", "find_loader"), ("pkgutil", "get_loader"), ("typing", "ByteString"),
+}  # fmt: skip
 # Behind a question about the system.
 GUARDED = {("engine/logging.py", "resource"), ("bench/timing.py", "getloadavg")}
 IMPORT_ALL = """
@@ -60,6 +72,25 @@ def test_nothing_of_unix_outside_of_a_question_about_the_system() -> None:
             elif isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == "os":
                 found |= {(file, node.attr)} if node.attr in UNIX_NAMES else set()
     assert found - GUARDED == set()
+
+
+def test_nothing_that_later_pythons_have_dropped() -> None:
+    """Python 3.12 to 3.14, as far as it can be told without them."""
+    found = []
+    for file, tree in trees():
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Import):
+                names = [alias.name.partition(".")[0] for alias in node.names]
+            elif isinstance(node, ast.ImportFrom):
+                names = [(node.module or "").partition(".")[0]]
+                found += [f"{file}: {node.module}.{a.name}" for a in node.names if (node.module, a.name) in GONE_NAMES]
+            else:
+                names = []
+            found += [f"{file}: {name}" for name in names if name in GONE_MODULES]
+            if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name | ast.Attribute):
+                owner = node.value.id if isinstance(node.value, ast.Name) else node.value.attr
+                found += [f"{file}: {owner}.{node.attr}"] if (owner, node.attr) in GONE_NAMES else []
+    assert found == []
 
 
 def test_every_module_imports_without_what_windows_lacks() -> None:

@@ -55,10 +55,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         ended = time.monotonic() - start > 60 * given.minutes
         if ended:
             break
-        rows[key] = measure(*key)
+        found = measure(*key)
+        rows = {**table.read(given.record), key: found}  # another process may have added some
         table.write(rows, given.record, given.page)
         verdict = "" if table.good(rows[key]) else " FAILED"
         print(f"{' '.join(key)}: {rows[key]['seconds']:.1f} s{verdict}", flush=True)
+    rows = table.read(given.record)
     table.write(rows, given.record, given.page)
     failed = [" ".join(key) for key in asked if key in rows and not table.good(rows[key])]
     print(f"{sum(key in rows for key in asked)} of {len(asked)} rows, {len(failed)} failed", *failed, sep="\n  ")

@@ -43,8 +43,8 @@ def wanted() -> list[Key]:
     """Every row of the page, the quick ones first."""
     names = litevit.list_models()
     rows = [(name, mode) for mode in ("eager", "optimised", "gradients") for name in names]
-    rows += [(name, backend(name)) for name in names]
-    return rows + [(kind, f"memory {how}") for kind in KINDS for how in HOW]
+    rows += [(kind, f"memory {how}") for kind in KINDS for how in HOW]
+    return rows + sorted(((name, backend(name)) for name in names), key=lambda row: row[1] != "inductor")
 
 
 def read(record: Path) -> dict[Key, dict[str, Any]]:
