@@ -105,7 +105,7 @@ def render(rows: dict[Key, dict[str, Any]]) -> str:
         state=state + ".",
         height=SIZE[0],
         width=SIZE[1],
-        safety=int(SAFETY),
+        safety=f"{SAFETY['fp32']:.0f}",
         worst=worst(found),
         models=models(rows),
         memory=memory(rows),
@@ -162,5 +162,13 @@ def worst(found: list[dict[str, Any]]) -> str:
             other = max(x["other"] for x, _ in cells)
             asked = f"{min(bounds):.2g} to {max(bounds):.2g}"
             body.append([mode, dtype, asked, f"{share:.2f}", f"`{name}`", f"{other:.2f}", f"{same} of {len(cells)}"])
-    head = ["mode", "precision", "tolerance, % of the largest value", "worst error", "of", "worst of a batch", "no bit"]
+    head = [
+        "mode",
+        "precision",
+        "tolerance, % of the largest value",
+        "worst error",
+        "of",
+        "other images, worst",
+        "none, bit by bit",
+    ]
     return lines_of(head, body, "lllrlrr")
