@@ -5,6 +5,7 @@ import os
 import random
 import signal
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -56,10 +57,10 @@ class ToyTask:
 
     def __init__(self, recipe: Recipe, *, die_at: int | None = None, die_rank: int = 0, nan_at: int | None = None,
                  signal_number: int = signal.SIGKILL, norm: type[nn.Module] = nn.LayerNorm,
-                 slope: float = 0):  # fmt: skip
+                 slope: float = 0, sleep: float = 0):  # fmt: skip
         self.recipe = recipe
         self.die_at, self.die_rank, self.nan_at, self.signal_number = die_at, die_rank, nan_at, signal_number
-        self.norm, self.slope = norm, slope
+        self.norm, self.slope, self.sleep = norm, slope, sleep
         self.calls = self.built = self.evaluated = 0
         self.batches: list[Tensor] = []
 
@@ -74,6 +75,7 @@ class ToyTask:
         return torch.stack([x for x, _ in samples]), torch.tensor([y for _, y in samples])
 
     def loss(self, model: nn.Module, batch) -> dict[str, Tensor]:
+        time.sleep(self.sleep)
         self.calls += 1
         if self.calls == self.die_at and int(os.environ.get("RANK", "0")) == self.die_rank:
             os.kill(os.getpid(), self.signal_number)
@@ -151,7 +153,6 @@ def fit_digits_to_the_death(recipe: Recipe, die_at: int) -> None:
 
 def main() -> None:
     """python toy.py FOLDER [key=value ...]: fields of the run, and what is popped below."""
-    import time
     from dataclasses import replace
 
     folder, *rest = sys.argv[1:]
@@ -168,15 +169,7 @@ def main() -> None:
     if root:
         recipe = replace(recipe, run=replace(recipe.run, dir=None, root=folder))
     recipe = replace(recipe, model=ModelConfig(name="toy", overrides={"dropout": dropout}))
-    task = ToyTask(recipe, **task_values)
-    if sleep:
-        plain = task.loss
-
-        def slow(model, batch):
-            time.sleep(sleep)
-            return plain(model, batch)
-
-        task.loss = slow
+    task = ToyTask(recipe, sleep=sleep, **task_values)
     result = fit(recipe, task)
     print(f"folder={result.folder} step={result.step} stopped={result.stopped}", flush=True)
     print(f"built {task.built}, evaluated {task.evaluated}", flush=True)
