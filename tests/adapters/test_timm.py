@@ -385,8 +385,12 @@ def test_first_layers_of_other_channels(sources: Sources) -> None:
     assert (grey.in_chans, sources.model.in_chans) == (1, 3)
     of_grey = {"state_dict": grey.state_dict(), "num_classes": 3, "input_size": (1, 224, 224)}
     again = create("litv2_s", pretrained=True, num_classes=3, in_chans=3, pretrained_cfg_overlay=of_grey)
-    expected = timm.models.adapt_input_conv(3, grey.get_parameter(stem), base_chans=1)
-    torch.testing.assert_close(again.get_parameter(stem), expected)
+    torch.testing.assert_close(again.get_parameter(stem), grey.get_parameter(stem).expand(-1, 3, -1, -1) / 3)
+    of_rgb = {**of_grey, "state_dict": sources.model.state_dict(), "input_size": (3, 224, 224)}
+    five = create("litv2_s", pretrained=True, num_classes=3, in_chans=5, pretrained_cfg_overlay=of_rgb)
+    of_five = {**of_grey, "state_dict": five.state_dict(), "input_size": (5, 224, 224)}
+    two = create("litv2_s", pretrained=True, num_classes=3, in_chans=2, pretrained_cfg_overlay=of_five)
+    torch.testing.assert_close(two.get_parameter(stem), five.get_parameter(stem)[:, :2] * 2.5)
 
 
 def test_what_is_saved_for_the_hub_names_the_channels(sources: Sources) -> None:

@@ -30,7 +30,7 @@ from timm.models import (
     resolve_pretrained_cfg,
 )
 from timm.models._features import FeatureGetterNet
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.modules.module import _IncompatibleKeys
 
 from litevit.adapters.timm_models import FeatureDict, TimmClassifier, TimmLVTClassifier, TimmTokenClassifier
@@ -186,8 +186,17 @@ def _source(name: str, cfg: PretrainedCfg, in_chans: int, cache_dir: str | Path 
             state[key] = state[key][offset:]
     stem = f"{STEM}.weight"
     if channels not in (3, in_chans) and stem in state:  # `load_weights` adapts those of RGB models
-        state[stem] = timm.models.adapt_input_conv(in_chans, state[stem], base_chans=channels)
+        state[stem] = _other_channels(state[stem], in_chans)
     return state
+
+
+def _other_channels(weight: Tensor, in_chans: int) -> Tensor:
+    """What timm's `adapt_input_conv` does from 1.0.31 on for weights of any number of channels; (O, I, h, w)."""
+    channels = weight.shape[1]
+    if in_chans == 1:
+        return weight.sum(dim=1, keepdim=True)
+    repeated = weight.repeat(1, -(-in_chans // channels), 1, 1)[:, :in_chans]
+    return repeated * (channels / in_chans)
 
 
 def _entrypoint(name: str) -> Any:
