@@ -22,11 +22,15 @@ from litevit.cli.options import known_options
 from litevit.cli.options_table import GENERIC
 from litevit.files import parse_json
 
+INTERRUPTED = 130  # as a shell says it of Ctrl-C
 
-def train(arguments: Sequence[str]) -> None:
+
+def train(arguments: Sequence[str]) -> int:
     """Runs a recipe: litevit train RECIPE --data PATH [--field.name value ...].
 
     The fields of the recipe are its options: `litevit train quickstart --help` lists them.
+
+    Returns: the exit code: 0, also of a run that SIGTERM ended; 130 of one that Ctrl-C did.
     """
     from litevit import recipes
 
@@ -36,7 +40,7 @@ def train(arguments: Sequence[str]) -> None:
         print(f"{usage}\n`litevit train RECIPE --help` lists the options of one.")
         if not arguments:
             sys.exit(2)
-        return
+        return 0
     name, *rest = arguments
     about = recipes.RECIPES[name].__doc__ if name in recipes.RECIPES else f"The recipe in {name}."
     recipe, only_show = read_options(recipes.get_recipe(name), rest, prog=f"litevit train {name}", about=about)
@@ -45,8 +49,8 @@ def train(arguments: Sequence[str]) -> None:
 
     if only_show:
         print(json.dumps(to_dict(job.resolve(recipe)), indent=2))
-    else:
-        job.train(recipe)
+        return 0
+    return INTERRUPTED if job.train(recipe).by_keyboard else 0
 
 
 def read_options(recipe: Any, arguments: Sequence[str], *, prog: str, about: str | None = None) -> tuple[Any, bool]:

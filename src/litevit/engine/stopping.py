@@ -7,13 +7,19 @@ from collections.abc import Iterator
 from typing import Any
 
 
+class Stop(threading.Event):
+    """Set when the run has to end."""
+
+    by_keyboard = False  # Ctrl-C
+
+
 @contextlib.contextmanager
-def stop_signal() -> Iterator[threading.Event]:
+def stop_signal() -> Iterator[Stop]:
     """Sets an event on SIGTERM or the first Ctrl-C, so that the loop can save. The second Ctrl-C acts as usual.
 
     Further SIGTERMs are let pass: schedulers send several, and the checkpoint is being written.
     """
-    stop = threading.Event()
+    stop = Stop()
     if threading.current_thread() is not threading.main_thread():  # only the main thread may handle signals
         yield stop
         return
@@ -22,6 +28,7 @@ def stop_signal() -> Iterator[threading.Event]:
     def remember(number: int, _: Any) -> None:
         stop.set()
         if number == signal.SIGINT:
+            stop.by_keyboard = True
             signal.signal(number, before[signal.SIGINT])
 
     for number in before:

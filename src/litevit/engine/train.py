@@ -54,6 +54,7 @@ class FitResult:
     step: int  # optimizer steps taken
     best: dict[str, float] = field(default_factory=dict)  # metrics of the best weights
     stopped: bool = False  # by SIGTERM or Ctrl-C, with a checkpoint written
+    by_keyboard: bool = False  # it was Ctrl-C
 
     @property
     def weights(self) -> Path:
@@ -254,7 +255,7 @@ def _fit(recipe: Recipe, task: Task, console: Console | None, held: contextlib.E
     if stopped and state.step < last_step:
         console.print(f"Stopped after step {state.step}; a checkpoint is written.", soft_wrap=True)
         console.print(f"Continue with the same command and --run.dir {folder}", soft_wrap=True)
-        return FitResult(folder=folder, step=state.step, best=state.best, stopped=True)
+        return FitResult(folder=folder, step=state.step, best=state.best, stopped=True, by_keyboard=stop.by_keyboard)
     metrics = best.finish(learner, task, folder, state, console)
     return FitResult(folder=folder, step=state.step, best=metrics)
 
