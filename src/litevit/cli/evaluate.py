@@ -116,6 +116,8 @@ def eval_(
         }  # fmt: skip
         if file is not None:
             refuse({"precision": precision}, f"for models; {source} computes in its own")
+            if batch_size is None and file.shape.batch is not None:
+                given["batch_size"] = file.shape.batch
         result = _evaluate_classifier(
             model if file is None else file,
             data,
