@@ -204,7 +204,8 @@ def _quantise(job: Job, kind: Format, staged: Path, images: Sequence[Tensor], la
         before = _bytes_in(staged.parent)
         for file in staged.parent.iterdir():
             os.replace(file, Path(folder) / file.name)
-        kind.quantize(job, Path(folder) / staged.name, staged, images)
+        with TRACING:  # some trace another form of the model
+            kind.quantize(job, Path(folder) / staged.name, staged, images)
         # One thread each: their speeds are compared.
         exact = as_exported(Path(folder) / staged.name, kind.name, kind.load(Path(folder) / staged.name, 1))
         quantised = as_exported(staged, kind.name, kind.load(staged, 1))

@@ -1,7 +1,7 @@
 """Products in 8 bits: what is calibrated on, and how an int8 file is compared with the float32 file it was made from.
 
 Quantised are products with weights alone: norms, softmax, attention's scores, offsets, sampling, depthwise
-convolutions and the last products before an output stay float.
+convolutions (but OpenVINO's) and the last products before an output stay float.
 """
 
 import statistics
