@@ -135,7 +135,8 @@ def checkpoint(tmp_path):
     return path
 
 
-def test_predict(capsys, tmp_path, checkpoint):
+def test_predict(capsys, tmp_path, checkpoint, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "300")  # folders of tests have long names
     for name in ("a.png", "b.png"):
         Image.new("RGB", (50, 40), "red").save(tmp_path / name)
     names = tmp_path / "names.txt"

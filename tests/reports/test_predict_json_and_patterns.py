@@ -50,7 +50,9 @@ def test_one_schema(photos, capsys, kind):
         assert "score" not in first["segments"][0]
 
 
-def test_a_share_is_called_a_share(photos, capsys):
+@pytest.mark.parametrize("columns", [80, 300])
+def test_a_share_is_called_a_share(photos, capsys, monkeypatch, columns):
+    monkeypatch.setenv("COLUMNS", str(columns))  # long paths leave the other columns their room
     main(
         ["predict", str(photos / "a.jpg"), "--model", SMALL["semantic"], "--weights", "none", "--size", "64",
          "--device", "cpu"]

@@ -262,10 +262,10 @@ def _finish_dense(found: Sequence[Any], *, json: bool, score: str = "score", out
 
 
 def _show_predictions(results: Sequence[Any]) -> None:
-    from rich.table import Table
+    from rich.table import Column, Table
     from rich.text import Text
 
-    table = Table("image", "class", "probability")
+    table = Table(*(Column(header, overflow="fold") for header in ("image", "class", "probability")))
     for result in results:
         for i, guess in enumerate(result.guesses):
             table.add_row(

@@ -53,12 +53,15 @@ def refuse_for_run(model: str, options: dict[str, Any]) -> None:
 
 
 def show_rows(headers: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    from rich.console import Console
     from rich.table import Column, Table
     from rich.text import Text
 
     used = [k for k in range(len(headers)) if any(row[k] for row in rows)]
-    # Nothing is cut off: names stay on one line, so that they can be copied, the rest is folded where it must.
-    table = Table(*(Column(headers[k], overflow="fold", no_wrap=k == 0) for k in used))
+    # Nothing is cut off: names stay on one line, so that they can be copied, the rest is folded where it must; names
+    # that would leave the rest no room, such as long paths, are folded as well.
+    narrow = all(len(row[0]) <= Console().width // 2 for row in rows)
+    table = Table(*(Column(headers[k], overflow="fold", no_wrap=k == 0 and narrow) for k in used))
     for row in rows:
         table.add_row(*(Text(row[k]) for k in used))
     show(table)
