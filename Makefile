@@ -29,7 +29,7 @@ coverage: $(STAMP)
 docs: $(STAMP)
 	$(BIN)/python -m sphinx -q -W --keep-going $(SPHINXOPTS) -b html docs docs/_build/html
 
-# Kills, full disks, damaged files and the rest at their whole number; writes the table of docs/faults.md (about 10 minutes).
+# Kills, full disks, damaged files and the rest at their whole number; writes the table of docs/faults.md.
 faults: $(STAMP)
 	PYTHONPATH=tests OMP_NUM_THREADS=1 $(BIN)/python -m faults
 
