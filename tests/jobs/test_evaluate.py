@@ -6,14 +6,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from families import classifier
 from PIL import Image
 from rich.console import Console
 from torch import nn
 
+import litevit
+from litevit.cli import main
 from litevit.data.classification import ClassificationData, create_dataset
 from litevit.engine.config import override
 from litevit.jobs import evaluate as evaluation
 from litevit.jobs.evaluate import evaluate, evaluate_run
+from litevit.jobs.predict import predict
 from litevit.jobs.train import train
 from litevit.recipes import get_recipe
 
@@ -87,6 +91,27 @@ def test_processes_together_count_every_image_once(greys, world, monkeypatch):
 def _counts(metric, shares):
     shares.append((int(metric.images.sum()), int(metric.right1.sum())))
     return {"top1": 0.0, "top5": 0.0, "loss": 0.0, "images": shares[-1][0]}
+
+
+def test_a_file_with_a_fixed_batch_takes_it(greys, tmp_path, capsys):
+    """Twelve images, five at a time: the last batch is filled up, and nobody is counted twice."""
+    torch.manual_seed(0)
+    model, path = classifier("litv2", num_classes=4).eval(), tmp_path / "five.pt2"
+    litevit.export(model, path, format="pt2", image_size=64, batch_size=5, verify=False)
+    file = litevit.load_exported(path)
+    found = evaluate(file, str(greys), workers=0)
+    crop = file.preprocessing.crop_pct
+    expected = evaluate(model, str(greys), num_classes=4, image_size=64, crop_pct=crop, workers=0)
+    assert (found.images, found.top1) == (12, expected.top1)
+    assert found.loss == pytest.approx(expected.loss, rel=1e-4)
+    assert main(["eval", "--weights", str(path), "--data", str(greys), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["images"] == 12
+    assert main(["eval", "--weights", str(path), "--data", str(greys), "--batch-size", "4"]) == 2
+    assert "five.pt2 takes normalised float32 images (B, 3, H, W), exactly 5 images" in capsys.readouterr().err
+    paths = sorted((greys / "val").rglob("*.png"))
+    guessed = [prediction.guesses[0].index for prediction in predict(file, paths, file.preprocessing)]
+    assert guessed == [prediction.guesses[0].index for prediction in predict(model, paths, file.preprocessing)]
+    assert len(guessed) == 12
 
 
 def test_the_protocol_of_each_published_model():

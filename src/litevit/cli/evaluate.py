@@ -116,8 +116,8 @@ def eval_(
         }  # fmt: skip
         if file is not None:
             refuse({"precision": precision}, f"for models; {source} computes in its own")
-            if batch_size is None and file.shape.batch is not None:
-                given["batch_size"] = file.shape.batch
+            if batch_size is not None and file.shape.batch not in (None, batch_size):
+                raise ValueError(f"--batch-size cannot be changed: {source} takes {file.shape.describe()}")
         result = _evaluate_classifier(
             model if file is None else file,
             data,

@@ -28,7 +28,7 @@ from litevit.data.labelled_images import ClassificationImages
 from litevit.engine.config import from_dict
 from litevit.files import read_json
 from litevit.jobs.evaluation_loop import evaluate_classifier, evaluation_loader
-from litevit.jobs.inference import for_inference
+from litevit.jobs.inference import fixed_batch, for_inference
 from litevit.jobs.runs import CLASSIFICATION, Run
 from litevit.metrics.classification import ClassificationMetric, ClassRow
 from litevit.models import create_model
@@ -133,6 +133,7 @@ def _measure(
     if accelerator is not None:
         device = accelerator.device
     network = for_inference(network.eval(), device)
+    batch_size = fixed_batch(network) or batch_size
     targets = _label_sets(dataset, labels, settings.num_classes)
     loader = evaluation_loader(dataset, batch_size=batch_size, workers=workers, accelerator=accelerator)
     mine = None if settings.stream else loader.sampler

@@ -10,6 +10,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from litevit.data.sampling import shard
 from litevit.data.streaming import StreamedImages
+from litevit.jobs.inference import filled, fixed_batch
 from litevit.metrics.classification import ClassificationMetric
 
 
@@ -44,12 +45,12 @@ def evaluate_classifier(
     """Fills a metric with a model's results, summed over processes.
 
     Args:
-        model: in evaluation mode, images (B, 3, H, W) -> logits (B, K).
+        model: in evaluation mode, or an exported file, images (B, 3, H, W) -> logits (B, K).
         batches: images and what the metric takes as targets.
     """
-    device = metric.images.device
+    device, fixed = metric.images.device, fixed_batch(model)
     for images, targets in batches:
-        logits = model(images.to(device, non_blocking=True))
+        logits = model(filled(images, fixed).to(device, non_blocking=True))[: len(images)]
         metric.update(logits, targets.to(device))
     if accelerator is not None:
         metric.reduce(accelerator)

@@ -21,6 +21,7 @@ from litevit.data.many_images import expand
 from litevit.files import whole_file
 from litevit.jobs.draw import text_font
 from litevit.jobs.fonts import drawable
+from litevit.jobs.inference import filled, fixed_batch
 from litevit.jobs.preprocessing import of_classifier
 from litevit.jobs.runs import CLASSIFICATION, find_run
 from litevit.models import create_model
@@ -118,7 +119,8 @@ def predict(
     device = next(model.parameters()).device
     # An exported file may take the image as it is, and may take one number of images.
     prepare = getattr(model, "prepare", None) or of_classifier(how)
-    fixed = getattr(getattr(model, "shape", None), "batch", None)
+    fixed = fixed_batch(model)
+    batch_size = fixed or batch_size
     pending: list[tuple[str, Tensor | str]] = []
     paths = list(paths)
     for i, path in enumerate(paths):
@@ -129,8 +131,7 @@ def predict(
         if len(pending) < batch_size and i + 1 < len(paths):
             continue
         images = [item for _, item in pending if isinstance(item, Tensor)]
-        batch = [*images, *images[:1] * (fixed - len(images))] if images and fixed else images
-        answers = iter(model(torch.stack(batch).to(device)).float().softmax(-1).cpu() if images else ())
+        answers = iter(model(filled(torch.stack(images), fixed).to(device)).float().softmax(-1).cpu() if images else ())
         for name, item in pending:
             if isinstance(item, str):
                 yield Prediction(name, error=item)

@@ -29,7 +29,7 @@ from litevit.data.images import read_image
 from litevit.devices import find_device
 from litevit.jobs.dense_columns import check_codec, columns_of, names_of
 from litevit.jobs.dense_models import DETECTION, INSTANCES, PANOPTIC, SEMANTIC, DenseModel, Size, load_dense, task_of
-from litevit.jobs.inference import for_inference
+from litevit.jobs.inference import filled, fixed_batch, for_inference
 from litevit.jobs.predict import class_names, load_classifier, recorded_classes
 from litevit.jobs.predict_dense import SHOWN, answer
 from litevit.jobs.preprocessing import of_classifier, side_of
@@ -109,7 +109,7 @@ class _Classifier(RowPredictor):
         self.device = next(model.parameters()).device
         shape = getattr(model, "shape", None)
         self.raw = shape is not None and shape.uint8
-        self.fixed: int | None = shape.batch if shape is not None else None
+        self.fixed = fixed_batch(model)
         self.batch_size = self.fixed or (1 if self.raw else batch_size or BATCH)
 
     def prepare(self, source: Source, name: str | None = None) -> Tensor:
@@ -117,8 +117,7 @@ class _Classifier(RowPredictor):
         return _pixels(image) if self.raw else self.how.pixels(image)
 
     def _batch(self, images: Sequence[Tensor]) -> Tensor:
-        padded = [*images, *[images[0]] * (self.fixed - len(images))] if self.fixed else images
-        batch = torch.stack(list(padded)).to(self.device, non_blocking=True)
+        batch = filled(torch.stack(list(images)), self.fixed).to(self.device, non_blocking=True)
         return batch if self.raw else self.how.normalised(batch)
 
 
