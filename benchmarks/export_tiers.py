@@ -3,8 +3,9 @@
     python benchmarks/export_tiers.py --models lvt litv2_s --formats pt2 onnx openvino --out tiers.json
 
 Every export proves itself (litevit/deploy/verify.py); a row is written as soon as it is known, and rows that the file
-has are not made again. `--image-size 800 1333` writes files of one size and one image (a row of its own). Weights are random: the proof is about the function, not about what was learned. Heads of
-detectors are spread out, so that they find something.
+has are not made again. `--image-size 800 1333` writes files of one size and one image, rows of their own. Weights are
+random: the proof is about the function, not about what was learned. Heads of detectors are spread out, so that they
+find something.
 """
 
 import argparse
