@@ -302,11 +302,11 @@ def test_engines_in_int8(tmp_path):
     pytest.importorskip("nncf", reason="int8 of OpenVINO (the extra 'int8')")
     pytest.importorskip("onnxruntime", reason="measures ONNX Runtime")
     report = main_models(
-        models=("lvt",), peers="none", engines=("torch", "onnxruntime", "openvino"), dtype=("int8",), size=(64,),
-        batch=3, rounds=1, memory=False, out=tmp_path,
+        models=("lvt",), peers="none", engines=("torch", "onnxruntime", "openvino"), dtype=("int8", "int8-bf16"),
+        size=(64,), batch=3, rounds=1, memory=False, out=tmp_path,
     )  # fmt: skip
     assert [(row["mode"], row["dtype"], row["batch"]) for row in report.rows] == [
-        ("onnxruntime", "int8", 3), ("openvino", "int8", 3)
+        ("onnxruntime", "int8", 3), ("openvino", "int8", 3), ("openvino", "int8-bf16", 3)
     ]  # fmt: skip
     assert report.notes[0] == "int8 is measured in onnxruntime and openvino alone."
 

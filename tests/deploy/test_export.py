@@ -388,6 +388,23 @@ def test_a_full_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert not list(tmp_path.iterdir())
 
 
+def test_openvino_left_alone_is_told_apart(tmp_path: Path) -> None:
+    """It takes bfloat16 where the processor has units for it: judged in float32, and said."""
+    openvino = pytest.importorskip("openvino", reason="opens OpenVINO's files")
+    report = fixed(tmp_path / "x.xml", "openvino", batch_size=1)
+    compiled = openvino.Core().compile_model(str(tmp_path / "x.xml"), "CPU")
+    alone = compiled.get_property("INFERENCE_PRECISION_HINT").to_string()
+    assert litevit.load_exported(tmp_path / "x.xml").engine.precision == "f32"
+    if alone == "f32":
+        assert report.default_mode == {}
+        assert not report.notes
+    else:
+        assert 0 < report.default_mode["error"] < 0.1
+        assert report.default_mode["speed"] > 0
+        assert "left alone, OpenVINO computes what is float32 in the file in bfloat16" in report.notes[-1]
+    assert json.loads((tmp_path / "x.xml.report.json").read_text())["default_mode"] == report.default_mode
+
+
 @pytest.mark.skipif(
     sys.platform != "linux", reason="fills a file system of its own, which Linux alone lets anyone make"
 )

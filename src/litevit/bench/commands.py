@@ -60,7 +60,7 @@ def main_models(
         peers: the same way: sets (core, published, today, light, none) or names of timm models.
         size: side, or H W, of the images.
         batch: images at a time; default: 8 on the CPU, 256 on a GPU.
-        dtype: one or several of fp32, bf16, fp16, int8 (engines alone).
+        dtype: one or several of fp32, bf16, fp16, int8 (engines alone), int8-bf16 (OpenVINO alone).
         engines: instead of --compile and --eager: several of torch, compiled, onnxruntime, openvino.
         compile: measure with torch.compile; --no-compile leaves that out.
         eager: measure without; --no-eager leaves that out.
@@ -88,7 +88,7 @@ def main_models(
         if (train or device not in ("auto", "cpu")) and {"onnxruntime", "openvino"} & set(engines):
             raise ValueError("bench models: onnxruntime and openvino are measured in inference on the CPU")
         device = "cpu" if {"onnxruntime", "openvino"} & set(engines) else device
-    if set(dtype) == {"int8"} and not {"onnxruntime", "openvino"} & set(engines):
+    if set(dtype) <= {"int8", "int8-bf16"} and not {"onnxruntime", "openvino"} & set(engines):
         raise ValueError("bench models: int8 is measured in engines: --engines onnxruntime openvino")
     if not modes:
         raise ValueError("bench models: --no-eager and --no-compile leave nothing to measure")

@@ -16,7 +16,8 @@ from litevit.deploy.source import open_source
 from litevit.deploy.verify import images_of
 
 FORMAT: dict[str, str] = {"onnxruntime": "onnx", "openvino": "openvino"}
-PRECISION: dict[ModelDtype, str] = {"fp32": "f32", "bf16": "bf16", "fp16": "f16", "int8": "f32"}
+PRECISION: dict[ModelDtype, str] = {"fp32": "f32", "bf16": "bf16", "fp16": "f16", "int8": "f32", "int8-bf16": "bf16"}
+INT8 = ("int8", "int8-bf16")
 CALIBRATION = 16  # drawn scenes; the weights are random, and only the speed is asked for
 
 
@@ -42,7 +43,7 @@ def engine_runner(
             path = Path(folder) / f"model{kind.suffix}"
             job, _ = plan(open_source(model), kind, image_size=size, batch_size=batch, verify=False)
             kind.write(job, path)
-            if dtype == "int8":
+            if dtype in INT8:
                 assert kind.quantize is not None
                 exact, path = path, Path(folder) / f"int8{kind.suffix}"
                 count = -(-CALIBRATION // batch) * batch

@@ -12,7 +12,7 @@ from torch import nn
 from litevit.bench import timing as timing
 from litevit.bench.accuracy import published_top1
 from litevit.bench.cases import DTYPES, Case, inference, prepare, training_step
-from litevit.bench.engines import FORMAT, engine_runner
+from litevit.bench.engines import FORMAT, INT8, engine_runner
 from litevit.bench.report import Report
 from litevit.bench.timing import Timing
 from litevit.bench.words import Clock, Dtype, Mode, ModelDtype
@@ -130,7 +130,8 @@ def measure_models(
         peers: see `resolve_peers`.
         size: (H, W) of the images.
         batch: images at a time.
-        dtypes: each a pass of its own; weights and images in that dtype. int8: products of the engines' files alone.
+        dtypes: each a pass of its own; weights and images in that dtype. int8: products of the engines' files alone;
+            int8-bf16: the rest in bfloat16 (OpenVINO alone).
         modes: eager, compiled; onnxruntime, openvino: the plain model as a file of that engine, on the CPU.
         training: forward and backward in training mode, no optimizer step; otherwise inference.
         features: the four maps of the backbones instead of logits.
@@ -152,10 +153,10 @@ def measure_models(
     with timing.threads(num_threads):
         facts = timing.environment(where)
         for dtype in dtypes:
-            able = [mode for mode in modes if dtype != "int8" or mode in FORMAT]
+            able = [mode for mode in modes if dtype not in INT8 or mode in FORMAT]
             if len(able) < len(modes):
-                notes.append("int8 is measured in onnxruntime and openvino alone.")
-            rate = None if dtype == "int8" else timing.product_rate(where, DTYPES[dtype], clock)
+                notes.append(f"{dtype} is measured in onnxruntime and openvino alone.")
+            rate = None if dtype in INT8 else timing.product_rate(where, DTYPES[dtype], clock)
             facts[f"product_gflops_{dtype}"] = rate and rate / 1e9
             cases: dict[str, Case] = {}
             for name in names:

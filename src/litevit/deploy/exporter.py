@@ -17,14 +17,23 @@ from litevit.data.images import read_image
 from litevit.deploy.exported import as_exported
 from litevit.deploy.formats import Format, Job, find, formats
 from litevit.deploy.plan import litevit_version, plan
-from litevit.deploy.quantize import acceptable, calibration_files, calibration_images, compare, prepared, told
+from litevit.deploy.quantize import (
+    acceptable,
+    calibration_files,
+    calibration_images,
+    compare,
+    prepared,
+    told,
+    told_default,
+)
 from litevit.deploy.report import ExportError, ExportReport, share_of_tolerance
 from litevit.deploy.source import Source, open_source
 from litevit.deploy.staging import publish, says_when_full, staging
-from litevit.deploy.verify import Check, agreement, judge
+from litevit.deploy.verify import Check, agreement, images_of, judge
 from litevit.jobs.predict import find_images
 
 TRACING = threading.Lock()  # torch.export is not made for several threads
+SIDE = 224  # of the drawn scene that a runtime's default mode is compared on, where any size is free
 PHOTOS = 16  # of a folder, at most, that take part in the proof
 
 
@@ -138,6 +147,10 @@ def export(
             report.int8 = _quantise(job, kind, staged, calibration, labels)
             _judge_int8(report)
             report.bytes = _bytes_in(staged.parent)
+        elif verify:
+            report.default_mode = _default_mode(job, source, kind, staged, photos)
+            if report.default_mode:
+                notes.append(told_default(report.default_mode, report.task, kind.runtime))
         report.seconds = time.perf_counter() - started
         with says_when_full(path, 10_000):
             staged.with_name(f"{path.name}.report.json").write_text(report.to_json(), encoding="utf-8")
@@ -196,6 +209,20 @@ def _prove(
     return checks, same, most == 0
 
 
+def _default_mode(
+    job: Job, source: Source, kind: Format, staged: Path, photos: Sequence[Image.Image]
+) -> dict[str, Any]:
+    """The runtime when nothing is asked of it against the runtime in float32; empty where that is the same."""
+    if kind.load is None or kind.load_default is None or (alone := kind.load_default(staged, 1)) is None:
+        return {}
+    size = job.shape.size or (max(SIDE, job.shape.smallest),) * 2
+    images = [prepared(photo, source, job.shape) for photo in photos] or [
+        images_of("images", job.shape.batch or 1, size, uint8=job.shape.uint8, photos=())
+    ]
+    exact = as_exported(staged, kind.name, kind.load(staged, 1))
+    return compare(as_exported(staged, kind.name, alone), exact, images)
+
+
 def _quantise(job: Job, kind: Format, staged: Path, images: Sequence[Tensor], labels: Sequence[int]) -> dict[str, Any]:
     """Replaces the float32 file by its int8 file. Returns: how the two compare."""
     assert kind.quantize is not None
@@ -210,6 +237,8 @@ def _quantise(job: Job, kind: Format, staged: Path, images: Sequence[Tensor], la
         exact = as_exported(Path(folder) / staged.name, kind.name, kind.load(Path(folder) / staged.name, 1))
         quantised = as_exported(staged, kind.name, kind.load(staged, 1))
         found = compare(quantised, exact, images, labels)
+        if kind.load_default is not None and (alone := kind.load_default(staged, 1)) is not None:
+            found["default_mode"] = compare(as_exported(staged, kind.name, alone), exact, images, labels)
         after = _bytes_in(staged.parent)
         return found | {"bytes_float32": before, "bytes_int8": after}
 
@@ -221,6 +250,8 @@ def _bytes_in(folder: Path) -> int:
 def _judge_int8(report: ExportReport) -> None:
     """Says how int8 compares, first of all where it does not pay; raises where it is of no use."""
     report.notes.insert(0, told(report.int8, report.task))
+    if alone := report.int8.get("default_mode"):
+        report.notes.insert(1, told_default(alone, report.task, find(report.format).runtime))
     if not acceptable(report.int8):
         raise ExportError(f"int8 loses too much: {report.notes[0]}. No file was kept.", report)
 

@@ -49,6 +49,8 @@ class Format(NamedTuple):
     needs: tuple[str, ...]  # modules that write it
     write: Callable[[Job, Path], None]
     load: Callable[[Path, int | None], Opened] | None = None  # path, threads; None: written here, it runs elsewhere
+    # As the runtime runs it when nothing is asked of it. None (also returned): as `load` does.
+    load_default: Callable[[Path, int | None], Opened | None] | None = None
     # What it cannot hold and what to do, before anything is traced; default: it has whatever litevit's models need.
     refuses: Callable[[Job], str | None] = lambda job: None
     # What is exported, its float32 file, the int8 file to write, images to calibrate with.

@@ -36,6 +36,7 @@ class OpenVINOEngine:
     def __init__(self, compiled: Any):
         self.request = compiled.create_infer_request()
         self.outputs = compiled.outputs
+        self.precision: str = compiled.get_property("INFERENCE_PRECISION_HINT").to_string()
 
     def run(self, images: Tensor) -> list[Tensor]:
         found = self.request.infer([images.contiguous().numpy()], share_inputs=True)
@@ -151,6 +152,15 @@ def load(path: Path, threads: int | None) -> Opened:
     return open_file(path, threads, precision="f32")
 
 
+def load_default(path: Path, threads: int | None) -> Opened | None:
+    """As OpenVINO runs it when left alone: in bfloat16 where the processor has units for it. None: in float32."""
+    if "BF16" not in runtime().Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
+        return None
+    opened = open_file(path, threads, precision=None)
+    assert isinstance(opened.engine, OpenVINOEngine)
+    return None if opened.engine.precision == "f32" else opened
+
+
 def open_file(path: Path, threads: int | None, *, precision: str | None) -> Opened:
     """Args: precision: None leaves it to OpenVINO, which takes bfloat16 where the processor has units for it."""
     openvino = runtime()
@@ -178,6 +188,7 @@ FORMAT = Format(
     needs=("openvino",),
     write=write,
     load=load,
+    load_default=load_default,
     quantize=quantize,
     free=True,
 )

@@ -86,7 +86,7 @@ def prepared(image: Any, source: Source, shape: InputShape) -> Tensor:
 def compare(
     quantised: Exported, exact: Exported, images: Sequence[Tensor], labels: Sequence[int] = ()
 ) -> dict[str, Any]:
-    """Agreement, error (but of detections) and speed of an int8 file against the float32 file.
+    """Agreement, error (but of detections) and speed of an int8 file, or another arithmetic, against the float32 file.
 
     Args:
         labels: of the images, where they are known.
@@ -161,6 +161,19 @@ def told(found: dict[str, Any], task: str) -> str:
     word = "slower" if found["speed"] < 1 else "faster"
     size = found["bytes_int8"] / found["bytes_float32"]
     said = f"int8 is {word} on this processor: {found['speed']:.2f} times the speed of float32, {size:.2f} of its size"
+    return said + _answers(found, task)
+
+
+def told_default(found: dict[str, Any], task: str, runtime: str) -> str:
+    """The same of a runtime that was left alone."""
+    return (
+        f"left alone, {runtime} computes what is float32 in the file in bfloat16 on this processor: "
+        f"{found['speed']:.2f} times the speed of float32{_answers(found, task)}"
+    )
+
+
+def _answers(found: dict[str, Any], task: str) -> str:
+    said = ""
     if task in DETECTORS:
         if found["detections"]:
             said += f", {100 * found['agreement']:.1f} % of {found['detections']} sure detections in both"

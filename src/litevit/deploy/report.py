@@ -38,6 +38,7 @@ class ExportReport:
     notes: list[str] = field(default_factory=list)  # what a reader should know
     agreement: dict[str, Any] = field(default_factory=dict)  # on a folder of images
     int8: dict[str, Any] = field(default_factory=dict)  # against the float32 file
+    default_mode: dict[str, Any] = field(default_factory=dict)  # of the runtime, against float32, where it differs
     environment: dict[str, str] = field(default_factory=dict)  # versions of what took part
 
     @property
