@@ -35,6 +35,15 @@ def test_classifiers_name_the_python_versions_that_are_asked_for() -> None:
     assert named == {"3.11", "3.12", "3.13"}
 
 
+def test_what_git_ignores_is_no_part_of_the_package() -> None:
+    """A build leaves out what .gitignore names, also where git keeps it: results of `litevit reproduce` lie in
+    `reproduction`, and `jobs/reproduction` was in no wheel."""
+    if not (ROOT / ".git").exists():
+        pytest.skip("not a checkout")
+    ignored = ["git", "ls-files", "--cached", "--ignored", "--exclude-standard"]
+    assert subprocess.run(ignored, cwd=ROOT, capture_output=True, text=True, check=True).stdout == ""
+
+
 def licences() -> types.ModuleType:
     spec = importlib.util.spec_from_file_location("licences", ROOT / "docs/site/licences.py")
     assert spec is not None

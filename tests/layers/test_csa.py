@@ -117,7 +117,7 @@ def test_export_with_dynamic_sizes() -> None:
     csa = random_csa(6, 3).eval()
     sizes = {1: torch.export.Dim("height", min=4, max=64), 2: torch.export.Dim("width", min=4, max=64)}
     x = torch.randn(2, 8, 8, 6, dtype=torch.float64)
-    program = torch.export.export(csa, (x,), dynamic_shapes=(sizes,)).module()
+    program = torch.export.export(csa, (x,), dynamic_shapes=(sizes,), strict=False).module()
     for H, W in SIZES[:4]:
         x = torch.randn(2, H, W, 6, dtype=torch.float64)
         torch.testing.assert_close(program(x), csa(x))
