@@ -32,7 +32,7 @@ def test_classifiers_name_the_python_versions_that_are_asked_for() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     assert project["requires-python"] == ">=3.11"
     named = {line.rpartition(" ")[2] for line in project["classifiers"] if ":: Python :: 3." in line}
-    assert named == {"3.11", "3.12", "3.13"}
+    assert named == {"3.11", "3.12", "3.13", "3.14"}
 
 
 def test_what_git_ignores_is_no_part_of_the_package() -> None:
