@@ -18,7 +18,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 from toy import ToyTask, fit_digits_to_the_death, fit_quietly, quiet, toy_recipe
 
 from litevit.engine import fit
-from litevit.engine.checkpoint import list_checkpoints, load_checkpoint
+from litevit.engine.checkpoint import list_checkpoints, load_checkpoint, save_checkpoint
 from litevit.engine.config import override
 from litevit.engine.logging import read_metrics
 
@@ -178,6 +178,18 @@ def test_a_finished_run_is_left_as_it_is(reference, tmp_path):
     fit(recipe, task, console=quiet())
     assert task.calls == 0
     assert_same_run(reference, tmp_path)
+
+
+def test_killed_between_the_last_checkpoint_and_removing_an_older_one(tmp_path):
+    recipe = toy_recipe(tmp_path)
+    fit(recipe, ToyTask(recipe), console=quiet())
+    folder = tmp_path / "checkpoints"
+    kept = list_checkpoints(folder)
+    assert len(kept) == recipe.run.keep
+    save_checkpoint(folder, 1, {"step": 1}, keep=10)
+    assert len(list_checkpoints(folder)) == recipe.run.keep + 1
+    fit(recipe, ToyTask(recipe), console=quiet())
+    assert list_checkpoints(folder) == kept
 
 
 @pytest.mark.parametrize("workers", [pytest.param(0, marks=pytest.mark.slow), 2])

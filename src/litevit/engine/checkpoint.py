@@ -33,14 +33,18 @@ def save_checkpoint(folder: Path, step: int, state: dict[str, Any], *, keep: int
 
     with whole_file(path, sync=True, named=named, fails_with=(RuntimeError,)) as temporary:  # torch, on a full disk
         torch.save(state, temporary)
-    others = [other for other in list_checkpoints(folder) if other != path]
-    older = [other for other in others if _step_of(other) < step]
-    later = [other for other in others if _step_of(other) >= step]  # damaged: the run has gone back before them
-    for other in (*later, *older[max(keep - 1, 0) :]):
-        other.unlink(missing_ok=True)
-    for half_written in folder.glob(".step-*.tmp"):  # by a process that was killed
-        half_written.unlink(missing_ok=True)
+    for other in list_checkpoints(folder):
+        if other != path and _step_of(other) >= step:  # damaged: the run has gone back before them
+            other.unlink(missing_ok=True)
+    remove_older(folder, step, keep=keep)
     return path
+
+
+def remove_older(folder: Path, step: int, *, keep: int) -> None:
+    """Of the checkpoints up to `step` the newest `keep` stay; what killed processes have half written goes."""
+    old = [path for path in list_checkpoints(folder) if _step_of(path) <= step]
+    for path in (*old[max(keep, 1) :], *folder.glob(".step-*.tmp")):
+        path.unlink(missing_ok=True)
 
 
 def _step_of(path: Path) -> int:

@@ -23,7 +23,7 @@ from litevit.data.streaming import StreamedImages
 from litevit.engine import best, parallel, run_folder
 from litevit.engine.batches import batch_stream, batches_of
 from litevit.engine.best import BEST
-from litevit.engine.checkpoint import load_latest, save_checkpoint, save_weights
+from litevit.engine.checkpoint import load_latest, remove_older, save_checkpoint, save_weights
 from litevit.engine.config import Recipe, check, differences, to_dict
 from litevit.engine.ema import all_finite
 from litevit.engine.learner import Learner
@@ -299,4 +299,6 @@ def _resume(
         console.print(f"Continuing {folder} after step {state.step} of {last_step}.", soft_wrap=True)
         if changes:
             console.print(f"warning: the data have changed: {'; '.join(changes)}", soft_wrap=True)
+        if learner.accelerator.is_main_process:  # a process that was killed between writing and removing
+            remove_older(folder / "checkpoints", state.step, keep=recipe.run.keep)
     return state
