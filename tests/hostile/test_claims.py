@@ -5,17 +5,18 @@ import json
 import pytest
 import torch
 from PIL import Image
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 
 import litevit
 from hostile.kinds import packed, parquet, runs
+from litevit.app.choices import Choices
 from litevit.app.runs import follow
 from litevit.checkpoints.packed import open_packed
 from litevit.cli import main
 from litevit.engine.config import ModelConfig
 from litevit.files import MOST_JSON, read_json
 from litevit.jobs.classification import build_classifier
-from litevit.jobs.dense_models import load_dense
+from litevit.jobs.dense_models import load_dense, task_of
 from litevit.jobs.predict import load_classifier
 from litevit.jobs.predict_parquet import predict_parquet
 
@@ -105,6 +106,41 @@ def test_a_run_that_asks_for_more_than_it_brings(tmp_path, key, value, words):
     ):
         with pytest.raises(ValueError, match=words):
             make()
+
+
+@pytest.mark.parametrize("name", ["hf-hub:a/b", "local-dir:/", "timm/hf-hub:a/b", "a" * 3000])
+def test_a_run_whose_model_is_elsewhere(tmp_path, name):
+    """Nobody's file makes litevit ask a hub, and no message quotes half of it."""
+    folder = run_with(tmp_path)
+    recipe = runs.recipe_of()
+    recipe["model"]["name"] = name
+    save_file(load_file(folder / "best.safetensors"), folder / "best.safetensors", {"recipe": json.dumps(recipe)})
+    for ask in (
+        lambda: litevit.run(folder).model(),
+        lambda: task_of(None, folder),
+        lambda: litevit.create_model("litv2_s", folder),
+    ):
+        with pytest.raises(ValueError, match="is no model's name") as caught:
+            ask()
+        assert len(str(caught.value)) < 1000
+    assert Choices(runs=[folder]).runs() == []
+
+
+def test_a_run_of_timms_that_cannot_be_made(tmp_path):
+    weights = tmp_path / "best.safetensors"
+    for change, words in (
+        ({"overrides": {"img_size": 3}}, "timm/resnet18 cannot be made with .*img_size"),
+        ({"name": "timm/resnet19"}, "Unknown model of timm 'resnet19'. Did you mean"),
+    ):
+        recipe = runs.recipe_of()
+        recipe["model"] |= {"name": "timm/resnet18", "overrides": {}} | change
+        save_file({"a": torch.zeros(100)}, weights, {"recipe": json.dumps(recipe)})
+        with pytest.raises(ValueError, match=words):
+            litevit.run(tmp_path).model()
+    recipe["model"]["name"], recipe["data"]["num_classes"] = "timm/resnet18", 10**9
+    save_file({"a": torch.zeros(100)}, weights, {"recipe": json.dumps(recipe)})
+    with pytest.raises(ValueError, match="bytes of weights are not of 1,000,000,000 classes"):
+        litevit.run(tmp_path).model()
 
 
 class Runs:

@@ -38,6 +38,9 @@ def check_options(name: str, options: Mapping[str, Any], where: object, weights:
     """
     if name.startswith("timm/"):
         check_timm(options, where)
+        classes = options.get("num_classes", 0)
+        if weights is not None and isinstance(classes, int) and 2 * classes > (stored := held(weights)[1]):
+            raise ValueError(f"{where}: {stored:,} bytes of weights are not of {classes:,} classes; it is damaged")
         return
     if name not in MODELS and name not in GENERIC:
         return  # whoever builds it says so

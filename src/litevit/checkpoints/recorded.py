@@ -1,5 +1,6 @@
 """What a checkpoint says of the model it is of: the recipe in its header, the classes in its shapes."""
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeVar
@@ -9,6 +10,7 @@ from litevit.checkpoints.files import Pathlike, read_metadata, read_state_dict
 from litevit.files import parse_json
 from litevit.tasks.segmentation import read_overrides
 
+NAME = re.compile(r"[\w./-]{0,100}")  # of a model; no hub, no folder
 BEST = "best.safetensors"  # in a training run's folder
 
 
@@ -60,6 +62,9 @@ def check_recipe(recipe: Any, path: Path) -> dict[str, Any]:
             f"{path}: its recipe must be an object with model.name, model.overrides and data, got {recipe!r:.60}; the "
             "file is damaged, or no run of litevit has written it"
         )
+    assert model is not None
+    if not NAME.fullmatch(model["name"]):
+        raise ValueError(f"{path}: its recipe's model.name is no model's name, {model['name']!r:.60}; it is damaged")
     return recipe
 
 

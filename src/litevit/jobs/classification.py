@@ -24,6 +24,7 @@ from litevit.jobs.runs import Run, find_run
 from litevit.metrics.classification import ClassificationMetric
 from litevit.optimize import optimize_for_training
 from litevit.seals import load_sealed
+from litevit.zoo import unknown
 
 MOST_SHOWN = 100  # classes of a confusion matrix that fits on a page
 
@@ -181,7 +182,12 @@ def build_classifier(config: ModelConfig, num_classes: int, *, said: list[str] |
                 read_state_dict(weights)  # raises for what would run code, which timm's reader may not
             overrides["pretrained_cfg_overlay"] = {"file": weights}
         name = config.name.removeprefix("timm/")
-        return timm.create_model(name, pretrained=weights is not None, num_classes=num_classes, **overrides)
+        if not timm.is_model(name):  # nor does a recipe make timm ask a hub
+            raise unknown(name, timm.list_models(), "model of timm", most=0)
+        try:
+            return timm.create_model(name, pretrained=weights is not None, num_classes=num_classes, **overrides)
+        except TypeError as error:  # an option that its constructor does not have
+            raise ValueError(f"{config.name} cannot be made with {overrides!r:.200}: {error}") from error
     from litevit.checkpoints.load import load_weights
     from litevit.checkpoints.published import fetch
     from litevit.models import create_model

@@ -44,7 +44,7 @@ def header() -> dict[str, Any]:
 
 
 def assemble(table: Any, length: int, *, claimed: int | None = None) -> bytes:
-    text = (table if isinstance(table, str) else dumps(table)).encode()
+    text = (table if isinstance(table, str) else dumps(table)).encode(errors="surrogatepass")
     return struct.pack("<Q", (len(text) if claimed is None else claimed) & (2**64 - 1)) + text + bytes(length)
 
 
