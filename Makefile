@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 PROCESSES ?= 2
 
-.PHONY: run app test test-slow faults fuzz fuzz-guided test-oldest coverage check docs pages clean
+.PHONY: run app test test-slow faults fuzz fuzz-guided test-oldest coverage check docs pages screenshots clean
 
 run: $(STAMP)
 	$(BIN)/litevit train quickstart
@@ -43,6 +43,10 @@ fuzz-guided: $(STAMP)
 
 pages: $(STAMP)
 	$(BIN)/python docs/mechanisms/build.py
+
+# The pictures of docs/app.md, from models trained here (minutes) and a Chromium.
+screenshots: $(STAMP)
+	$(BIN)/python docs/site/screenshots.py
 
 # The default tests with the lower bounds of pyproject.toml, in an environment of their own that is deleted after.
 test-oldest:

@@ -82,6 +82,8 @@ def test_the_mean_refuses_heads_and_pixels_that_are_not_there(
     for option, message in [
         (["--head", "24"], "--head must be 0 to 23 here, got 24"),
         (["--pixel", "0", "0"], "--pixel takes one image"),
+        (["--paper", "single"], "PNG and .npy, without --paper"),
+        (["--formats", "pdf"], "PNG and .npy, without --formats"),
     ]:
         options = ["--weights", "none", "--size", "64", "--stage", "4", "--out", str(out), *option]
         assert main(["explain", "attention", str(tmp_path), *options]) == 2
@@ -110,6 +112,9 @@ def test_the_mean_refuses_heads_and_pixels_that_are_not_there(
         (["frequency", "--block", "0"], "--block needs its --stage"),
         (["cam", "--label", "1000"], "--label must be 0 to 999, got 1000"),
         (["cam", "--stage", "5"], "stage must be 1 to 4, got 5"),
+        (["cam", "--box", "1"], "--box chooses among the boxes of a detector"),
+        (["attention", "--rollout", "--model", "lit_s", "--head", "0"], "leave out --head"),
+        (["attention", "--rollout", "--model", "lit_s", "--block", "0"], "leave out --block"),
         (["offsets", "--model", "mask_rcnn_litv2_s", "--published"], "leave it out for this model"),
         (["attention", "--size", "31"], "--size must be at least 32, got 31"),
         (["attention", "--model", "lit_x"], "Unknown model 'lit_x'"),

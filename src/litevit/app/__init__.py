@@ -1,6 +1,8 @@
 """The web page: `litevit app` serves one static page (`page/`) and what it asks for.
 
-    server      routes, and who may ask: Host, token, session, limits
+    server      routes, and what goes wrong
+    guard       who may ask: names, token, headers
+    asked       what a request says
     pictures    what people have sent, apart from each other, bounded, forgotten after a while
     choices     models, runs and exported files that can be chosen; the last few stay open
     work        one thread for the models, a bounded queue before it

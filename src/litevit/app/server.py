@@ -9,20 +9,20 @@ import secrets
 import socket
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote
 
 from litevit.app import looks, predictions, runs
+from litevit.app.asked import TooLargeError, number, read_asked, read_body, text
 from litevit.app.choices import Choices, Opened
 from litevit.app.guard import Guard, is_loopback
 from litevit.app.packing import Answer, pack
 from litevit.app.pictures import MOST_BYTES, MOST_PIXELS, GoneError, Picture, Pictures, as_png, read_upload, samples
 from litevit.app.work import BusyError, LeftError, Worker
 from litevit.data.images import READABLE
-from litevit.files import parse_json
 
 if TYPE_CHECKING:
     from starlette.requests import Request
@@ -35,10 +35,6 @@ TYPES = {".html": "text/html", ".css": "text/css", ".js": "text/javascript", ".s
 UPLOADS = 8  # files that may arrive at a time, each of up to MOST_BYTES
 KEPT_SOURCES = 6  # blocks whose queries and keys stay, for rows that are asked for one by one
 NEEDS = "The page needs Starlette and uvicorn: pip install 'litevit[app]'"
-
-
-class TooLargeError(ValueError):
-    """More bytes than the page takes."""
 
 
 class Server:
@@ -112,7 +108,7 @@ class Server:
             raise BusyError("Many pictures are arriving at this moment. Try again in a few seconds.")
         self.arriving += 1
         try:
-            content = await _body(request, MOST_BYTES)
+            content = await read_body(request, MOST_BYTES)
         finally:
             self.arriving -= 1
         name = Path(unquote(request.headers.get("x-name", "picture"))[:200]).name or "picture"
@@ -148,10 +144,10 @@ class Server:
     async def describe(self, request: "Request") -> Any:
         """What a choice is and can show."""
         self._session(request)
-        asked = await _asked(request)
+        asked = await read_asked(request)
 
         def answer() -> dict[str, Any]:
-            opened = self.choices.open(_text(asked, "choice"))
+            opened = self.choices.open(text(asked, "choice"))
             told: dict[str, Any] = {
                 "label": opened.choice.label,
                 "task": opened.choice.task,
@@ -169,7 +165,7 @@ class Server:
         picture, asked = await self._picture(request)
 
         def answer() -> Answer:
-            return predictions.predict(self.choices.open(_text(asked, "choice")), picture)
+            return predictions.predict(self.choices.open(text(asked, "choice")), picture)
 
         return await self.models.do(answer, gone=request.is_disconnected)
 
@@ -180,9 +176,9 @@ class Server:
         return await self.models.do(lambda: self._look(view, picture, asked), gone=request.is_disconnected)
 
     def _look(self, view: str, picture: Picture, asked: dict[str, Any]) -> Any:
-        opened = self.choices.open(_text(asked, "choice"))
+        opened = self.choices.open(text(asked, "choice"))
         look = opened.plain()
-        stage, block, cell = (_number(asked, name) for name in ("stage", "block", "cell"))
+        stage, block, cell = (number(asked, name) for name in ("stage", "block", "cell"))
         if view == "row" and (found := self._known_sources(opened, picture, stage, block)) is not None:
             return looks.attention_row(found, cell)
         seen = look.see(picture.image if look.task == "classification" else picture.reduced)
@@ -210,7 +206,7 @@ class Server:
         if view == "features":
             return looks.features(look, seen, stage)
         if view == "arrays":
-            kind = _text(asked, "view")
+            kind = text(asked, "view")
             content = looks.arrays_of(look, seen, kind, stage=stage, block=block, cell=cell, sources=sources)
             return content, "application/octet-stream"
         raise ValueError(f"There is no view {view!r}")
@@ -262,8 +258,8 @@ class Server:
 
     async def _picture(self, request: "Request") -> tuple[Picture, dict[str, Any]]:
         session = self._session(request)
-        asked = await _asked(request)
-        return self.pictures.get(session, _text(asked, "picture")), asked
+        asked = await read_asked(request)
+        return self.pictures.get(session, text(asked, "picture")), asked
 
 
 def _key(opened: Opened, picture: Picture, stage: int, block: int) -> tuple[Any, ...]:
@@ -273,38 +269,6 @@ def _key(opened: Opened, picture: Picture, stage: int, block: int) -> tuple[Any,
 def _told(picture: Picture) -> dict[str, Any]:
     width, height = picture.image.size
     return {"picture": picture.id, "name": picture.name, "width": width, "height": height}
-
-
-async def _body(request: "Request", most: int) -> bytes:
-    """Raises TooLargeError as soon as more has come."""
-    parts, size = [], 0
-    async for part in request.stream():
-        size += len(part)
-        if size > most:
-            raise TooLargeError(f"The file is larger than {most // 2**20} MB, which is what the page takes.")
-        parts.append(part)
-    return b"".join(parts)
-
-
-async def _asked(request: "Request") -> dict[str, Any]:
-    asked = parse_json(await _body(request, 2**16), "The request")
-    if not isinstance(asked, dict):
-        raise ValueError("The request is no JSON object")
-    return asked
-
-
-def _text(asked: Mapping[str, Any], name: str) -> str:
-    value = asked.get(name)
-    if not isinstance(value, str):
-        raise ValueError(f"The request needs {name}, a text")
-    return value
-
-
-def _number(asked: Mapping[str, Any], name: str) -> int:
-    value = asked.get(name, 0)
-    if not isinstance(value, int) or isinstance(value, bool):
-        raise ValueError(f"The request needs {name}, a whole number")
-    return value
 
 
 async def _answered(answer: Callable[..., Any], request: "Request") -> "Response":

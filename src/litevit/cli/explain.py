@@ -76,6 +76,9 @@ def explain(
         "--published": published or None,
     }  # fmt: skip
     _refuse_others(what, {name for name, value in given.items() if value is not None})
+    if rollout and (block is not None or head is not None):
+        option = "--block" if head is None else "--head"
+        raise ValueError(f"--rollout goes over all blocks and heads of a stage: leave out {option}")
     weights = plain_word(weights)
     if weights in NO_FILES:
         model = model or "litv2_s"
@@ -97,6 +100,9 @@ def explain(
     elif what == "attention" and len(paths) > 1:
         if rollout or pixel:
             raise ValueError(f"{'--rollout' if rollout else '--pixel'} takes one image; of several the mean is drawn")
+        if paper or formats:
+            option = "--paper" if paper else "--formats"
+            raise ValueError(f"The mean over images has the published layout, PNG and .npy, without {option}")
         written = draw.draw_mean_attention(look, stream, out, where=draw.Where(stage, block, head))
     elif what == "attention":
         written = draw.draw_attention(
@@ -107,7 +113,7 @@ def explain(
     elif what == "features":
         written = draw.draw_features(look, stream, out, pixel=pixel, style=style)
     elif what == "cam":
-        written = draw.draw_cam(look, stream, out, label=label, box=box or 0, method=method, stage=stage, style=style)
+        written = draw.draw_cam(look, stream, out, label=label, box=box, method=method, stage=stage, style=style)
     else:
         if len(images) != 1:
             raise ValueError(f"errors takes one folder with one folder per class, got {len(images)} paths")

@@ -42,7 +42,7 @@ def mean_attention(
         block_of(model, stage, block)
     wanted = [(s, b) for s, b in attention_blocks(model) if stage in (None, s) and block in (None, b)]
     if not wanted:
-        raise ValueError(f"The model has no attention in stage {stage}" if stage else "The model has no attention")
+        raise ValueError(f"The model has no attention in {_place(stage, block)}")
     sums: dict[tuple[int, int, str], Tensor] = {}
     last: dict[tuple[int, int, str], Source] = {}
     count, size = 0, None
@@ -70,6 +70,12 @@ def mean_attention(
     if not count:
         raise ValueError("No images")
     return [Mean(s, b, last[s, b, branch], total.div_(count)) for (s, b, branch), total in sums.items()]
+
+
+def _place(stage: int | None, block: int | None) -> str:
+    if stage is not None:
+        return f"stage {stage}"
+    return "any block" if block is None else f"a block {block} of any stage"
 
 
 def _without_rows(source: Source) -> Source:

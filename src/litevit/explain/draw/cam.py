@@ -29,7 +29,7 @@ def draw_cam(
     out: Path,
     *,
     label: int | None = None,
-    box: int = 0,
+    box: int | None = None,
     method: Method | None = None,
     stage: int | None = None,
     style: Style | None = None,
@@ -38,7 +38,7 @@ def draw_cam(
 
     Args:
         label: class; None takes the one the model finds. Panoptic: a thing's for its box, stuff's for its region.
-        box: which of the boxes found (of `label`, if given), the surest first.
+        box: which of the boxes found (of `label`, if given), the surest first; None takes that one.
         method, stage: None: Grad-CAM of stage 4; of a box Layer-CAM of stage 3, because boxes are decided on finer
             maps, where Grad-CAM's mean over the whole picture says little.
     """
@@ -47,7 +47,9 @@ def draw_cam(
     for name, path in images:
         seen = look.see(path)
         with torch.no_grad():
-            why = _decision(look, seen, path, label, box)
+            why = _decision(look, seen, path, label, box or 0)
+        if why.box is None and box is not None:
+            raise ValueError("--box chooses among the boxes of a detector; this is decided without one")
         how = method or ("gradcam" if why.box is None else "layercam")
         where = stage if stage is not None else 4 if why.box is None else 3
         heat = class_activation(look.model, seen.batch, why.score, method=how, stage=where).numpy()
@@ -58,7 +60,7 @@ def draw_cam(
         which = f"class-{why.label}"
         if why.box is not None:
             arrays["box"] = why.box.cpu().numpy()
-            which += f"-box-{box}"
+            which += f"-box-{box or 0}"
         written += save(figure, out / f"{name}-{how}-stage-{where}-{which}", arrays, style)
     return written
 
