@@ -116,6 +116,7 @@ def test_the_mean_refuses_heads_and_pixels_that_are_not_there(
         (["attention", "--rollout", "--model", "lit_s", "--head", "0"], "leave out --head"),
         (["attention", "--rollout", "--model", "lit_s", "--block", "0"], "leave out --block"),
         (["offsets", "--model", "mask_rcnn_litv2_s", "--published"], "leave it out for this model"),
+        (["offsets", "--published"], "leave out --size"),
         (["attention", "--size", "31"], "--size must be at least 32, got 31"),
         (["attention", "--model", "lit_x"], "Unknown model 'lit_x'"),
     ],
@@ -187,6 +188,13 @@ def test_panoptic_models_say_why_of_boxes_and_of_grounds(tmp_path: Path) -> None
     assert picture.name.startswith("a-layercam-stage-3-class-")  # of a box
     with pytest.raises(ValueError, match="--label must be 0 to 4, got 5"):
         draw.draw_cam(look, [("a", Path("a.png"))], tmp_path, label=5)
+    with pytest.raises(ValueError, match=r"boxes, 0 to \d+; there is no --box 1000"):
+        draw.draw_cam(look, [("a", Path("a.png"))], tmp_path, box=1000)
+    torch.nn.init.constant_(model.roi_heads.box_head.cls_logits.weight, 0)
+    torch.nn.init.constant_(model.roi_heads.box_head.cls_logits.bias, 0)
+    model.roi_heads.score_threshold = 0.9
+    with pytest.raises(ValueError, match="finds no box, so there is none to explain"):
+        draw.draw_cam(look, [("a", Path("a.png"))], tmp_path)
 
 
 def test_the_box_is_explained_by_what_became_of_it() -> None:

@@ -66,6 +66,8 @@ def open_look(
         if published:
             raise ValueError("--published is the published script's way with classifiers; leave it out for this model")
         return _open_dense(dense_models.load_dense(name, weights, num_classes=num_classes, size=size), device)
+    if published and size is not None:
+        raise ValueError("--published draws at 224 x 224, as the published script does: leave out --size")
     model, how = load_classifier(name, weights, num_classes=num_classes)
     if size is not None:
         how = replace(how, size=size)

@@ -47,7 +47,7 @@ def draw_cam(
     for name, path in images:
         seen = look.see(path)
         with torch.no_grad():
-            why = _decision(look, seen, path, label, box or 0)
+            why = _decision(look, seen, path, label, box)
         if why.box is None and box is not None:
             raise ValueError("--box chooses among the boxes of a detector; this is decided without one")
         how = method or ("gradcam" if why.box is None else "layercam")
@@ -65,7 +65,7 @@ def draw_cam(
     return written
 
 
-def _decision(look: Look, seen: Seen, path: Path, label: int | None, box: int) -> Decision:
+def _decision(look: Look, seen: Seen, path: Path, label: int | None, box: int | None) -> Decision:
     model: Any = look.model
     if look.task == "classification":
         logits = model(seen.batch)[0]
@@ -82,13 +82,16 @@ def _decision(look: Look, seen: Seen, path: Path, label: int | None, box: int) -
     of_class = "" if label is None else f" of class {label}"
     mine = [i for i, k in enumerate(objects["labels"].tolist()) if label in (None, k)]
     mine.sort(key=lambda i: -float(objects["scores"][i]))
-    if not 0 <= box < len(mine):
-        have = f"no box{of_class}" if not mine else f"{len(mine)} boxes{of_class}, 0 to {len(mine) - 1}"
+    if not mine:
+        raise ValueError(f"{path}: the model finds no box{of_class}, so there is none to explain")
+    if box is not None and not 0 <= box < len(mine):
+        have = f"{len(mine)} boxes{of_class}, 0 to {len(mine) - 1}" if len(mine) > 1 else f"one box{of_class}, 0"
         raise ValueError(f"{path}: the model finds {have}; there is no --box {box}")
+    chosen = mine[box or 0]
     x, y = seen.scale
-    corners = objects["boxes"][mine[box]] * torch.tensor([x, y, x, y], device=seen.batch.device)
-    k = int(objects["labels"][mine[box]])
-    chance = float(objects["scores"][mine[box]])
+    corners = objects["boxes"][chosen] * torch.tensor([x, y, x, y], device=seen.batch.device)
+    k = int(objects["labels"][chosen])
+    chance = float(objects["scores"][chosen])
     return Decision(k, f"{_name(look.names, k, len(look.names))} {100 * chance:.0f} %", box_score(corners, k), corners)
 
 
