@@ -33,7 +33,7 @@ TRAINED = {
     "digits": "quickstart",
     "detector": "quickstart-detection --data.scenes.train 700 --schedule.epochs 3",
     "segmenter": "quickstart-segmentation --data.scenes.train 700 --schedule.epochs 3",
-    "panoptic": "quickstart-panoptic --data.scenes.train 700 --schedule.epochs 4",
+    "panoptic": "quickstart-panoptic --data.scenes.train 700 --schedule.epochs 3",
 }
 EXPORTED = ("digits", "panoptic")
 SCENE, GRASS, DIGIT = 0, 2, 5  # samples of the page: 256 x 256, 128 x 128, a three
