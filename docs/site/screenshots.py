@@ -31,7 +31,7 @@ LARGEST = 120_000  # bytes of a picture
 # Run -> what trains it.
 TRAINED = {
     "digits": "quickstart",
-    "detector": "quickstart-detection --data.scenes.train 700 --schedule.epochs 3",
+    "detector": "quickstart-detection --data.scenes.train 500 --schedule.epochs 2",
     "segmenter": "quickstart-segmentation --data.scenes.train 700 --schedule.epochs 3",
     "panoptic": "quickstart-panoptic --data.scenes.train 700 --schedule.epochs 3",
 }

@@ -20,7 +20,7 @@ from litevit.explain import merging_offsets, sampling_chain
 from litevit.explain.draw.offsets import draw_offsets
 from litevit.jobs.looking import open_look
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(2400)]  # three exports are verified first
 FORMATS = {"onnx": ".onnx", "openvino": ".xml", "pt2": ".pt2"}
 
 
