@@ -29,7 +29,8 @@ FOCUSED = """() => {
     const shown = e.type === "radio" ? e.nextElementSibling : e.type === "file" ? e.nextElementSibling : e;
     const { outlineStyle, outlineWidth } = getComputedStyle(shown), box = shown.getBoundingClientRect();
     const header = document.querySelector("header.top");
-    const top = header.contains(e) || e.matches(".skip") ? 0 : header.getBoundingClientRect().bottom; // the link lies on it
+    const above = header.contains(e) || e.matches(".skip"); // the link lies on it
+    const top = above ? 0 : header.getBoundingClientRect().bottom;
     const inside = box.bottom > top && box.top < innerHeight && box.right > 0 && box.left < innerWidth; // not below it
     const visible = inside && outlineStyle !== "none" && outlineWidth !== "0px";
     return { walk: e.dataset.walk, what: e.outerHTML.slice(0, 90), visible };
