@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from litevit.checkpoints import published
 from litevit.checkpoints.claims import check_options
-from litevit.checkpoints.load import load_weights
+from litevit.checkpoints.load import load_and_tell
 from litevit.checkpoints.packed import is_packed, open_packed
 from litevit.checkpoints.recorded import recorded_options, weights_file
 from litevit.tasks.two_stage import TwoStage
@@ -106,7 +106,7 @@ def create_model(
             overrides = {**recorded, **overrides}
     model = build_model(name, backbone=backbone, **overrides)
     if file is not None:
-        load_weights(model, file)
+        load_and_tell(model, file)
     return model
 
 

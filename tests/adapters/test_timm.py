@@ -256,7 +256,8 @@ def test_pretrained_takes_the_published_file(monkeypatch: pytest.MonkeyPatch, tm
     tuned = create("litv2_s", pretrained=True, num_classes=3)
     assert torch.equal(tuned.norm.weight, source.norm.weight)
     assert tuned.head.weight.shape[0] == 3
-    grey = create("litv2_s", pretrained=True, in_chans=1)
+    with pytest.warns(UserWarning, match="adapted from 3 to 1 input channel"):
+        grey = create("litv2_s", pretrained=True, in_chans=1)
     expected = source.backbone.embeds[0].proj.weight.sum(1, keepdim=True)
     torch.testing.assert_close(grey.backbone.embeds[0].proj.weight, expected)
     maps = create("litv2_s", pretrained=True, features_only=True)
@@ -376,6 +377,7 @@ def test_weights_of_another_model_are_refused(sources: Sources) -> None:
                 create(name, pretrained=True, num_classes=num_classes, pretrained_cfg_overlay=overlay)
 
 
+@pytest.mark.filterwarnings("ignore:.*first layer adapted")
 def test_first_layers_of_other_channels(sources: Sources) -> None:
     stem = "backbone.embeds.0.proj.weight"
     rgb = sources.model.get_parameter(stem)

@@ -259,7 +259,7 @@ def test_other_input_channels_are_adapted_as_timm_does(in_chans, mean):
     weight = model.embeds[0].proj.weight
     torch.testing.assert_close(weight, torch.full_like(weight, mean))
     assert report.resized == {"embeds.0.proj.weight": ((96, 3, 4, 4), (96, in_chans, 4, 4))}
-    refuses(model, state | {"embeds.0.proj.weight": torch.ones(96, 2, 4, 4)}, "another shape")
+    refuses(model, state | {"embeds.0.proj.weight": torch.ones(96, 3, 7, 7)}, "another shape")
 
 
 SMALL = {  # every family
@@ -431,5 +431,5 @@ def test_another_number_of_classes_in_a_detector():
 
 def test_head_is_not_dropped_for_what_is_wrong_elsewhere():
     state = state_of("lvt/lvt_cls")
-    state["backbone.0.0.proj.weight"] = torch.ones(64, 4, 7, 7)
+    state["backbone.0.0.proj.weight"] = torch.ones(64, 3, 5, 5)
     refuses(build("lvt", num_classes=10), state, r"embeds\.0\.proj\.weight", drop_head=True)

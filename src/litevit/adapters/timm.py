@@ -30,14 +30,14 @@ from timm.models import (
     resolve_pretrained_cfg,
 )
 from timm.models._features import FeatureGetterNet
-from torch import Tensor, nn
+from torch import nn
 from torch.nn.modules.module import _IncompatibleKeys
 
 from litevit.adapters.timm_models import FeatureDict, TimmClassifier, TimmLVTClassifier, TimmTokenClassifier
 from litevit.checkpoints import layouts
 from litevit.checkpoints import published as weights
 from litevit.checkpoints.files import read_state_dict
-from litevit.checkpoints.load import load_weights
+from litevit.checkpoints.load import load_and_tell
 from litevit.layers.class_attention import ClassAttentionBlock
 from litevit.layers.deformable_merging import DeformableTokenMerging
 from litevit.layers.patch_embed import LinearMerging
@@ -87,7 +87,7 @@ def build(
         pretrained: the published weights, or the path of a checkpoint; a head of another size stays fresh.
         drop_rate: dropout before the head.
         global_pool: see `poolings` of the class.
-        in_chans: other than 3 with pretrained weights: the first convolution is adapted as timm does.
+        in_chans: other than that of pretrained weights: their first convolution is adapted as timm does.
         output_stride: only 32.
         device, dtype: where and as what the parameters are made.
         overrides: fields of the model's config (`num_classes`, `drop_path_rate`, `alpha`, ...).
@@ -111,7 +111,7 @@ def build(
         ours.backbone, ours.config, drop_rate=drop_rate, global_pool=global_pool
     )
     if pretrained is not False:
-        load_weights(model, weights.fetch(name) if pretrained is True else pretrained, drop_head=True)
+        load_and_tell(model, weights.fetch(name) if pretrained is True else pretrained, drop_head=True)
     return model.to(device=device, dtype=dtype)
 
 
@@ -166,7 +166,7 @@ class _Receiver(nn.Module):
         return _IncompatibleKeys([], [])
 
 
-def _source(name: str, cfg: PretrainedCfg, in_chans: int, cache_dir: str | Path | None) -> Path | Mapping[str, Any]:
+def _source(name: str, cfg: PretrainedCfg, cache_dir: str | Path | None) -> Path | Mapping[str, Any]:
     """Weights from where the caller says; where nothing was said, the published ones."""
     registered = default_cfgs[name].default
     if all(getattr(cfg, field) == getattr(registered, field) for field in SOURCE):
@@ -175,8 +175,8 @@ def _source(name: str, cfg: PretrainedCfg, in_chans: int, cache_dir: str | Path 
     # Nothing is adapted: first_conv and classifier are None, and files go to `load_pretrained` unread.
     bare = dataclasses.replace(cfg, first_conv=None, classifier=None, custom_load=True)
     timm.models.load_pretrained(receiver, bare.to_dict(), cache_dir=cache_dir)
-    channels, offset = cfg.input_size[0], cfg.label_offset or 0
-    if offset == 0 and channels in (3, in_chans):
+    offset = cfg.label_offset or 0
+    if offset == 0:
         return receiver.found
     tensors = read_state_dict(receiver.found).tensors
     converted = layouts.to_ours(tensors)
@@ -184,19 +184,7 @@ def _source(name: str, cfg: PretrainedCfg, in_chans: int, cache_dir: str | Path 
     for key in ("head.weight", "head.bias", "aux_head.weight", "aux_head.bias"):
         if key in state:
             state[key] = state[key][offset:]
-    stem = f"{STEM}.weight"
-    if channels not in (3, in_chans) and stem in state:  # `load_weights` adapts those of RGB models
-        state[stem] = _other_channels(state[stem], in_chans)
     return state
-
-
-def _other_channels(weight: Tensor, in_chans: int) -> Tensor:
-    """What timm's `adapt_input_conv` does from 1.0.31 on for weights of any number of channels; (O, I, h, w)."""
-    channels = weight.shape[1]
-    if in_chans == 1:
-        return weight.sum(dim=1, keepdim=True)
-    repeated = weight.repeat(1, -(-in_chans // channels), 1, 1)[:, :in_chans]
-    return repeated * (channels / in_chans)
 
 
 def _entrypoint(name: str) -> Any:
@@ -205,9 +193,9 @@ def _entrypoint(name: str) -> Any:
             model: Any = build(name, **model_kwargs)
             if pretrained:
                 cfg = resolve_pretrained_cfg(name, kwargs.get("pretrained_cfg"), kwargs.get("pretrained_cfg_overlay"))
-                found = _source(name, cfg, model.in_chans, kwargs.get("cache_dir"))
+                found = _source(name, cfg, kwargs.get("cache_dir"))
                 # As timm: a head for as many classes as the source says has to fit.
-                load_weights(model, found, drop_head=model.num_classes != cfg.num_classes)
+                load_and_tell(model, found, drop_head=model.num_classes != cfg.num_classes)
             return model
 
         if kwargs.get("features_only") and "feature_cls" in kwargs:

@@ -6,6 +6,7 @@ size are resized, and whatever does not fit raises before the model is touched.
 """
 
 import re
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from math import isqrt
@@ -27,6 +28,7 @@ OF_THE_CLASSES = re.compile(
     r"(aux_)?head\.(weight|bias)|head\.(cls_logits|classifier)\.\w+|semantic_head\.classifier\.\w+"
     r"|roi_heads\.box_head\.(cls_logits|deltas)\.\w+|roi_heads\.mask_head\.logits\.\w+"
 )
+FIRST_LAYER = "embeds.0.proj.weight"
 
 
 @dataclass(kw_only=True)
@@ -49,7 +51,18 @@ class LoadReport:
         text = f"starting from {self.source}: {len(self.used)} tensors loaded"
         if self.dropped:
             text += f"; left out, of other classes or another task: {_some(self.dropped)}"
+        if self.adapted:
+            text += f"; {self.adapted}"
         return text + (f"; fresh: {_some(self.missing)}" if self.missing else "")
+
+    @property
+    def adapted(self) -> str | None:
+        """What became of a first layer for other channels than the model's, in some words."""
+        for key, (old, new) in self.resized.items():
+            if key.endswith(FIRST_LAYER):
+                channels = "channel" if new[1] == 1 else "channels"
+                return f"first layer adapted from {old[1]} to {new[1]} input {channels}: {_how_adapted(old[1], new[1])}"
+        return None
 
     def __str__(self) -> str:
         inside = f" inside {' > '.join(self.wrapping)}" if self.wrapping else ""
@@ -63,6 +76,13 @@ class LoadReport:
             if keys := getattr(self, name):
                 lines.append(f"  {name} {len(keys)}: {_some(keys)}")
         return "\n".join(lines)
+
+
+def _how_adapted(channels: int, in_chans: int) -> str:
+    if in_chans == 1:
+        return "their sum"
+    kept = f"the first {in_chans}" if in_chans < channels else "repeated"
+    return f"{kept}, times {channels}/{in_chans}"
 
 
 def _some(keys: Any, limit: int = 6) -> str:
@@ -116,18 +136,31 @@ def _resized(key: str, value: Tensor, shape: Shape) -> Tensor | None:
         return None
     if key.endswith("relative_position_bias_table") and value.shape[1] == shape[1]:
         return resize_relative_table(value, shape[0])
-    if key.endswith("embeds.0.proj.weight") and value.shape[:1] + value.shape[2:] == (shape[0], *shape[2:]):
-        return _other_channels(value, shape[1])
+    if key.endswith(FIRST_LAYER) and value.shape[:1] + value.shape[2:] == (shape[0], *shape[2:]) and value.shape[1]:
+        return other_channels(value, shape[1])
     if ".positions." in key and value.shape[2] == shape[2]:
         return resize_pos_embed(value, shape[1], class_row=key.endswith(".3.table"))
     return None
 
 
-def _other_channels(weight: Tensor, in_chans: int) -> Tensor | None:
-    """The first layer of an RGB model for images of other channels, as timm makes it; None: not of an RGB model."""
-    from timm.models import adapt_input_conv
+def other_channels(weight: Tensor, in_chans: int) -> Tensor:
+    """A first layer for images of other channels, as timm's `adapt_input_conv` makes it from 1.0.31 on.
 
-    return adapt_input_conv(in_chans, weight) if weight.shape[1] == 3 else None
+    One channel gets the sum, so that grey images count as RGB ones of three equal channels do. Else channels are
+    repeated in their order, or the last left out, and scaled by the ratio of the numbers: from one channel to three, an
+    image of three equal channels gives what its grey image gave.
+
+    Args:
+        weight: (O, I, h, w).
+
+    Returns:
+        (O, in_chans, h, w).
+    """
+    channels = weight.shape[1]
+    if in_chans == 1:
+        return weight.float().sum(dim=1, keepdim=True).to(weight.dtype)
+    repeated = weight.float().repeat(1, -(-in_chans // channels), 1, 1)[:, :in_chans]
+    return (repeated * (channels / in_chans)).to(weight.dtype)
 
 
 # ---------------------------------------------------------------- load
@@ -142,6 +175,8 @@ def load_weights(
     strict: bool = True,
 ) -> LoadReport:
     """Loads a checkpoint into a model or a backbone.
+
+    A first layer for another number of input channels is adapted as timm does it (`LoadReport.adapted`).
 
     Args:
         model: a model of `create_model` or a backbone of `create_backbone`.
@@ -187,6 +222,14 @@ def load_weights(
         missing=tuple(own(key) for key in (*fit.fresh, *fit.wanting)),
         unexpected=tuple(unexpected),
     )
+
+
+def load_and_tell(model: nn.Module, source: Pathlike | Mapping[str, Any], *, drop_head: bool = False) -> LoadReport:
+    """`load_weights` for callers that show no report: where the first layer is of other channels, a warning says so."""
+    report = load_weights(model, source, drop_head=drop_head)
+    if report.adapted:
+        warnings.warn(f"{report.source}: {report.adapted}", stacklevel=3)
+    return report
 
 
 @dataclass
@@ -321,9 +364,12 @@ def models_that_fit(tensors: Mapping[str, Tensor]) -> list[str]:
     tables = ("relative_position_bias_table", "cls_token")
     skip = ("backbone.out_norms.", "backbone.positions.")
 
+    def shape(key: str, value: Tensor) -> Shape:
+        return tuple(value.shape[:1] + value.shape[2:] if key.endswith(FIRST_LAYER) else value.shape)  # any channels
+
     def signature(state: Mapping[str, Tensor]) -> dict[str, Shape]:
         return {
-            key: tuple(value.shape)
+            key: shape(key, value)
             for key, value in state.items()
             if key.startswith("backbone.") and not key.startswith(skip) and not key.endswith(tables)
         }

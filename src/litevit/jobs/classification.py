@@ -3,7 +3,7 @@
 import os
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -156,6 +156,15 @@ def for_training(model: nn.Module, run: RunConfig) -> tuple[nn.Module, dict[str,
     return fast, dict(Counter(type(old).__name__ for old, new in pairs if type(old) is not type(new)))
 
 
+def check_channels(overrides: Mapping[str, Any]) -> None:
+    """Raises ValueError for a model that could not take the pictures of training, evaluation and prediction."""
+    if overrides.get("in_chans", 3) != 3:
+        raise ValueError(
+            f"model.overrides.in_chans {overrides['in_chans']!s:.20} has no data: pictures are read in three channels, "
+            "grey ones as three equal channels. Leave it out: weights of other channels are adapted"
+        )
+
+
 def build_classifier(config: ModelConfig, num_classes: int, *, said: list[str] | None = None) -> nn.Module:
     """Our model, or timm's as `timm/NAME`. Weights with another number of classes keep all but their head.
 
@@ -166,6 +175,7 @@ def build_classifier(config: ModelConfig, num_classes: int, *, said: list[str] |
     overrides: dict[str, Any] = {  # lists come from JSON
         name: tuple(value) if isinstance(value, list) else value for name, value in config.overrides.items()
     }
+    check_channels(overrides)
     weights: Any = weights_word(config.weights)
     if weights == "imagenet":  # which a classifier's published weights are
         weights = "official"

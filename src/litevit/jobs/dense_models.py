@@ -8,7 +8,7 @@ from torch import nn
 
 from litevit.checkpoints import published as published
 from litevit.checkpoints.files import Pathlike
-from litevit.checkpoints.load import load_weights
+from litevit.checkpoints.load import load_and_tell
 from litevit.checkpoints.packed import is_packed, open_packed
 from litevit.checkpoints.preprocessing import check_largest
 from litevit.checkpoints.recorded import class_counts
@@ -107,7 +107,7 @@ def load_dense(
             f"{name}: imagenet gives its backbone alone, under a random head: give official, none or a file"
         )
     if weights is not None:
-        report = load_weights(model, path if path is not None else published.fetch(name))
+        report = load_and_tell(model, path if path is not None else published.fetch(name))
         if report.missing:
             raise ValueError(
                 f"{weights} is not a checkpoint of the whole {name}: {len(report.missing)} tensors are missing, "

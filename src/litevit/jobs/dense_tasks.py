@@ -19,7 +19,7 @@ from litevit.data.grouping import GroupedBatchStream
 from litevit.data.readability import check_readable
 from litevit.engine.config import IMAGENET, ModelConfig, OptimConfig, Recipe
 from litevit.files import cache_dir, without_nan, write_json
-from litevit.jobs.classification import for_training
+from litevit.jobs.classification import check_channels, for_training
 from litevit.jobs.dense_models import INSTANCES, OWN, config_at_size, task_of
 from litevit.jobs.evaluation_loop import evaluation_loader
 from litevit.jobs.measure_dense import Measured, measure_detection, measure_panoptic, measure_semantic
@@ -41,6 +41,7 @@ def build_dense_model(config: ModelConfig, *, said: list[str] | None = None, **s
         sizes: of the heads, such as `num_classes=80`.
     """
     options = sizes | read_overrides(config.overrides)
+    check_channels(options)
     word = weights_word(config.weights)
     if not config.drop_head or word in (None, IMAGENET):
         return create_model(config.name, weights=config.weights, **options)

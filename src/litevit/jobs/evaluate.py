@@ -264,9 +264,9 @@ def _load(model: str | nn.Module, weights: str | None, num_classes: int) -> nn.M
     weights = weights_word(weights)  # type: ignore[assignment]
     if isinstance(model, nn.Module):
         if weights is not None:
-            from litevit.checkpoints.load import load_weights
+            from litevit.checkpoints.load import load_and_tell
 
-            load_weights(model, weights)
+            load_and_tell(model, weights)
         return model
     if weights is None:
         raise ValueError(f"{model} without weights would guess: give --weights official, or a file.")

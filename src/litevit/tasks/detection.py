@@ -33,13 +33,20 @@ class ImageBatch(NamedTuple):
         return w / w0, h / h0
 
 
-def backbone_features(backbone: nn.Module, *, user: str) -> tuple[FeatureSpec, ...]:
-    """`backbone.features`, checked to be the four maps that a pyramid is built on."""
+def backbone_features(backbone: nn.Module, *, user: str, rgb: bool = False) -> tuple[FeatureSpec, ...]:
+    """`backbone.features`, checked to be the four maps that a pyramid is built on.
+
+    Args:
+        rgb: the user prepares RGB images itself, which the backbone has to take.
+    """
     features = getattr(backbone, "features", None)
     if not isinstance(features, Sequence) or len(features) != 4:
         raise ValueError(
             f"{user}: the backbone needs `.features`, four of FeatureSpec(channels, stride), got {features}"
         )
+    in_chans = getattr(getattr(backbone, "config", None), "in_chans", 3)
+    if rgb and in_chans != 3:
+        raise ValueError(f"{user} takes RGB images: the backbone's in_chans must be 3, got {in_chans}")
     return tuple(FeatureSpec(*feature) for feature in features)
 
 

@@ -98,7 +98,7 @@ class RetinaNet(nn.Module):
         if config.selection not in ("pairs", "anchors"):
             raise ValueError(f'RetinaNet: selection must be "pairs" or "anchors", got {config.selection!r}')
         check_positive("RetinaNet", num_classes=config.num_classes, min_size=config.min_size, max_size=config.max_size)
-        features = backbone_features(backbone, user="RetinaNet")[1:]  # the finest map is not used
+        features = backbone_features(backbone, user="RetinaNet", rgb=True)[1:]  # the finest map is not used
         self.config = config
         coarsest = features[-1].stride
         self.strides = (*(f.stride for f in features), coarsest * 2, coarsest * 4)

@@ -34,7 +34,7 @@ class TwoStage(nn.Module):
         class_agnostic_nms: bool = False,
     ):
         super().__init__()
-        features = backbone_features(backbone, user=user)
+        features = backbone_features(backbone, user=user, rgb=True)
         strides = tuple(f.stride for f in features)
         self.config = config
         self.backbone = backbone
