@@ -40,12 +40,28 @@ def test_what_is_given_is_done(run, photos, litevit):
         (("--out", "x"), "--out is for detectors and segmenters"),
         (("--flip", "--limit", "3"), "--limit and --flip are for detectors and segmenters"),
         (("--weights", "x.pth"), "both say which weights"),
+        (("--size", "0"), "--size of a classifier must be a number of at least 32, got 0"),
+        (("--size", "-64"), "--size of a classifier must be a number of at least 32, got -64"),
+        (("--crop-pct", "0"), "--crop-pct must be above 0 and at most 1 (no crop), got 0.0"),
+        (("--crop-pct", "-1"), "--crop-pct must be above 0"),
+        (("--crop-pct", "nan"), "--crop-pct must be above 0"),
+        (("--crop-pct", "87.5"), "--crop-pct must be above 0 and at most 1"),
+        (("--batch-size", "0"), "--batch-size must be at least 1, got 0"),
+        (("--num-classes", "0"), "--num-classes must be at least 1, got 0"),
+        (("--workers", "-1"), "--workers must be 0 or more, got -1"),
     ],
 )
 def test_what_does_not_apply_is_refused(run, litevit, options, words, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert words in evaluate(litevit, run, *options)
     assert not (tmp_path / "x").exists()
+
+
+@pytest.mark.parametrize("option", ["--num-classes", "--top", "--batch-size"])
+def test_predict_refuses_nothing_of_something(option, photos, litevit):
+    """0 was taken for "not given"."""
+    code, _, said = litevit("predict", photos / "val/bee/val0.png", "--model", "lvt", "--weights", "none", option, 0)
+    assert (code, said) == (2, f"litevit: {option} must be at least 1, got 0\n")
 
 
 def test_another_models_name_is_refused(run, litevit):

@@ -9,7 +9,7 @@ from typing import Any, Literal
 from tyro.conf import Positional
 
 from litevit.cli.predict import dense_task, exported_file
-from litevit.cli.terminal import Device, plain_word, progress_bar, refuse, show, show_rows
+from litevit.cli.terminal import Device, at_least_one, plain_word, progress_bar, refuse, show, show_rows
 
 
 def eval_(
@@ -82,6 +82,9 @@ def eval_(
         device: where to run.
     """
     weights = plain_word(weights)
+    at_least_one(num_classes=num_classes, batch_size=batch_size)
+    if workers < 0:
+        raise ValueError(f"--workers must be 0 or more, got {workers}")
     source = str(run) if run is not None else weights
     if source == "none":
         raise ValueError("Random weights have nothing to measure: give --weights official, a file or --run FOLDER")

@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from tyro.conf import Positional
 
-from litevit.cli.terminal import NO_FILES, Device, plain_word, progress, refuse, show, show_rows
+from litevit.cli.terminal import NO_FILES, Device, at_least_one, plain_word, progress, refuse, show, show_rows
 
 
 def predict(
@@ -62,6 +62,7 @@ def predict(
     from dataclasses import replace
 
     weights = plain_word(weights)
+    at_least_one(top=top, num_classes=num_classes, batch_size=batch_size)
     many: dict[str, Any] = {
         "shard": shard,
         "max_failures": max_failures,

@@ -32,6 +32,13 @@ def parse_size(size: Sequence[int] | None) -> tuple[int, int] | None:
     return (size[0], size[-1])
 
 
+def at_least_one(**options: int | None) -> None:
+    """Raises ValueError for a number below 1; None: not given. Args: options: by their names."""
+    for name, value in options.items():
+        if value is not None and value < 1:
+            raise ValueError(f"--{name.replace('_', '-')} must be at least 1, got {value}")
+
+
 def refuse(options: dict[str, Any], meant: str) -> None:
     """Raises ValueError for options that were given although they do not apply.
 

@@ -29,6 +29,7 @@ from litevit.engine.config import from_dict
 from litevit.files import read_json
 from litevit.jobs.evaluation_loop import evaluate_classifier, evaluation_loader
 from litevit.jobs.inference import fixed_batch, for_inference
+from litevit.jobs.preprocessing import side_of
 from litevit.jobs.runs import CLASSIFICATION, Run
 from litevit.metrics.classification import ClassificationMetric, ClassRow
 from litevit.models import create_model
@@ -95,7 +96,7 @@ def evaluate(
             raise ValueError(f"{name} takes images as they are; evaluate a file exported without --preprocessing")
         settings = replace(
             settings, num_classes=len(getattr(model, "classes", ())),
-            image_size=how.size, crop_pct=crop_pct or how.crop_pct, mean=how.mean, std=how.std,
+            image_size=how.size, crop_pct=how.crop_pct if crop_pct is None else crop_pct, mean=how.mean, std=how.std,
             eval_interpolation=how.interpolation,
         )  # fmt: skip
     settings = replace(settings, path=data, reader=reader, eval_split=split)
@@ -189,7 +190,11 @@ def evaluate_run(
     if run.task not in CLASSIFICATION:
         raise ValueError(f"{folder} is a run of the task '{run.task}', not of classification.")
     settings = from_dict(ClassificationData, run.saved["data"], "recipe.data")
-    settings = replace(settings, image_size=image_size or settings.image_size, crop_pct=crop_pct or settings.crop_pct)
+    _check_geometry(image_size, crop_pct)
+    if image_size is not None:
+        settings = replace(settings, image_size=image_size)
+    if crop_pct is not None:
+        settings = replace(settings, crop_pct=crop_pct)
     settings, part = _data_of(settings, run.folder, data, split, reader)
     opened = replace(settings, num_classes=ANY) if labels == "v2" else settings
     dataset = create_dataset(opened, part, classes=() if labels == "v2" else run.classes, augment=False)
@@ -244,6 +249,7 @@ def _is_own(settings: ClassificationData, folder: Path, data: str) -> bool:
 
 def _settings(name: str, num_classes: int, image_size: int | None, crop_pct: float | None) -> ClassificationData:
     """The published protocol of a model; another size keeps its crop ratio."""
+    _check_geometry(image_size, crop_pct)
     known = WEIGHTS.get(name)
     if known is None:
         size, ratio, mean, std = 224, 0.875, ClassificationData().mean, ClassificationData().std
@@ -253,11 +259,17 @@ def _settings(name: str, num_classes: int, image_size: int | None, crop_pct: flo
         ratio, mean, std = prepared.crop_pct or 1.0, prepared.mean, prepared.std
     return ClassificationData(
         num_classes=num_classes,
-        image_size=image_size or size,
-        crop_pct=crop_pct or ratio,
+        image_size=size if image_size is None else image_size,
+        crop_pct=ratio if crop_pct is None else crop_pct,
         mean=mean,
         std=std,
     )
+
+
+def _check_geometry(image_size: int | None, crop_pct: float | None) -> None:
+    side_of(image_size)
+    if crop_pct is not None and not 0 < crop_pct <= 1:
+        raise ValueError(f"--crop-pct must be above 0 and at most 1 (no crop), got {crop_pct}")
 
 
 def _load(model: str | nn.Module, weights: str | None, num_classes: int) -> nn.Module:
