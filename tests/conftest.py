@@ -1,6 +1,7 @@
 """The end of a run says how near the outputs were to those of the official code; loaders hold what can be sent."""
 
 import pickle
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -23,7 +24,14 @@ def loaders_can_be_sent(request: pytest.FixtureRequest, monkeypatch: pytest.Monk
     monkeypatch.setattr(DataLoader, "__init__", checked)
 
 
-def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+def pytest_addoption(parser: pytest.Parser) -> None:
+    told = "add every golden's worst share of its tolerance to FOLDER, and write the table anew"
+    parser.addoption("--goldens", metavar="FOLDER", type=Path, help=told)
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    if folder := config.getoption("--goldens"):
+        golden.write_shares(folder)
     if lines := golden.worst_shares():
         terminalreporter.section("goldens")
         for line in lines:

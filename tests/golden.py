@@ -10,6 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from litevit.devices import processor_name
+
 DATA = Path(__file__).parent / "data"
 
 # What was compared in this run: group -> (share of the tolerance that was used, what it was).
@@ -33,6 +35,58 @@ def worst_shares() -> list[str]:
         share, what = max(used)
         lines.append(f"{group}: {share:.3f} of the tolerance ({what}), the worst of {len(used)} comparisons")
     return lines
+
+
+def write_shares(folder: Path) -> None:
+    """Adds what this run has compared to `folder`, and writes its table anew: runs of pieces make one table.
+
+    `shares.json` holds group -> golden -> comparison -> share; `README.md` the worst of every group and golden.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    file = folder / "shares.json"
+    known: dict[str, dict[str, dict[str, float]]] = json.loads(file.read_text()) if file.exists() else {}
+    named = {name for path in DATA.rglob("cases.json") for name in json.loads(path.read_text())}
+    for group, used in _used.items():
+        for what in dict.fromkeys(what for _, what in used):
+            first, _, rest = what.partition(" ")
+            case, array = (first, rest or "value") if first in named else ("(made in the test)", what)
+            share = max(share for share, other in used if other == what)
+            known.setdefault(group, {}).setdefault(case, {})[array] = float(f"{share:.3g}")
+    known = {
+        group: {case: dict(sorted(found.items())) for case, found in sorted(known[group].items())}
+        for group in sorted(known)
+    }
+    file.write_text(json.dumps(known, indent=1) + "\n")
+    (folder / "README.md").write_text(_table(known))
+
+
+def _table(known: dict[str, dict[str, dict[str, float]]]) -> str:
+    """Markdown: the worst of every group, then of every golden."""
+    head = [
+        "# Goldens: the worst share of the tolerance",
+        "",
+        "Outputs of the official code against ours, of the same filled weights and inputs: abs(ours - stored) as a "
+        "share of its tolerance (`atol + rtol * abs(stored)` of the `cases.json` in `tests/data`); above 1 fails. "
+        "Float32 on a CPU, the training step in float64. Made by",
+        "",
+        "```",
+        "python -m pytest tests/parity tests/explain/test_offsets.py -m 'slow or not slow' --goldens FOLDER",
+        "```",
+        "",
+        f"with PyTorch {torch.__version__.partition('+')[0]} on {processor_name()}. Parts (`-k`, a file at a time) add "
+        "up in one FOLDER.",
+        "",
+    ]
+    groups = ["| group | goldens | comparisons | worst share | where |", "|---|---|---|---|---|"]
+    rows = ["", "| group | golden | comparisons | worst share | where |", "|---|---|---|---|---|"]
+    for group, cases_ in known.items():
+        worst = {case: max((share, array) for array, share in found.items()) for case, found in cases_.items()}
+        (share, array), case = max((one, case) for case, one in worst.items())
+        count = sum(map(len, cases_.values()))
+        named = len(cases_) - ("(made in the test)" in cases_)
+        groups.append(f"| {group} | {named} | {count} | {share:.3g} | {case}: {array} |")
+        rows += [f"| {group} | {c} | {len(cases_[c])} | {s:.3g} | {a} |" for c, (s, a) in worst.items()]
+    return "\n".join([*head, *groups, *rows, ""])
 
 
 def fill_value(key: str, shape: tuple[int, ...]) -> np.ndarray:
