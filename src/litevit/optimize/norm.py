@@ -40,13 +40,16 @@ class NativeLayerNorm(nn.LayerNorm):
         return total, super().forward(total)
 
 
+ADDS_INSIDE = (BlockedMLP, BlockedConvFFN)  # a tuple: older torch.compile does not read A | B
+
+
 class FusedFeedForwardBlock(FeedForwardBlock):
     """The residual is added while the feed-forward network writes; replaces FeedForwardBlock in inference."""
 
     def forward(self, x: Tensor) -> Tensor:
         """Args: x: (B, H, W, C) or (B, L, C). Returns: as x."""
         normed = self.norm2(x)
-        if isinstance(self.mlp, BlockedMLP | BlockedConvFFN):
+        if isinstance(self.mlp, ADDS_INSIDE):
             return self.mlp(normed, x)
         return x + self.mlp(normed)
 
@@ -62,6 +65,6 @@ class FusedAttentionBlock(AttentionBlock):
         else:
             x = x + attended
             normed = self.norm2(x)
-        if isinstance(self.mlp, BlockedMLP | BlockedConvFFN):
+        if isinstance(self.mlp, ADDS_INSIDE):
             return self.mlp(normed, x)
         return x + self.mlp(normed)
