@@ -130,6 +130,7 @@ def test_a_run_of_timms_that_cannot_be_made(tmp_path):
     weights = tmp_path / "best.safetensors"
     for change, words in (
         ({"overrides": {"img_size": 3}}, "timm/resnet18 cannot be made with .*img_size"),
+        ({"overrides": {"layers": 7}}, "timm/resnet18 cannot be made with .*"),
         ({"name": "timm/resnet19"}, "Unknown model of timm 'resnet19'. Did you mean"),
     ):
         recipe = runs.recipe_of()

@@ -196,7 +196,7 @@ def build_classifier(config: ModelConfig, num_classes: int, *, said: list[str] |
             raise unknown(name, timm.list_models(), "model of timm", most=0)
         try:
             return timm.create_model(name, pretrained=weights is not None, num_classes=num_classes, **overrides)
-        except TypeError as error:  # an option that its constructor does not have
+        except (TypeError, AttributeError, LookupError, ArithmeticError, AssertionError) as error:  # of an option
             raise ValueError(f"{config.name} cannot be made with {overrides!r:.200}: {error}") from error
     from litevit.checkpoints.load import load_weights
     from litevit.checkpoints.published import fetch
