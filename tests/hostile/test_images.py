@@ -4,13 +4,14 @@ import io
 import struct
 import zlib
 
+import numpy as np
 import pytest
 from PIL import Image
 
 from hostile.kinds.images import chunk
 from litevit.data.coco_masks import read_panoptic_png
 from litevit.data.images import ImageError, read_image
-from litevit.data.mask_labels import palette_labels, read_index_mask
+from litevit.data.mask_labels import labels_of, palette_labels, read_index_mask
 
 
 def test_a_mask_of_a_format_that_starts_programs_is_no_mask(tmp_path):
@@ -32,3 +33,16 @@ def test_a_bomb_is_refused_before_it_is_decoded(tmp_path):
             read(file)
     with pytest.raises(ImageError, match="too large"):
         read_image(io.BytesIO(file.read_bytes()), name="bomb.png")
+
+
+def test_masks_are_read_in_the_width_they_need(tmp_path):
+    """One of 170 million pixels took 1.3 GiB for its values and as much again for its classes."""
+    pixels = np.arange(12, dtype=np.uint8).reshape(3, 4)
+    Image.fromarray(pixels % 3).save(tmp_path / "a.png")
+    Image.fromarray((pixels % 3).astype(np.uint16)).save(tmp_path / "b.png")
+    Image.fromarray(np.repeat((pixels % 3)[..., None], 3, 2)).save(tmp_path / "c.png")
+    for name, width in (("a.png", np.uint8), ("b.png", np.int32), ("c.png", np.uint8)):
+        assert read_index_mask(tmp_path / name).dtype == width
+        labels = labels_of(["a", "b", "c"]).read(tmp_path / name)
+        assert labels.dtype == np.int16
+        assert (labels == pixels % 3).all()

@@ -126,7 +126,7 @@ class SegmentationFolder(Dataset):
 
     def read_mask(self, index: int) -> Tensor:
         """Returns: (H, W) int64, classes 0..K-1 and 255, at the file's size."""
-        return torch.from_numpy(self.labels.read(self.mask_path(index)))
+        return torch.from_numpy(self.labels.read(self.mask_path(index))).long()
 
     def __getitem__(self, index: int) -> tuple[Any, dict[str, Any]]:
         semantic = self.read_mask(index)

@@ -59,9 +59,9 @@ class MaskLabels:
         return ({self.ignore_index} | zero) - set(self.values) - {-1}
 
     def read(self, path: str | Path) -> np.ndarray:
-        """Returns: (H, W) int64, classes 0..K-1 and 255."""
+        """Returns: (H, W) int16, classes 0..K-1 and 255."""
         indices = read_index_mask(path, self.colours)
-        table = np.full(max(int(indices.max(initial=0)), *self.values, *self.ignored, 0) + 1, -1, dtype=np.int64)
+        table = np.full(max(int(indices.max(initial=0)), *self.values, *self.ignored, 0) + 1, -1, dtype=np.int16)
         table[list(self.ignored)] = IGNORE
         table[list(self.values)] = np.arange(len(self.values))
         labels = table[indices]
@@ -85,7 +85,7 @@ class MaskLabels:
 
 
 def read_index_mask(path: str | Path, colours: Sequence[Colour] = ()) -> np.ndarray:
-    """Returns: (H, W) int64 indices. A palette PNG gives its indices, not its colours.
+    """Returns: (H, W) indices, uint8 or int32. A palette PNG gives its indices, not its colours.
 
     Args:
         colours: of the classes: a colour picture becomes their numbers.
@@ -100,18 +100,17 @@ def read_index_mask(path: str | Path, colours: Sequence[Colour] = ()) -> np.ndar
     if colours and mode in ("RGB", "RGBA", "P"):
         return _by_colour(path, pixels, colours)
     if mode in ("RGB", "RGBA") and _is_grey(pixels):
-        return pixels[..., 0].astype(np.int64)
+        return pixels[..., 0]
     if mode not in ("L", "P", "I", "I;16", "1"):
         raise ValueError(
             f"mask {path} is a colour picture (mode {mode}); a PNG of class indices (mode L or P) is needed, or a "
             "labelmap.txt with a line 'name:red,green,blue' per class beside the folders"
         )
-    indices = pixels.astype(np.int64)
-    if indices.size and not 0 <= indices.min() <= indices.max() <= MAX_VALUE:
+    if pixels.size and not 0 <= pixels.min() <= pixels.max() <= MAX_VALUE:
         raise ValueError(
-            f"mask {path} has values from {indices.min()} to {indices.max()}; 0 to {MAX_VALUE} can be classes"
+            f"mask {path} has values from {pixels.min()} to {pixels.max()}; 0 to {MAX_VALUE} can be classes"
         )
-    return indices
+    return pixels.astype(np.uint8 if mode in ("L", "P", "1") else np.int32, copy=False)
 
 
 def _is_grey(pixels: np.ndarray) -> bool:
@@ -119,8 +118,8 @@ def _is_grey(pixels: np.ndarray) -> bool:
 
 
 def _by_colour(path: Path, pixels: np.ndarray, colours: Sequence[Colour]) -> np.ndarray:
-    codes = pixels[..., 0].astype(np.int64) << 16 | pixels[..., 1].astype(np.int64) << 8 | pixels[..., 2]
-    known = np.array([r << 16 | g << 8 | b for r, g, b in colours])
+    codes = pixels[..., 0].astype(np.int32) << 16 | pixels[..., 1].astype(np.int32) << 8 | pixels[..., 2]
+    known = np.array([r << 16 | g << 8 | b for r, g, b in colours], dtype=np.int32)
     order = np.argsort(known)
     place = np.minimum(np.searchsorted(known[order], codes), len(known) - 1)
     indices = order[place]
