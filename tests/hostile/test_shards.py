@@ -3,6 +3,7 @@
 import gzip
 import io
 import tarfile
+import time
 
 import pytest
 
@@ -111,3 +112,13 @@ def test_tars_in_tars_in_tars(tmp_path):
 def test_a_pattern_of_too_many_shards(pattern):
     with pytest.raises(ValueError, match="more than 1,000,000 shards"):
         expand_shards(f"pipe:cat {pattern}", "train")
+
+
+def test_a_member_of_gigabytes_in_a_file_of_one_kilobyte(tmp_path):
+    """Passing over it took ten seconds: tarfile goes on in steps of ten kilobytes where the file has ended."""
+    file = tmp_path / "train-0.tar"
+    file.write_bytes(sized(b"1.txt", b"77777777777\0") + bytes(600))
+    started = time.process_time()
+    with pytest.raises(ValueError, match=r"train-0\.tar is not a readable tar file.*unexpected end of data"):
+        list(TarShards(str(file), "train").read(0))
+    assert time.process_time() - started < 1

@@ -18,6 +18,7 @@ DESCRIBING = (
     tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.SOLARIS_XHDTYPE, tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK,
 )  # fmt: skip
 SQUEEZED = (b"\x1f\x8b", b"BZh", b"\xfd7zXZ", b"]\0\0", b"\x28\xb5\x2f\xfd")
+MOST_ENDS = 100  # reads at the end of a file
 FLOOD, RATIO = 2**26, 200  # bytes that a squeezed tar may become in any case, and times its size
 
 
@@ -145,10 +146,13 @@ class _Counted:
     """A file that knows how much of it was read."""
 
     def __init__(self, file: Any):
-        self.file, self.bytes, self.start = file, 0, b""
+        self.file, self.bytes, self.start, self.ends = file, 0, b"", 0
 
     def read(self, size: int = -1) -> bytes:
         content = self.file.read(size)
         self.start = self.start or content[:8]
         self.bytes += len(content)
+        self.ends += not content
+        if self.ends > MOST_ENDS:  # tarfile passes over a member of any size in steps of 10 KB, also beyond the end
+            raise tarfile.ReadError("unexpected end of data")
         return content

@@ -31,7 +31,7 @@ def open_video(path: Path) -> Any:
     if not path.is_file():
         raise FileNotFoundError(f"{path} does not exist")
     try:
-        container = av.open(str(path))
+        container = av.open(str(path), metadata_errors="replace")  # titles in any encoding
     except (av.error.FFmpegError, OSError) as error:
         raise ValueError(f"{path} is not a video that can be read: {error}") from None
     if not container.streams.video:
