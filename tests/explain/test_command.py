@@ -193,7 +193,7 @@ def test_panoptic_models_say_why_of_boxes_and_of_grounds(tmp_path: Path) -> None
     torch.nn.init.constant_(model.roi_heads.box_head.cls_logits.weight, 0)
     torch.nn.init.constant_(model.roi_heads.box_head.cls_logits.bias, 0)
     model.roi_heads.score_threshold = 0.9
-    with pytest.raises(ValueError, match="finds no box, so there is none to explain"):
+    with pytest.raises(ValueError, match="finds no box, so there is none to explain; --label 2 to 4 explains a ground"):
         draw.draw_cam(look, [("a", Path("a.png"))], tmp_path)
 
 

@@ -83,7 +83,10 @@ def _decision(look: Look, seen: Seen, path: Path, label: int | None, box: int | 
     mine = [i for i, k in enumerate(objects["labels"].tolist()) if label in (None, k)]
     mine.sort(key=lambda i: -float(objects["scores"][i]))
     if not mine:
-        raise ValueError(f"{path}: the model finds no box{of_class}, so there is none to explain")
+        grounds = ""
+        if look.task == "panoptic segmentation":
+            grounds = f"; --label {model.config.num_things} to {len(look.names) - 1} explains a ground"
+        raise ValueError(f"{path}: the model finds no box{of_class}, so there is none to explain{grounds}")
     if box is not None and not 0 <= box < len(mine):
         have = f"{len(mine)} boxes{of_class}, 0 to {len(mine) - 1}" if len(mine) > 1 else f"one box{of_class}, 0"
         raise ValueError(f"{path}: the model finds {have}; there is no --box {box}")
