@@ -51,7 +51,7 @@ def assert_equal(a: Any, b: Any, where: str = "state") -> None:
     if isinstance(a, torch.Tensor):
         assert torch.equal(a, b), where
     elif isinstance(a, dict):
-        assert a.keys() == b.keys(), where
+        assert a.keys() == b.keys(), f"{where}: {sorted(a.keys() ^ b.keys())} in one of them alone"
         for key in a:
             assert_equal(a[key], b[key], f"{where}.{key}")
     elif isinstance(a, list | tuple):

@@ -1,5 +1,6 @@
 """Options, lists and tables that come with somebody else's files: refused before a model, a loop or a program is made of them."""
 
+import dataclasses
 import json
 
 import pytest
@@ -19,6 +20,8 @@ from litevit.jobs.classification import build_classifier
 from litevit.jobs.dense_models import load_dense, task_of
 from litevit.jobs.predict import load_classifier
 from litevit.jobs.predict_parquet import predict_parquet
+from litevit.jobs.train import resolve
+from litevit.recipes import get_recipe
 
 GREEDY = [
     ("depths", [10**6] * 4, "more layers than there are weights"),
@@ -124,6 +127,14 @@ def test_a_run_whose_model_is_elsewhere(tmp_path, name):
             ask()
         assert len(str(caught.value)) < 1000
     assert Choices(runs=[folder]).runs() == []
+
+
+def test_a_recipe_whose_model_is_elsewhere():
+    for name in ("hf-hub:a/b", "local-dir:/"):
+        for recipe in (get_recipe("quickstart"), get_recipe("quickstart-detection")):
+            told = dataclasses.replace(recipe, model=dataclasses.replace(recipe.model, name=name))
+            with pytest.raises(ValueError, match="must be a model of `litevit list`"):
+                resolve(told)
 
 
 def test_a_run_of_timms_that_cannot_be_made(tmp_path):

@@ -16,7 +16,7 @@ from filelock import FileLock
 from litevit.checkpoints.download import download, remove_parts, sha256_of
 from litevit.checkpoints.files import Pathlike
 from litevit.checkpoints.preprocessing import ADE20K, COCO, IMAGENET_224, IMAGENET_384, IMAGENET_LVT, Preprocessing
-from litevit.files import cache_dir, write_text
+from litevit.files import cache_dir, remove_temporaries, write_text
 from litevit.zoo import MODELS, family_of
 
 logger = logging.getLogger(__name__)
@@ -309,6 +309,7 @@ def fetch(name: str, *, progress: bool = True) -> Path:
             f"Cannot write to the cache {folder} ({error.strerror}). Set LITEVIT_CACHE to a folder."
         ) from None
     with FileLock(folder / f"{entry.filename}.lock"):  # one process of a distributed run downloads, the others wait
+        remove_temporaries(_record(target))
         if target.exists():
             remove_parts(target)  # of a process that was killed when all was there
         else:

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 from rich.console import Console
 
+from litevit.checkpoints.packed import is_packed
 from litevit.data.classification import ClassificationData, resolve_classes
 from litevit.engine.config import ModelConfig, Recipe, check
 from litevit.engine.logging import default_console
@@ -45,7 +46,16 @@ TASKS: dict[str, Callable[[Recipe], Task]] = {
 def resolve(recipe: Recipe) -> Recipe:
     """Fills in what depends on data, model and start: `data.num_classes` 0 becomes the number of class folders, a model
     that starts from a run gets its options, a detector that finds boxes alone reads no masks, and timm's backbones,
-    whose layers are not known, learn at one rate."""
+    whose layers are not known, learn at one rate.
+
+    Raises:
+        ValueError: the model is a packed one; its folder or hub would be asked by whoever opens the recipe.
+    """
+    if is_packed(recipe.model.name):
+        raise ValueError(
+            f"model.name must be a model of `litevit list` or timm/NAME, got {recipe.model.name!r:.60}; a packed "
+            "model's weights are given as --model.weights FOLDER/model.safetensors"
+        )
     if recipe.optim.layer_decay is not None and not _has_known_layers(recipe.model):
         recipe = replace(recipe, optim=replace(recipe.optim, layer_decay=None))
     if isinstance(recipe.data, ClassificationData):
