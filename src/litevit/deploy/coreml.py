@@ -27,12 +27,12 @@ def refuses(job: Job) -> str | None:
 
 
 def write(job: Job, path: Path) -> None:
-    import coremltools
-
     logger = logging.getLogger("coremltools")
     level = logger.level
-    logger.setLevel(logging.ERROR)
+    logger.setLevel(logging.ERROR)  # before its import, which warns that it runs nothing here
     try:
+        import coremltools
+
         with warnings.catch_warnings(), contextlib.redirect_stderr(io.StringIO()):  # its progress bars
             warnings.simplefilter("ignore")
             model: Any = coremltools.convert(
