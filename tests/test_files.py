@@ -40,7 +40,7 @@ class Stopped(BaseException):
     [
         (OSError(errno.ENOSPC, "No space left on device"), OSError, r"Cannot write .*a\.txt: No space left on device"),
         (PermissionError(errno.EACCES, "Permission denied"), OSError, r"Cannot write .*a\.txt: Permission denied"),
-        (LookupError("unexpected pos 64 vs 0"), OSError, r"unexpected pos.* \(0 MB are free in .*untouched"),
+        (LookupError("unexpected pos 64 vs 0"), OSError, r"No space left on device.* \(0 MB are free in .*untouched"),
         (ValueError("a mistake of the caller's"), ValueError, "^a mistake of the caller's$"),
         (Stopped(), Stopped, None),
     ],

@@ -28,7 +28,10 @@ def find_device(name: str = "auto") -> torch.device:
     return torch.device(name)
 
 
-NO_MEMORY = ("out of memory", "not enough memory", "bad_alloc", "allocate memory", "unable to mmap")
+NO_MEMORY = (  # the last is oneDNN's
+    "out of memory", "not enough memory", "bad_alloc", "allocate memory", "unable to mmap",
+    "could not create a primitive",
+)  # fmt: skip
 
 
 def out_of_memory(error: BaseException) -> bool:

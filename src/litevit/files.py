@@ -1,5 +1,6 @@
 """Files that appear whole or not at all, and the folder where downloads and compiled kernels are kept."""
 
+import errno
 import functools
 import glob
 import hashlib
@@ -61,6 +62,8 @@ def whole_file(
             _sync_folder(path.parent)
     except failures as error:
         reason = getattr(error, "strerror", None) or str(error)
+        if not isinstance(error, OSError) and _is_full(path.parent):  # PyTorch's writer has words of its own for it
+            reason = os.strerror(errno.ENOSPC)
         raise OSError(
             f"Cannot write {path}: {reason}{_space(path.parent)}. What was there before is untouched."
         ) from error
@@ -306,6 +309,13 @@ def cache_dir() -> Path:
     if not folder.is_absolute():  # no home
         raise OSError("There is no home folder to keep downloads in. Set LITEVIT_CACHE to a folder.")
     return folder
+
+
+def _is_full(folder: Path) -> bool:
+    try:
+        return shutil.disk_usage(folder).free < 2**20  # the half-written file counts
+    except OSError:
+        return False
 
 
 def _space(folder: Path) -> str:

@@ -102,6 +102,8 @@ class Killer:
     def undisturbed(self, name: str) -> tuple[Ended, Any]:
         """How long the job takes, how much it does, and what comes out."""
         if name not in self.wanted:
+            if name == "litevit eval":  # compiles kernels, the first time
+                self._run(name, self._folder())
             at = self._folder()
             ended = self._run(name, at)
             assert ended.code == 0, ended.said
@@ -131,7 +133,7 @@ class Killer:
             for moment in self.moments(name, number - landed):
                 landed += self._kill(name, moment)
                 tries += 1
-            assert tries <= 5 * number + 20, "nearly every job ends before its kill"
+            assert tries <= 5 * number + 20, f"{landed} of {tries} kills landed: {self.undisturbed(name)[0]}"
 
     def _kill(self, name: str, moment: dict[str, Any]) -> bool:
         _, wanted = self.undisturbed(name)

@@ -133,7 +133,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print("Interrupted.", file=sys.stderr)
         return 130
     except (ValueError, OSError, ImportError) as error:
-        return _fail(_in_options(error, name))
+        said = _in_options(error, name)
+        return _fail(f"Out of memory ({said})" if "failed to map segment" in said else said)  # of a library
     except RecursionError:
         return _fail("A file or an argument is nested too deep to be read")
     except (RuntimeError, MemoryError) as error:
