@@ -34,20 +34,24 @@ def saved(name: str, folder: Path) -> nn.Module:
 def places(model: nn.Module, *, disk: int = 1) -> dict[str, str]:
     """Of stages and what stands beside them, every second on the disk: the first (0), or the second (1) and so on.
 
+    What is in a list has a place of its own: accelerate moves modules that are called, and a list is not.
+
     A parameter outside of its own module stays: accelerate moves modules.
     """
     parts: list[str] = []
     for name, module in model.named_children():
-        below = [f"{name}.{key}" for key, child in module.named_children() if child.state_dict()]
-        parts += below if name == "backbone" else [name] if module.state_dict() else []
-    parts = [f"backbone.stages.{i}" for i in range(4)] + [part for part in parts if part != "backbone.stages"]
+        for part, child in module.named_children() if name == "backbone" else [("", module)]:
+            inside = [f".{key}" for key, _ in child.named_children()] if isinstance(child, nn.ModuleList) else [""]
+            parts += [f"{name}.{part}".rstrip(".") + key for key in inside if child.state_dict()]
     where = {f"timm_model.{key}": "disk" if i % 2 == disk else "cpu" for i, key in enumerate(parts)}
+    first = next(key for key in where if key.startswith("timm_model.backbone.embeds."))
+    where[first] = "cpu"  # transformers sends the images to where the first parameter is, also to "meta"
     for name, module in (("", model), ("backbone.", model.backbone)):
         where |= {f"timm_model.{name}{key}": "cpu" for key, _ in module.named_parameters(recurse=False)}  # type: ignore[union-attr]
     return where
 
 
-@pytest.mark.parametrize("disk", [0, 1])
+@pytest.mark.parametrize("disk", [pytest.param(0, marks=pytest.mark.slow), 1])
 @pytest.mark.parametrize("name", MODELS)
 @torch.no_grad()
 def test_device_map_with_a_disk_part(name: str, disk: int, tmp_path: Path) -> None:
