@@ -456,6 +456,8 @@ def test_command_line(tmp_path: Path, capsys: pytest.CaptureFixture, monkeypatch
     assert json.loads(printed.out)["agreement"] == {"images": 1, "top1": 1.0}
     assert main(["export", "lvt", "--weights", "none", "--format", "onnx", "--opset", "11"]) == 2
     assert "opset must be 18 to 24" in capsys.readouterr().err
+    assert main(["export", str(tmp_path), "--format", "onnx", "--num-classes", "0"]) == 2
+    assert "--num-classes must be at least 1, got 0" in capsys.readouterr().err
     assert main(["export", "lvtt", "--weights", "none", "--format", "onnx"]) == 2
     assert "Did you mean 'lvt'" in capsys.readouterr().err
     assert main(["export", "lvt", "--weights", str(tmp_path / "no.pth"), "--format", "onnx"]) == 2
