@@ -21,7 +21,7 @@ from litevit.cli import main
 from litevit.deploy import litert
 from litevit.deploy.formats import formats
 from litevit.deploy.graph import build_graph
-from litevit.deploy.openvino import open_file
+from litevit.deploy.openvino import core, open_file
 from litevit.deploy.program import trace, with_constants_folded, with_plain_attention
 from litevit.deploy.report import ExportError, ExportReport
 from litevit.deploy.shapes import InputShape
@@ -390,9 +390,9 @@ def test_a_full_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_openvino_left_alone_is_told_apart(tmp_path: Path) -> None:
     """It takes bfloat16 where the processor has units for it: judged in float32, and said."""
-    openvino = pytest.importorskip("openvino", reason="opens OpenVINO's files")
+    pytest.importorskip("openvino", reason="opens OpenVINO's files")
     report = fixed(tmp_path / "x.xml", "openvino", batch_size=1)
-    compiled = openvino.Core().compile_model(str(tmp_path / "x.xml"), "CPU")
+    compiled = core().compile_model(str(tmp_path / "x.xml"), "CPU")
     alone = compiled.get_property("INFERENCE_PRECISION_HINT").to_string()
     assert litevit.load_exported(tmp_path / "x.xml").engine.precision == "f32"
     if alone == "f32":

@@ -162,7 +162,7 @@ def _runners(
 
 
 def _openvino(model: nn.Module, batch: int, shape: tuple[int, ...], dtype: Dtype) -> Callable[[], object]:
-    from litevit.deploy.openvino import runtime
+    from litevit.deploy.openvino import core, runtime
 
     openvino = runtime()
     images = torch.randn(batch, *shape)
@@ -175,6 +175,6 @@ def _openvino(model: nn.Module, batch: int, shape: tuple[int, ...], dtype: Dtype
         "INFERENCE_NUM_THREADS": torch.get_num_threads(),
         "NUM_STREAMS": 1,
     }
-    request = openvino.Core().compile_model(converted, "CPU", hints).create_infer_request()
+    request = core().compile_model(converted, "CPU", hints).create_infer_request()
     arrays = [images.numpy()]
     return lambda: request.infer(arrays)

@@ -6,6 +6,7 @@ import logging
 import sys
 import warnings
 from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,17 @@ def runtime() -> Any:
     except ImportError as error:
         raise ImportError("OpenVINO files need its runtime: pip install 'litevit[openvino]'") from error
     return openvino
+
+
+@cache
+def core() -> Any:
+    """OpenVINO's Core, one for the process and until its end.
+
+    The CPU's plug-in of a Core makes a stack for the thread's signals and, when it goes, gives back the one before. Of
+    two Cores that go in the order they came, that one is freed already, and the next signal that Python handles
+    (Ctrl-C, the end of a loader's worker) ends the process with a segmentation fault (OpenVINO 2026.4).
+    """
+    return runtime().Core()
 
 
 class OpenVINOEngine:
@@ -154,7 +166,7 @@ def load(path: Path, threads: int | None) -> Opened:
 
 def load_default(path: Path, threads: int | None) -> Opened | None:
     """As OpenVINO runs it when left alone: in bfloat16 where the processor has units for it. None: in float32."""
-    if "BF16" not in runtime().Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
+    if "BF16" not in core().get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
         return None
     opened = open_file(path, threads, precision=None)
     assert isinstance(opened.engine, OpenVINOEngine)
@@ -163,14 +175,12 @@ def load_default(path: Path, threads: int | None) -> Opened | None:
 
 def open_file(path: Path, threads: int | None, *, precision: str | None) -> Opened:
     """Args: precision: None leaves it to OpenVINO, which takes bfloat16 where the processor has units for it."""
-    openvino = runtime()
     weights = path.with_suffix(".bin")
     if not weights.exists():
         raise ValueError(f"{path} has its weights in {weights.name}, which is not beside it: copy both")
     if not path.read_bytes()[:64].lstrip().startswith(b"<"):  # OpenVINO prints pages of bytes before it raises
         raise ValueError(f"{path} is not a file of OpenVINO: it does not begin as XML does")
-    core = openvino.Core()
-    model = core.read_model(path)
+    model = core().read_model(path)
     table = model.get_rt_info(KEY).value if model.has_rt_info(KEY) else {}
     metadata = Metadata.read({key: str(getattr(value, "value", value)) for key, value in table.items()}, path)
     hints: dict[str, Any] = {"PERFORMANCE_HINT": "LATENCY", "NUM_STREAMS": 1}
@@ -178,7 +188,7 @@ def open_file(path: Path, threads: int | None, *, precision: str | None) -> Open
         hints["INFERENCE_PRECISION_HINT"] = precision
     if threads is not None:
         hints["INFERENCE_NUM_THREADS"] = threads
-    return Opened(OpenVINOEngine(core.compile_model(model, "CPU", hints)), metadata)
+    return Opened(OpenVINOEngine(core().compile_model(model, "CPU", hints)), metadata)
 
 
 FORMAT = Format(
