@@ -105,14 +105,15 @@ MODELS: dict[str, Entry] = {
 }
 
 
-def unknown(name: str, known: list[str], what: str, *, most: int = 100) -> ValueError:
-    """What to raise for a name that is not among the known ones. Args: most: known names to list."""
+MOST_LISTED = 100  # names in a message; timm has a thousand
+
+
+def unknown(name: str, known: list[str], what: str) -> ValueError:
+    """What to raise for a name that is not among the known ones."""
     plain = {other.lower(): other for other in known}
     near = [plain[match] for match in difflib.get_close_matches(name.lower(), plain, n=3, cutoff=0.5)]
     hint = f" Did you mean {' or '.join(map(repr, near))}?" if near else f" Known: {', '.join(known)}"
-    if not near and len(known) > most:
-        hint = ""
-    return ValueError(f"Unknown {what} {name!r:.60}.{hint}")
+    return ValueError(f"Unknown {what} {name!r:.60}.{hint if near or len(known) <= MOST_LISTED else ''}")
 
 
 def _split_overrides(name: str, overrides: dict, *configs: Any) -> list[dict]:

@@ -308,7 +308,7 @@ def test_engines_in_int8(tmp_path):
     assert [(row["mode"], row["dtype"], row["batch"]) for row in report.rows] == [
         ("onnxruntime", "int8", 3), ("openvino", "int8", 3), ("openvino", "int8-bf16", 3)
     ]  # fmt: skip
-    assert report.notes[0] == "int8 is measured in onnxruntime and openvino alone."
+    assert report.notes[0] == "int8 is measured in engines alone."
 
 
 def test_accuracy_beside_speed(tmp_path):

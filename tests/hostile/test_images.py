@@ -9,6 +9,7 @@ import pytest
 from PIL import Image
 
 from hostile.kinds.images import chunk
+from litevit.data import mask_labels
 from litevit.data.coco_masks import read_panoptic_png
 from litevit.data.images import ImageError, read_image
 from litevit.data.mask_labels import labels_of, palette_labels, read_index_mask
@@ -46,3 +47,18 @@ def test_masks_are_read_in_the_width_they_need(tmp_path):
         labels = labels_of(["a", "b", "c"]).read(tmp_path / name)
         assert labels.dtype == np.int16
         assert (labels == pixels % 3).all()
+
+
+def test_colours_are_read_in_strips(tmp_path, monkeypatch):
+    monkeypatch.setattr(mask_labels, "STRIP", 20)  # three rows
+    colours = ((0, 0, 0), (128, 0, 0), (0, 128, 0))
+    classes = np.random.default_rng(0).integers(0, 3, (10, 7))
+    pixels = np.array(colours, dtype=np.uint8)[classes]
+    pixels[9, 6] = (224, 224, 192)
+    Image.fromarray(pixels).save(tmp_path / "a.png")
+    classes[9, 6] = 255
+    assert (read_index_mask(tmp_path / "a.png", colours) == classes).all()
+    pixels[9, 5] = (1, 2, 3)
+    Image.fromarray(pixels).save(tmp_path / "a.png")
+    with pytest.raises(ValueError, match="has the colour 1,2,3, which the labelmap does not list"):
+        read_index_mask(tmp_path / "a.png", colours)

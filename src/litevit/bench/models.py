@@ -155,7 +155,7 @@ def measure_models(
         for dtype in dtypes:
             able = [mode for mode in modes if dtype not in INT8 or mode in FORMAT]
             if len(able) < len(modes):
-                notes.append(f"{dtype} is measured in onnxruntime and openvino alone.")
+                notes.append(f"{dtype} is measured in engines alone.")
             rate = None if dtype in INT8 else timing.product_rate(where, DTYPES[dtype], clock)
             facts[f"product_gflops_{dtype}"] = rate and rate / 1e9
             cases: dict[str, Case] = {}

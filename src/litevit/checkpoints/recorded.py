@@ -10,7 +10,7 @@ from litevit.checkpoints.files import Pathlike, read_metadata, read_state_dict
 from litevit.files import parse_json
 from litevit.tasks.segmentation import read_overrides
 
-NAME = re.compile(r"[\w./-]{0,100}")  # of a model; no hub, no folder
+MODEL_NAME = re.compile(r"[\w./-]{0,100}")  # neither hf-hub:... nor local-dir:...
 BEST = "best.safetensors"  # in a training run's folder
 
 
@@ -63,7 +63,7 @@ def check_recipe(recipe: Any, path: Path) -> dict[str, Any]:
             "file is damaged, or no run of litevit has written it"
         )
     assert model is not None
-    if not NAME.fullmatch(model["name"]):
+    if not MODEL_NAME.fullmatch(model["name"]):
         raise ValueError(f"{path}: its recipe's model.name is no model's name, {model['name']!r:.60}; it is damaged")
     return recipe
 

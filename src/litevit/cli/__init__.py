@@ -134,7 +134,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 130
     except (ValueError, OSError, ImportError) as error:
         said = _in_options(error, name)
-        return _fail(f"Out of memory ({said})" if "failed to map segment" in said else said)  # of a library
+        if "failed to map segment" in said:  # of a library, while it is imported
+            said = f"Out of memory ({said}). Take a machine or a limit with more."
+        return _fail(said)
     except RecursionError:
         return _fail("A file or an argument is nested too deep to be read")
     except (RuntimeError, MemoryError) as error:

@@ -6,7 +6,7 @@ from typing import Literal
 
 from tyro.conf import Positional
 
-from litevit.cli.terminal import plain_word, refuse, refuse_for_run, show
+from litevit.cli.terminal import at_least_one, plain_word, refuse, refuse_for_run, show
 
 
 def export(
@@ -55,8 +55,7 @@ def export(
         raise ValueError(f"--image-size takes one side, or height and width, got {' '.join(map(str, image_size))}")
     refuse({"opset": None if format == "onnx" else opset}, f"for --format onnx, not {format}")
     refuse({"images": None if verify else images}, "for the proof, which --no-verify leaves out")
-    if num_classes is not None and num_classes < 1:
-        raise ValueError(f"--num-classes must be at least 1, got {num_classes}")
+    at_least_one(num_classes=num_classes)
     refuse_for_run(model, {"weights": weights, "num_classes": num_classes})
     suffix = find(format).suffix
     stem = Path(model).resolve().name if Path(model).exists() else model

@@ -29,6 +29,8 @@ from litevit.files import parse_json, read_text
 MAX_VALUE = 65_535
 Colour = tuple[int, int, int]
 ZERO, VOID = "--data.reduce_zero_label", "--data.ignore_index"
+BORDER = 0xE0E0C0  # VOC's, between objects
+STRIP = 2**20  # pixels
 
 
 @dataclass(frozen=True)
@@ -118,19 +120,26 @@ def _is_grey(pixels: np.ndarray) -> bool:
 
 
 def _by_colour(path: Path, pixels: np.ndarray, colours: Sequence[Colour]) -> np.ndarray:
-    codes = pixels[..., 0].astype(np.int32) << 16 | pixels[..., 1].astype(np.int32) << 8 | pixels[..., 2]
+    """In strips of rows: what is made on the way takes many times the bytes of the picture."""
     known = np.array([r << 16 | g << 8 | b for r, g, b in colours], dtype=np.int32)
     order = np.argsort(known)
-    place = np.minimum(np.searchsorted(known[order], codes), len(known) - 1)
-    indices = order[place]
-    strange = known[indices] != codes
-    white = codes == 0xE0E0C0  # VOC's border between objects
-    if (strange & ~white).any():
-        code = int(codes[strange & ~white][0])
-        raise ValueError(
-            f"mask {path} has the colour {code >> 16},{code >> 8 & 255},{code & 255}, which the labelmap does not list"
-        )
-    return np.where(white & strange, IGNORE, indices)
+    known = known[order]
+    indices = np.empty(pixels.shape[:2], dtype=np.int32)
+    rows = max(1, STRIP // max(1, pixels.shape[1]))
+    for top in range(0, len(pixels), rows):
+        strip = pixels[top : top + rows].astype(np.int32)
+        codes = strip[..., 0] << 16 | strip[..., 1] << 8 | strip[..., 2]
+        place = np.minimum(np.searchsorted(known, codes), len(known) - 1)
+        strange = known[place] != codes
+        border = codes == BORDER
+        if (strange & ~border).any():
+            code = int(codes[strange & ~border][0])
+            raise ValueError(
+                f"mask {path} has the colour {code >> 16},{code >> 8 & 255},{code & 255}, which the labelmap does not "
+                "list"
+            )
+        indices[top : top + rows] = np.where(strange & border, IGNORE, order[place])
+    return indices
 
 
 # -------------------------------------------------------------- class lists

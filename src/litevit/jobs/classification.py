@@ -193,7 +193,7 @@ def build_classifier(config: ModelConfig, num_classes: int, *, said: list[str] |
             overrides["pretrained_cfg_overlay"] = {"file": weights}
         name = config.name.removeprefix("timm/")
         if not timm.is_model(name):  # nor does a recipe make timm ask a hub
-            raise unknown(name, timm.list_models(), "model of timm", most=0)
+            raise unknown(name, timm.list_models(), "model of timm")
         try:
             return timm.create_model(name, pretrained=weights is not None, num_classes=num_classes, **overrides)
         except (TypeError, AttributeError, LookupError, ArithmeticError, AssertionError) as error:  # of an option
