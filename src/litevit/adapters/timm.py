@@ -33,7 +33,7 @@ from timm.models._features import FeatureGetterNet
 from torch import nn
 from torch.nn.modules.module import _IncompatibleKeys
 
-from litevit.adapters.timm_models import FeatureDict, TimmClassifier, TimmLVTClassifier, TimmTokenClassifier
+from litevit.adapters.timm_models import WITH_CLASS_TOKEN, WITH_POOLING, FeatureDict, TimmLVTClassifier
 from litevit.checkpoints import layouts
 from litevit.checkpoints import published as weights
 from litevit.checkpoints.files import read_state_dict
@@ -45,7 +45,6 @@ from litevit.layers.position import AbsolutePosition
 from litevit.layers.stage import Stage
 from litevit.models import create_model, list_models
 from litevit.ops.grid import check_images, pad_images
-from litevit.tasks.lvt_classifier import LVTClassifierConfig
 from litevit.zoo import MODELS, model_options, unknown
 
 # Their forwards ask for sizes, which fx cannot follow.
@@ -107,7 +106,7 @@ def build(
     if output_stride != 32:
         raise ValueError(f"{name}: output_stride must be 32, got {output_stride}")
     ours: Any = create_model(name, in_chans=in_chans, **overrides)
-    model: nn.Module = _kind(ours.config, ours.backbone.config)(
+    model: nn.Module = _kind(type(ours), ours.backbone.config)(
         ours.backbone, ours.config, drop_rate=drop_rate, global_pool=global_pool
     )
     if pretrained is not False:
@@ -115,11 +114,10 @@ def build(
     return model.to(device=device, dtype=dtype)
 
 
-def _kind(head: Any, backbone: Any) -> type[Any]:
-    """The class for a head's and a backbone's config."""
-    if isinstance(head, LVTClassifierConfig):
-        return TimmLVTClassifier
-    return TimmTokenClassifier if getattr(backbone, "class_token", False) else TimmClassifier
+def _kind(classifier: Any, backbone: Any) -> type[Any]:
+    """timm's form of a classifier of ours on a backbone with this config."""
+    kinds = WITH_CLASS_TOKEN if getattr(backbone, "class_token", False) else WITH_POOLING
+    return kinds[classifier]
 
 
 def _cfg(name: str) -> dict[str, Any]:
@@ -127,7 +125,7 @@ def _cfg(name: str) -> dict[str, Any]:
     prepared = weights.preprocessing(name)
     published = weights.WEIGHTS.get(name)
     size = prepared.size if isinstance(prepared.size, int) else prepared.size[0]
-    kind = _kind(MODELS[name].head, MODELS[name].backbone)
+    kind = _kind(MODELS[name].task.model, MODELS[name].backbone)
     about = {}
     if published is not None:
         about = {"url": published.url, "license": published.licence, "origin_url": published.source}
@@ -210,6 +208,6 @@ def _entrypoint(name: str) -> Any:
 
 NAMES: tuple[str, ...] = tuple(list_models(task="classification"))
 default_cfgs = generate_default_cfgs({name: _cfg(name) for name in NAMES})
-__all__ = ["TimmClassifier", "TimmLVTClassifier", "TimmTokenClassifier", "build"]
+__all__ = ["build"]
 for _name in NAMES:
     globals()[_name] = register_model(_entrypoint(_name))

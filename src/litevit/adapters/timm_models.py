@@ -223,6 +223,11 @@ class TimmLVTClassifier(TimmInterface, LVTClassifier):
     forward = TimmInterface.forward  # type: ignore[assignment]  # MixToken's arguments are litevit's
 
 
+# Our classifier -> timm's form of it: on a backbone whose tokens are pooled, and on one with a class token.
+WITH_POOLING: dict[type, type] = {Classifier: TimmClassifier, LVTClassifier: TimmLVTClassifier}
+WITH_CLASS_TOKEN: dict[type, type] = {Classifier: TimmTokenClassifier}
+
+
 class FeatureDict(FeatureGetterNet):
     """`feature_cls="dict"`: maps under the numbers of their stages, as timm's `FeatureDictNet` names them."""
 
