@@ -18,8 +18,8 @@ import torch
 from torch import Tensor, nn
 
 import litevit
+from interop.dense import DETECTORS, train_loss
 from interop.dense import MODELS as TASKS
-from interop.dense import train_loss
 from litevit.tasks.two_stage import TwoStage
 from litevit.zoo import BACKBONES, MODELS
 
@@ -37,13 +37,12 @@ EXTREMES: dict[str, Callable[[Tensor], Tensor]] = {
 }
 
 
-def create(name: str, *, shallow: bool = False) -> nn.Module:
+def create(name: str, *, shallow: bool = False, **options: Any) -> nn.Module:
     """A model with weights that are not at their start, in evaluation mode; `shallow` keeps one block per stage."""
     torch.manual_seed(0)
-    options = {}
     if shallow:
         config = MODELS[name].backbone
-        options = {"depths": (1,) * len(config.depths)}
+        options["depths"] = (1,) * len(config.depths)
     model = litevit.create_model(name, **options).eval()
     with torch.no_grad():
         for module in model.modules():
@@ -195,9 +194,10 @@ def passes(row: dict[str, Any]) -> bool:
 def gradients(name: str, dtype: str) -> dict[str, Any]:
     """Counts a model's parameters; names those that a loss does not reach, those of zeros, and repeats."""
     kind = next((task for task, _ in TASKS if name.startswith(task)), None)
+    options = {"resize": False} if kind in DETECTORS else {}  # at the published size a step takes 12 GiB
 
     def backward() -> nn.Module:
-        model = create(name).train()
+        model = create(name, **options).train()
         torch.manual_seed(3)
         with torch.autocast("cpu", DTYPES[dtype], enabled=dtype != "fp32"):
             loss = model(images(2)).float().square().sum() if kind is None else train_loss(model, kind)
