@@ -1,5 +1,6 @@
 """`litevit explain`: its files, and one line for what a user can mend."""
 
+import itertools
 import subprocess
 import sys
 from pathlib import Path
@@ -253,6 +254,51 @@ def test_a_picture_is_as_wide_as_its_column(tmp_path: Path, paper: Any, inches: 
     )
     figures.save(figure, tmp_path / "a", {}, dpi=200)
     assert Image.open(tmp_path / "a.png").width == pytest.approx(200 * inches, abs=1)
+
+
+@pytest.mark.parametrize("paper", [None, "single"])
+def test_frequencies_of_wide_maps_leave_no_gaps(paper: Any) -> None:
+    maps = {name: np.random.default_rng(0).random((8, 16)) for name in ("hi", "lo", "full")}
+    figure = figures.frequency_figure([(f"3.{k}", maps) for k in range(6)], paper=paper)
+    figure.draw_without_rendering()
+    boxes = {round(axis.get_window_extent().y0): axis.get_window_extent() for axis in figure.axes if axis.images}
+    used = sum(box.height for box in boxes.values())
+    assert used > (0.5 if paper is None else 0.35) * figure.bbox.height
+
+
+LONG = "cash machine, cash dispenser, automated teller machine, automatic teller machine, automated teller, ATM"
+
+
+@pytest.mark.parametrize("paper", [None, "double", "single"])
+def test_long_names_stay_in_their_picture(paper: Any) -> None:
+    picture, heat = np.zeros((40, 40, 3)), np.ones((40, 40))
+    figure = figures.cam_figure(picture, heat, f"Grad-CAM, stage 4: {LONG}\nnothing here speaks for it", paper=paper)
+    figure.draw_without_rendering()
+    left, right = (axis.title.get_window_extent() for axis in figure.axes[:2])
+    assert left.x1 < right.x0
+    assert right.x1 < figure.bbox.x1
+    assert figure.axes[1].get_window_extent().width > 0.35 * figure.bbox.width  # the title took nothing of it
+
+
+@pytest.mark.parametrize("paper", [None, "double", "single"])
+def test_captions_of_errors_stay_apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, paper: Any) -> None:
+    names = [LONG, "Rhodesian-ridgeback-without-a-synonym"]
+    for name in names:
+        (tmp_path / name).mkdir()
+    see = lambda path: SimpleNamespace(batch=torch.zeros(1, 3, 8, 8), picture=np.zeros((8, 8, 3)))  # noqa: E731
+    look: Any = SimpleNamespace(task="classification", classes=names, names=names, see=see)
+    look.model = lambda batch: torch.tensor([[9.0, 0.0]])  # always the first
+    images = [(str(n), tmp_path / names[n % 2] / f"{n}.jpg") for n in range(20)]
+    drawn: list[Any] = []
+    monkeypatch.setattr("litevit.explain.draw.errors.save", lambda figure, *_: drawn.append(figure) or [])
+    draw.draw_errors(look, images, tmp_path, tmp_path / "out", style=figures.Style(paper))
+    (figure,) = drawn
+    figure.draw_without_rendering()
+    boxes = [axis.title.get_window_extent() for axis in figure.axes if axis.title.get_text()]
+    assert len(boxes) > 8
+    for left, right in itertools.pairwise(boxes):
+        assert left.x1 < right.x0 or right.x0 < left.x0  # a neighbour, or in the next row
+    assert max(box.x1 for box in boxes) < figure.bbox.x1
 
 
 def test_the_sheet_of_errors() -> None:

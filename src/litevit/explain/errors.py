@@ -9,7 +9,13 @@ Row = tuple[str, list[tuple[int, str]]]
 
 
 def sheet(
-    probabilities: Tensor, labels: Tensor, names: Sequence[str], *, columns: int = 8, classes: int = 6
+    probabilities: Tensor,
+    labels: Tensor,
+    names: Sequence[str],
+    *,
+    columns: int = 8,
+    classes: int = 6,
+    letters: int = 16,
 ) -> tuple[list[Row], dict[str, Any]]:
     """What to show: the most confident mistakes, the least certain hits, then examples of the worst classes.
 
@@ -19,10 +25,12 @@ def sheet(
         names: K names.
         columns: pictures per row.
         classes: how many classes get a row of examples, those with most mistakes first.
+        letters: how long a name may be; of a longer one the first of its synonyms is shown, or its beginning.
 
     Returns:
         Rows of a title and (index, caption) pairs, without rows that would be empty; and the arrays.
     """
+    names = [_shorter(name, letters) for name in names]
     confidence, predicted = probabilities.max(1)
     wrong = predicted != labels
     mistakes = [i for i in confidence.argsort(descending=True).tolist() if wrong[i]]
@@ -43,3 +51,9 @@ def sheet(
         rows.append((f"{names[k]}\n{errors[k]} of {total} wrong", [(i, caption(i)) for i in own[:columns]]))
     arrays = {"probabilities": probabilities.numpy(), "labels": labels.numpy(), "predicted": predicted.numpy()}
     return [row for row in rows if row[1]], arrays
+
+
+def _shorter(name: str, letters: int) -> str:
+    if len(name) > letters:
+        name = name.split(",")[0]
+    return name if len(name) <= letters else name[: letters - 1] + "…"

@@ -5,6 +5,7 @@ in [0, 1].
 """
 
 import math
+import textwrap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -243,7 +244,9 @@ def frequency_figure(found: Sequence[tuple[str, Mapping[str, np.ndarray]]], *, p
     present = [name for name in names if any(name in maps for _, maps in found)]
     blocks_across = max(1, min(len(found), (4 if paper == "single" else 6) // len(present)))
     rows = math.ceil(len(found) / blocks_across)
-    figure, axes = new_figure(blocks_across * len(present), rows, aspect=0.9, paper=paper, legend=0.3, title=0.22)
+    H, W = next(iter(found[0][1].values())).shape
+    columns = blocks_across * len(present)
+    figure, axes = new_figure(columns, rows, aspect=0.9 * H / W, paper=paper, legend=0.3, title=0.22)
     size = font_size(paper)
     for k, (title, maps) in enumerate(found):
         row, first = k // blocks_across, k % blocks_across * len(present)
@@ -345,8 +348,9 @@ def cam_figure(
 ) -> Any:
     """The picture beside its class activation. Args: heat: (H, W) in [0, 1]. box: xyxy."""
     H, W = picture.shape[:2]
-    figure, axes = new_figure(2, 1, aspect=0.9 * H / W, paper=paper)
     size = font_size(paper)
+    title = _wrapped(title, 0.45 * (WIDTHS[paper] if paper else 6.0), size)
+    figure, axes = new_figure(2, 1, aspect=0.9 * H / W, paper=paper, title=0.1 + (title.count("\n") + 1) * size / 50)
     left, right = axes[0]
     left.imshow(picture, extent=(0, W, H, 0))
     left.set_title("image", fontsize=size)
@@ -375,6 +379,12 @@ def errors_figure(rows: Sequence[tuple[str, Sequence[tuple[np.ndarray, str]]]], 
             -0.08, 0.5, title, rotation=90, ha="right", va="center", fontsize=size, transform=line[0].transAxes
         )
     return figure
+
+
+def _wrapped(text: str, inches: float, size: float) -> str:
+    """The text in lines that stay within a width: ImageNet's names of a class go up to 121 letters."""
+    letters = int(inches * 72 / (0.6 * size))
+    return "\n".join(part for line in text.split("\n") for part in textwrap.wrap(line, letters))
 
 
 def _rectangle(x: float, y: float, width: float, height: float, **look: Any) -> Any:

@@ -6,7 +6,10 @@ import torch
 
 from litevit.explain.draw.look import Images, Look
 from litevit.explain.errors import sheet
-from litevit.explain.figures import Style, errors_figure, save
+from litevit.explain.figures import Paper, Style, errors_figure, save
+
+# Pictures per row, and letters of a name, that stay apart.
+ROOM: dict[Paper | None, tuple[int, int]] = {None: (8, 16), "double": (8, 10), "single": (3, 10)}
 
 
 def draw_errors(look: Look, images: Images, folder: Path, out: Path, *, style: Style | None = None) -> list[Path]:
@@ -39,7 +42,8 @@ def draw_errors(look: Look, images: Images, folder: Path, out: Path, *, style: S
             labels.append(order.index(label))
             probabilities.append(p)
     names = look.names if look.classes is None and len(look.names) == len(order) else order
-    rows, arrays = sheet(torch.stack(probabilities), torch.tensor(labels), names)
+    columns, letters = ROOM[style.paper]
+    rows, arrays = sheet(torch.stack(probabilities), torch.tensor(labels), names, columns=columns, letters=letters)
     drawn = [(title, [(look.see(used[i]).picture, text) for i, text in items]) for title, items in rows]
     arrays["files"] = [str(path) for path in used]
     return save(errors_figure(drawn, paper=style.paper), out / f"{folder.resolve().name}-errors", arrays, style)
