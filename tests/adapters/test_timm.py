@@ -20,7 +20,7 @@ from timm.models import FeatureDictNet, FeatureListNet, get_notrace_functions, g
 from timm.models._hub import save_for_hf
 from timm.optim import create_optimizer_v2
 from timm.optim._param_groups import param_groups_layer_decay
-from torchvision.models.feature_extraction import create_feature_extractor
+from torchvision.models.feature_extraction import create_feature_extractor, get_graph_node_names
 
 import litevit
 import litevit.adapters.timm
@@ -37,6 +37,7 @@ SMALL = {
     "lvt_plain": {"embed_dims": (16, 16, 32, 64), "depths": (1, 1, 1, 1), "num_heads": (2, 2, 2, 4)},
 }
 models = pytest.mark.parametrize("name", SMALL)
+TRACER = {"leaf_modules": get_notrace_modules(), "autowrap_functions": get_notrace_functions()}
 
 
 def create(name: str, **kwargs) -> torch.nn.Module:
@@ -161,9 +162,8 @@ def test_every_feature_class_of_timm_gives_the_same_maps(name: str) -> None:
 def test_fx_graphs(name: str) -> None:
     """torchvision's extractor, with our layers as leaves, in training and evaluation."""
     model = create(name, num_classes=5).train()
-    tracer = {"leaf_modules": get_notrace_modules(), "autowrap_functions": get_notrace_functions()}
     nodes = {"backbone.stages.1": "stage", "maps.2": "map", "head": "logits"}
-    graph = create_feature_extractor(model, return_nodes=nodes, tracer_kwargs=tracer)
+    graph = create_feature_extractor(model, return_nodes=nodes, tracer_kwargs=TRACER)
     x = torch.randn(2, 3, 64, 96)
     sum(out.sum() for out in graph(x).values()).backward()
     used = [key for key, p in graph.named_parameters() if p.grad is None]
@@ -176,6 +176,44 @@ def test_fx_graphs(name: str) -> None:
         torch.testing.assert_close(out["map"], expected)
         if name != "lvt":
             torch.testing.assert_close(out["logits"], model(x))
+
+
+@models
+def test_an_fx_graph_of_the_whole_model(name: str) -> None:
+    """As timm's own tests make it: the logits at every size and batch, and a gradient for every parameter."""
+    model = create(name, num_classes=5)
+    options = {**TRACER, "param_shapes_constant": True}
+    train_nodes, eval_nodes = get_graph_node_names(model, tracer_kwargs=options)
+    graph = create_feature_extractor(
+        model, train_return_nodes=train_nodes[-1:], eval_return_nodes=eval_nodes[-1:], tracer_kwargs=options
+    )
+    with torch.no_grad():
+        for size in ((1, 3, 64, 64), (3, 3, 81, 67), (2, 3, 224, 224)):
+            x = torch.randn(size)
+            (logits,) = graph.eval()(x).values()
+            torch.testing.assert_close(logits, model(x))
+    (logits,) = graph.train()(torch.randn(2, 3, 64, 64)).values()
+    logits.square().sum().backward()
+    assert {key for key, _ in graph.named_parameters()} == {key for key, _ in model.named_parameters()}
+    assert [key for key, p in graph.named_parameters() if p.grad is None] == []
+
+
+@models
+@torch.no_grad()
+@pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning", "ignore:.*torch.jit:DeprecationWarning")
+def test_a_trace_serves_every_size(name: str) -> None:
+    """TorchScript by trace, which is what there is of it: of the model, and of a graph of it."""
+    model = create(name, num_classes=5)
+    _, nodes = get_graph_node_names(model, tracer_kwargs=TRACER)
+    graph = create_feature_extractor(model, {nodes[-1]: "logits"}, tracer_kwargs=TRACER)
+    for traced in (
+        torch.jit.trace(model, torch.randn(2, 3, 64, 64)),
+        torch.jit.trace(graph, torch.randn(2, 3, 64, 64), strict=False),
+    ):
+        for size in ((1, 3, 96, 128), (3, 3, 81, 67)):
+            x = torch.randn(size)
+            logits = traced(x)
+            torch.testing.assert_close(logits["logits"] if isinstance(logits, dict) else logits, model(x))
 
 
 @models
@@ -204,7 +242,10 @@ def test_classifier_can_be_changed(name: str) -> None:
     model.reset_classifier(0)
     assert model(x).shape == (2, model.num_features)
     model.reset_classifier(0, global_pool="")
-    assert model(x).ndim in (3, 4)
+    unpooled = model(x)
+    assert unpooled.ndim in (3, 4)
+    assert create(name, num_classes=0)(x).shape == (2, model.num_features)
+    assert create(name, num_classes=0, global_pool="")(x).shape == unpooled.shape
     with pytest.raises(ValueError, match="global_pool must be one of"):
         model.reset_classifier(3, global_pool="max")
 
@@ -423,9 +464,17 @@ def test_official_file_as_checkpoint_path(tmp_path: Path) -> None:
         create("litv2_s", num_classes=4, checkpoint_path=str(tmp_path / "litv2_s.pth"))
 
 
-def test_dtype_and_device() -> None:
-    model = create("litv2_s", dtype=torch.bfloat16, device="cpu")
+@models
+@torch.no_grad()
+def test_dtype_and_device(name: str) -> None:
+    model = create(name, dtype=torch.bfloat16, device="cpu")
     assert {p.dtype for p in model.parameters()} == {torch.bfloat16}
+    there = create(name, device="meta")  # without a device context
+    assert {t.device.type for t in [*there.parameters(), *there.buffers()]} == {"meta"}
+    model = create(name, num_classes=5)
+    x = torch.randn(1, 3, 64, 64)
+    model(x)
+    assert model.to(torch.bfloat16)(x.bfloat16()).dtype == torch.bfloat16  # nothing is kept from the first forward
 
 
 def test_wrong_arguments() -> None:
