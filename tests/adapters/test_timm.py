@@ -200,7 +200,9 @@ def test_an_fx_graph_of_the_whole_model(name: str) -> None:
 
 @models
 @torch.no_grad()
-@pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning", "ignore:.*torch.jit:DeprecationWarning")
+@pytest.mark.filterwarnings(
+    "ignore::torch.jit.TracerWarning", "ignore:.*torch.jit.trace:FutureWarning", "ignore:.*torch.jit:DeprecationWarning"
+)
 def test_a_trace_serves_every_size(name: str) -> None:
     """TorchScript by trace, which is what there is of it: of the model, and of a graph of it."""
     model = create(name, num_classes=5)
