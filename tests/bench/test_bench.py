@@ -5,9 +5,11 @@ import json
 import pytest
 import timm
 import torch
+from families import classifier
 from torch._inductor.exc import InvalidCxxCompiler
 
 from litevit.bench import cases as bench_cases
+from litevit.bench import engines
 from litevit.bench import layers as bench_layers
 from litevit.bench import models as bench_models
 from litevit.bench import report as bench_report
@@ -18,6 +20,7 @@ from litevit.bench.plots import pareto_front, plot_ops, plot_pareto
 from litevit.bench.report import Report
 from litevit.bench.timing import Timing
 from litevit.cli import main
+from litevit.deploy.openvino import core, open_file
 from litevit.models import create_backbone, create_model
 
 
@@ -305,10 +308,26 @@ def test_engines_in_int8(tmp_path):
         models=("lvt",), peers="none", engines=("torch", "onnxruntime", "openvino"), dtype=("int8", "int8-bf16"),
         size=(64,), batch=3, rounds=1, memory=False, out=tmp_path,
     )  # fmt: skip
-    assert [(row["mode"], row["dtype"], row["batch"]) for row in report.rows] == [
-        ("onnxruntime", "int8", 3), ("openvino", "int8", 3), ("openvino", "int8-bf16", 3)
-    ]  # fmt: skip
+    rows = [(row["mode"], row["dtype"], row["batch"]) for row in report.rows]
+    assert rows[:2] == [("onnxruntime", "int8", 3), ("openvino", "int8", 3)]
+    if "BF16" in core().get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
+        assert rows[2:] == [("openvino", "int8-bf16", 3)]
+    else:
+        assert not rows[2:]
+        assert any("OpenVINO computes int8-bf16 with f32 on this processor" in note for note in report.notes)
     assert report.notes[0] == "int8 is measured in engines alone."
+
+
+def test_an_engine_that_takes_another_arithmetic_is_not_measured(monkeypatch):
+    """OpenVINO computes in float32 without a word where the processor has no units for bfloat16."""
+    pytest.importorskip("openvino", reason="measures OpenVINO")
+    monkeypatch.setattr(
+        engines, "open_file", lambda path, threads, precision: open_file(path, threads, precision="f32")
+    )
+    torch.manual_seed(0)
+    runner = engines.engine_runner(classifier("litv2").eval(), "openvino", "bf16", (64, 64))
+    with pytest.raises(ValueError, match="OpenVINO computes bf16 with f32 on this processor"):
+        runner(1)
 
 
 def test_accuracy_beside_speed(tmp_path):

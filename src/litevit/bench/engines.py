@@ -52,6 +52,8 @@ def engine_runner(
             threads = torch.get_num_threads()
             if engine == "openvino":
                 runner: Any = open_file(path, threads, precision=PRECISION[dtype]).engine
+                if runner.precision != PRECISION[dtype]:  # it takes another without a word
+                    raise ValueError(f"OpenVINO computes {dtype} with {runner.precision} on this processor")
             else:
                 assert kind.load is not None
                 runner = kind.load(path, threads).engine
