@@ -19,6 +19,7 @@ from torch import Tensor, nn
 import litevit
 from litevit.cli import main
 from litevit.deploy import litert
+from litevit.deploy.exporter import _environment
 from litevit.deploy.formats import formats
 from litevit.deploy.graph import build_graph
 from litevit.deploy.openvino import core, open_file
@@ -255,6 +256,22 @@ def test_options_that_cannot_be(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
         with pytest.raises((ValueError, FileNotFoundError), match=message):
             litevit.export(model, path, **options)
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.skipif(os.name == "nt", reason="a script that stands for a Python")
+def test_a_converter_elsewhere_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    python = tmp_path / "python"
+    python.write_text("""#!/bin/sh\necho a greeting\necho '{"litert_torch": "0.1"}'\n""")
+    python.chmod(0o755)
+    monkeypatch.setenv(litert.VARIABLE, str(python))
+    assert _environment(formats()["litert"])["litert_torch"] == "0.1"
+    assert "litert_torch" not in _environment(formats()["onnx"])
+    python.write_text("#!/bin/sh\nexit 1\n")  # without packages' metadata
+    assert "litert_torch" not in _environment(formats()["litert"])
+    monkeypatch.setenv(litert.VARIABLE, str(tmp_path / "none"))
+    with pytest.raises(ValueError, match=r"LITEVIT_LITERT_PYTHON names no Python that runs: .*none \(No such file"):
+        fixed(tmp_path / "x.tflite", "litert")
+    assert [f.name for f in tmp_path.iterdir()] == ["python"]
 
 
 def test_a_missing_runtime_names_the_extra(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

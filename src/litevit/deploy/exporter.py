@@ -276,4 +276,4 @@ def _environment(kind: Format) -> dict[str, str]:
             found[name] = version(name)
         except PackageNotFoundError:
             continue
-    return found
+    return found | kind.elsewhere()

@@ -56,6 +56,8 @@ class Format(NamedTuple):
     # What is exported, its float32 file, the int8 file to write, images to calibrate with.
     quantize: Callable[[Job, Path, Path, Sequence[Tensor]], None] | None = None
     free: bool = False  # may batch and sides be
+    # Versions of what writes it in another environment, for the report.
+    elsewhere: Callable[[], dict[str, str]] = dict
 
     def missing(self) -> str | None:
         """What has to be installed first; None: nothing."""

@@ -32,6 +32,13 @@ program = torch.export.load(sys.argv[1])
 litert_torch.convert(program.module(check_guards=False), *program.example_inputs[:1]).export(sys.argv[2])
 """
 
+VERSIONS = """
+import json
+from importlib.metadata import version
+names = {"litert_torch": "litert-torch", "litert_converter": "litert-converter", "torch of litert_torch": "torch"}
+print(json.dumps({key: version(name) for key, name in names.items()}))
+"""
+
 
 class LiteRTEngine:
     def __init__(self, interpreter: Any):
@@ -64,18 +71,29 @@ def _converter() -> str | None:
     return sys.executable if importlib.util.find_spec("litert_torch") else None
 
 
+def _run(code: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """Code in the converter's Python, without this one's path of modules."""
+    command = [str(_converter()), "-c", code, *arguments]
+    environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
+    try:
+        return subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
+    except OSError as error:
+        raise ValueError(f"{VARIABLE} names no Python that runs: {command[0]} ({error.strerror})") from None
+
+
+def versions() -> dict[str, str]:
+    """Of what converts; nothing where it is not installed as packages are."""
+    done = _run(VERSIONS)
+    return json.loads(done.stdout.splitlines()[-1]) if done.returncode == 0 else {}
+
+
 def write(job: Job, path: Path) -> None:
     example = job.shape.example()
     traced = trace(with_few_axes(job.graph), job.shape)
     program = with_plain_attention(with_constants_folded(traced, example))
     with tempfile.TemporaryDirectory() as folder:
         torch.export.save(program, Path(folder) / "program.pt2")
-        command = [str(_converter()), "-c", CONVERT, str(Path(folder) / "program.pt2"), str(path)]
-        environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
-        try:
-            done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
-        except OSError as error:
-            raise ValueError(f"{VARIABLE} names no Python that runs: {command[0]} ({error.strerror})") from None
+        done = _run(CONVERT, str(Path(folder) / "program.pt2"), str(path))
     if done.returncode or not path.exists():
         said = [line.strip() for line in done.stderr.splitlines() if "Error" in line] or done.stderr.splitlines()[-1:]
         raise ValueError(
@@ -113,4 +131,5 @@ FORMAT = Format(
     write=write,
     load=load,
     refuses=refuses,
+    elsewhere=versions,
 )
