@@ -1,6 +1,6 @@
 """Makes the pictures of docs/app.md: `make screenshots`, or `python docs/site/screenshots.py [--only NAME ...]`.
 
-Trains three small models on embedded data (once, into `runs/page`: about ten minutes on two cores), exports one,
+Trains four small models on embedded data (once, into `runs/page`: about fifteen minutes on two cores), exports one,
 and photographs the page of `litevit app` in a headless Chromium. Needs Playwright and a Chromium (Debian: apt-get
 install chromium).
 """
@@ -33,6 +33,7 @@ TRAINED = {
     "digits": "quickstart",
     "segmenter": "quickstart-segmentation --data.scenes.train 700 --schedule.epochs 3",
     "panoptic": "quickstart-panoptic --data.scenes.train 700 --schedule.epochs 3",
+    "detector": "quickstart-detection --data.scenes.train 700",
 }
 EXPORTED = ("digits",)
 GRASS, DIGIT = 2, 5  # samples of the page: a scene of 128 x 128, a three
@@ -73,6 +74,10 @@ def look(page: Any, tool: str, at: tuple[float, float] = (0.56, 0.56)) -> None:
 
 def predict(page: Any) -> None:
     take(page, "run:panoptic", GRASS, "run:segmenter")
+
+
+def mask_rcnn(page: Any) -> None:
+    take(page, "run:detector", GRASS)
 
 
 def exported_twin(page: Any) -> None:
@@ -117,6 +122,7 @@ def note(page: Any) -> None:
 
 SHOTS = {
     "predict": Shot(predict),
+    "mask_rcnn": Shot(mask_rcnn),
     "exported_twin": Shot(exported_twin),
     "attention_dark": Shot(attention, colours="dark"),
     "offsets": Shot(offsets),
