@@ -1,7 +1,8 @@
 """LiteRT (.tflite), for Android and microcontrollers: one size, one number of images.
 
-Its converter, litert-torch, pins versions of packages that litevit's environment has newer ones of. It may therefore
-live in an environment of its own, which `LITEVIT_LITERT_PYTHON` names; the small runtime lives in this one.
+Its converter, litert-torch, pins versions of packages that litevit's environment has newer ones of (0.10, through xdsl:
+typing-extensions < 4.13, and tyro wants 4.13). It may therefore live in an environment of its own, which
+`LITEVIT_LITERT_PYTHON` names; the small runtime lives in this one.
 """
 
 import importlib.util
