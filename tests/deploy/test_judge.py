@@ -2,6 +2,7 @@
 
 import copy
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -15,7 +16,7 @@ from litevit.deploy.exporter import _prove
 from litevit.deploy.formats import Format, Opened, find
 from litevit.deploy.graph import Difference, Graph, build_graph, compare_floats
 from litevit.deploy.plan import plan
-from litevit.deploy.report import share_of_tolerance
+from litevit.deploy.report import ExportReport, share_of_tolerance
 from litevit.deploy.shapes import InputShape
 from litevit.deploy.source import open_source
 from litevit.deploy.verify import Check, images_of, judge
@@ -169,3 +170,14 @@ def test_options_that_would_do_nothing(tmp_path: Path) -> None:
 def test_shares_are_numbers() -> None:
     assert Difference("x", 0.0, 0.0).share == 0
     assert Difference("x", 1.0, 0.0).share == float("inf")
+
+
+def test_the_worst_check_is_a_deviation() -> None:
+    """Of a file that deviates nowhere, how much other images change its answer is nothing bad."""
+    same = Check(1, (64, 64), "noise", "logits", 0.0, 1e-5, True)
+    changed = Check(1, (64, 64), "other images", "logits", 0.9, 1e-5, True)
+    report = ExportReport(path=Path("x.pt2"), format="pt2", model="m", task="classification", checks=(same, changed))
+    assert report.worst is same
+    deaf = replace(changed, worst=0.0, ok=False)
+    report.checks = (same, deaf)
+    assert report.worst is deaf
