@@ -60,7 +60,7 @@ def test_the_licence_of_everything_that_is_asked_for_is_listed() -> None:
 
 
 def test_what_users_install_asks_for_no_more_than_its_notice() -> None:
-    """The core and the extras; what these bring in turn is listed on the page."""
+    """The core and the extras, but for wheels with video encoders; what these bring in turn is listed on the page."""
     made = licences()
     here = made.brought(set(made.asked()))
     asking = {
@@ -68,7 +68,7 @@ def test_what_users_install_asks_for_no_more_than_its_notice() -> None:
         for name, groups in made.asked().items()
         if groups - {"dev", "docs"} and name in here and made.ASKS_MORE.search(made.licence_of(here[name]))
     }
-    assert asking == {}
+    assert set(asking) <= set(made.WHEELS)
 
 
 @pytest.mark.parametrize(

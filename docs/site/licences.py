@@ -28,6 +28,11 @@ SPDX = (
     (r"lgpl|lesser general public", "LGPL"),
     (r"gpl|general public license", "GPL"),
 )
+# Wheels that carry encoders under another licence than the source, which is all that their metadata name.
+WHEELS = {
+    "av": "BSD-3-Clause; wheels: GPL-2.0, for their x264 and x265",  # libx264, libx265 in av.libs
+    "pillow-heif": "BSD-3-Clause; wheels: GPL-2.0, for their x265",  # its LICENSES_bundled.txt
+}
 ASKS_MORE = re.compile(r"GPL|MPL|NVIDIA|proprietary|not stated|General Public", flags=re.IGNORECASE)
 HEAD = (
     "# Licences",
@@ -35,7 +40,7 @@ HEAD = (
     "Made by `python docs/site/licences.py`: what the installed packages say of themselves. litevit is Apache-2.0; the "
     "licences of weights and data stand in the [README](../README.md#papers-and-licences) and on every "
     "[model's card](generated/models.md). A package's own files say what else it carries (PyTorch's wheels for CUDA "
-    "bring NVIDIA's libraries, pillow-heif brings libheif, LGPL).",
+    "bring NVIDIA's libraries; those of pillow-heif libheif, LGPL).",
     "",
     "To look for known vulnerabilities in what you have installed: `pip install pip-audit`, then `pip-audit`, which "
     "asks an advisory service on the internet.",
@@ -56,8 +61,10 @@ def named(text: str) -> str | None:
 
 
 def licence_of(package: Distribution) -> str:
-    """By the first that says it: SPDX's field, the classifiers, the field in words, the licence file."""
+    """By the first that says it: `WHEELS`, SPDX's field, the classifiers, the field in words, the licence file."""
     said = package.metadata
+    if known := WHEELS.get(canonicalize_name(said["Name"])):
+        return known
     if expression := said["License-Expression"]:
         return str(expression)
     lines = [line for line in said.get_all("Classifier") or [] if line.startswith("License ::")]

@@ -1,10 +1,12 @@
-"""Small models of every task that find something although their weights are random."""
+"""Small models of every task that find something although their weights are random, and what files of them need."""
 
+import pytest
 import torch
 from families import SMALL
 from torch import nn
 
 import litevit
+from litevit.deploy.formats import formats
 from litevit.deploy.verify import with_lively_heads
 
 HEADS: dict[str, dict] = {
@@ -23,3 +25,9 @@ def dense(task: str, family: str = "litv2", **overrides) -> nn.Module:
     name, small = SMALL[family]
     torch.manual_seed(0)
     return with_lively_heads(litevit.create_model(task, backbone=name, **{**small, **HEADS[task], **overrides}))
+
+
+def needs(format: str) -> pytest.MarkDecorator:
+    """Skips where what writes the format is not installed."""
+    missing = formats()[format].missing()
+    return pytest.mark.skipif(missing is not None, reason=str(missing))

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from small import HEADS, dense
+from small import HEADS, dense, needs
 from torch import Tensor
 
 import litevit
@@ -20,6 +20,7 @@ from litevit.tasks.segmentation import SegmentationTest
 
 DETECTORS = ("retinanet", "mask_rcnn", "panoptic_fpn")
 SUFFIX = {"pt2": ".pt2", "onnx": ".onnx", "openvino": ".xml"}
+each = pytest.mark.parametrize("format", [pytest.param(name, marks=needs(name)) for name in SUFFIX])
 
 
 @pytest.mark.parametrize("size", [(128, 160), (125, 99)])
@@ -97,7 +98,7 @@ def test_sets_excuse_edges_and_nothing_else() -> None:
 
 
 @pytest.mark.slow  # three minutes: the exporters take long for so many operators
-@pytest.mark.parametrize("format", SUFFIX)
+@each
 @torch.no_grad()
 def test_a_detector_in_a_file(format: str, tmp_path: Path) -> None:
     model = dense("retinanet", resize=True, min_size=130, max_size=200)
@@ -119,7 +120,7 @@ def test_a_detector_in_a_file(format: str, tmp_path: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.timeout(3000)
-@pytest.mark.parametrize("format", SUFFIX)
+@each
 @pytest.mark.parametrize("task", HEADS)
 @torch.no_grad()
 def test_any_batch_and_size(task: str, format: str, tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ import pytest
 import torch
 from families import CLASSIFIERS, backbone, classifier
 from PIL import Image
+from small import needs
 from torch import Tensor, nn
 
 import litevit
@@ -35,7 +36,9 @@ converter = pytest.mark.skipif(litert._converter() is None, reason=f"litert-torc
 RUNNING = [name for name, kind in formats().items() if kind.load]
 FREE = [name for name in RUNNING if formats()[name].free]
 MARKS = {"executorch": [slow], "litert": [slow, converter]}
-everywhere = pytest.mark.parametrize("format", [pytest.param(name, marks=MARKS.get(name, [])) for name in RUNNING])
+everywhere = pytest.mark.parametrize(
+    "format", [pytest.param(name, marks=[*MARKS.get(name, []), needs(name)]) for name in RUNNING]
+)
 
 
 def fixed(path: Path, format: str, model: nn.Module | None = None, **options) -> ExportReport:
@@ -73,7 +76,7 @@ def test_a_file_is_the_function_of_its_model(format: str, tmp_path: Path) -> Non
 
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
-@pytest.mark.parametrize("format", FREE)
+@pytest.mark.parametrize("format", [pytest.param(name, marks=needs(name)) for name in FREE])
 @pytest.mark.parametrize(
     "model",
     [f"classifier {name}" for name in CLASSIFIERS] + [f"backbone {name}" for name in ("lit", "lit_ti", "litv2", "lvt")],
@@ -183,6 +186,7 @@ def test_feed_forward_networks_in_channels_first_are_the_same() -> None:
     torch.testing.assert_close(first(images)[0], graph(images)[0], atol=1e-6, rtol=1e-5)
 
 
+@needs("openvino")
 @pytest.mark.parametrize("batch", [1, None])
 def test_openvino_knows_the_shape_that_is_fixed(batch: int | None, tmp_path: Path) -> None:
     """It copies no maps where all is fixed, and has products in the convolutions' layout where it is not."""
@@ -342,6 +346,7 @@ def test_the_first_bytes_of_a_file_say_what_it_is(tmp_path: Path) -> None:
         litevit.load_exported(package)
 
 
+@needs("openvino")
 def test_openvino_weights_that_are_cut_short(whole: Callable[[str], Path], tmp_path: Path) -> None:
     (tmp_path / "x.xml").write_bytes(whole("openvino").read_bytes())
     (tmp_path / "x.bin").write_bytes(whole("openvino").with_suffix(".bin").read_bytes()[:1000])
@@ -366,6 +371,7 @@ def test_files_of_others(tmp_path: Path) -> None:
         litevit.load_exported(tmp_path / "other.pt2")
 
 
+@needs("openvino")
 def test_two_exports_to_one_path(tmp_path: Path) -> None:
     """The later one stands, whole: graph, weights and report belong together."""
     models = [classifier("litv2", num_classes=k).eval() for k in (3, 4)]

@@ -8,6 +8,7 @@ import pytest
 import torch
 from families import classifier
 from PIL import Image
+from small import needs
 from torchvision.transforms.v2.functional import pil_to_tensor
 
 import litevit
@@ -46,7 +47,9 @@ def test_within_one_level_of_pillow(how, size: tuple[int, int]) -> None:
 slow = pytest.mark.slow
 
 
-@pytest.mark.parametrize("format", ["pt2", pytest.param("onnx", marks=slow), pytest.param("openvino", marks=slow)])
+@pytest.mark.parametrize(
+    "format", ["pt2", *(pytest.param(name, marks=[slow, needs(name)]) for name in ("onnx", "openvino"))]
+)
 def test_a_file_takes_pictures_as_they_are(format: str, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     torch.manual_seed(0)
     model = classifier("litv2").eval()
