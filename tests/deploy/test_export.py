@@ -236,20 +236,37 @@ def test_metadata_of_a_file(tmp_path: Path) -> None:
         fixed(tmp_path / "y.onnx", "onnx", classifier("litv2", num_classes=4), names=names)
 
 
-def test_options_that_cannot_be(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("format", "options", "message"),
+    [
+        pytest.param(
+            "coreml",
+            {"int8": "photos"},
+            r"coreml files are not written in int8; onnx, openvino, executorch are",
+            marks=needs("coreml"),
+        ),
+        pytest.param(
+            "litert",
+            {},
+            r"litert cannot hold .*: its converter, litert-torch, is not here. .* LITEVIT_LITERT_PY",
+            marks=needs("litert"),
+        ),
+    ],
+)
+def test_what_a_format_cannot(
+    format: str, options: dict, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.delenv("LITEVIT_LITERT_PYTHON", raising=False)
+    with pytest.raises(ValueError, match=message):
+        litevit.export(classifier("litv2"), tmp_path / f"x{SUFFIX[format]}", format=format, **options)
+    assert not list(tmp_path.iterdir())
+
+
+def test_options_that_cannot_be(tmp_path: Path) -> None:
     model = classifier("litv2")
     for options, message in [
         ({"format": "tflite"}, r"Unknown format 'tflite'. Known: pt2, onnx, openvino"),
         ({"format": "tensorrt"}, r"tensorrt files are not written: .* Export onnx .* trtexec --onnx=FILE.onnx"),
-        (
-            {"format": "coreml", "int8": tmp_path},
-            r"coreml files are not written in int8; onnx, openvino, executorch are",
-        ),
-        (
-            {"format": "litert"},
-            r"litert cannot hold .*: its converter, litert-torch, is not here. .* LITEVIT_LITERT_PY",
-        ),
         ({"format": "onnx", "path": "x.pt2"}, r"A file of ONNX Runtime ends in .onnx, got x.pt2"),
         ({"format": "onnx", "opset": 13}, r"onnx cannot hold .*: opset must be 18 to 24, got 13"),
         ({"format": "onnx", "image_size": 16}, r"image_size must be at least 32 on both sides for .*, got 16 x 16"),

@@ -138,12 +138,14 @@ class COCOAveragePrecision:
             for i, n in numbers.items()
         ]
         with contextlib.redirect_stdout(io.StringIO()):
-            reference, nothing = (
-                COCO({"images": images, "annotations": entries, "categories": categories})
-                for entries in ([{"id": n, **entry} for n, entry in enumerate(truth, start=1)], [])
+            reference = COCO(
+                {
+                    "images": images,
+                    "annotations": [{"id": n, **entry} for n, entry in enumerate(truth, start=1)],
+                    "categories": categories,
+                }
             )
-            results = reference.loadRes(found) if found else nothing  # loadRes takes an empty list from 1.8 on
-            evaluation = COCOeval_faster(reference, results, kind, print_function=lambda *_: None)
+            evaluation = COCOeval_faster(reference, reference.loadRes(found), kind, print_function=lambda *_: None)
             evaluation.evaluate()
             evaluation.accumulate()
             evaluation.summarize()
