@@ -1,6 +1,8 @@
 """The command line: what it prints, and one line instead of a traceback."""
 
 import json
+import subprocess
+import sys
 from dataclasses import asdict
 
 import pytest
@@ -37,6 +39,11 @@ def test_help_and_version(capsys):
         assert f"\n  {name} " in out
     assert run(capsys)[0] == 2
     assert run(capsys, "--version")[1].strip() == litevit.__version__
+
+
+def test_as_a_module():
+    said = subprocess.run([sys.executable, "-m", "litevit", "--version"], capture_output=True, text=True, check=True)
+    assert said.stdout.strip() == litevit.__version__
 
 
 @pytest.mark.parametrize("verb", cli.VERBS)

@@ -19,6 +19,7 @@ from torch.utils.data import DataLoader
 
 from litevit.data.classification import (
     Augment,
+    ClassCountError,
     ClassificationData,
     ClassificationImages,
     count_classes,
@@ -509,3 +510,11 @@ def test_imagenet_v2_folders_are_numbers():
 def test_unknown_reader(folder):
     with pytest.raises(ValueError, match="'wds' or 'hfds/NAME'"):
         create_dataset(replace(settings(folder), reader="zip"), "train")
+
+
+def test_digits_are_for_models_of_ten_classes() -> None:
+    digits = ClassificationData(path="embedded:digits", image_size=32, num_classes=1000)
+    for split in ("train", "eval"):
+        with pytest.raises(ClassCountError, match=r"embedded:digits has 10 classes but the head has 1000"):
+            create_dataset(digits, split)
+    assert len(create_dataset(replace(digits, num_classes=10), "eval")) == 360

@@ -54,6 +54,7 @@ def create_dataset(
     augment = split == "train" if augment is None else augment
     transform = train_transform(data) if augment else eval_transform(data)
     if data.path == "embedded:digits":
+        _compare_classes(data.path, len(Digits.classes), data.num_classes)
         held_out = split == "eval" and data.eval_split not in split_names("train")
         return Digits("validation" if held_out else "train", size=data.image_size, transform=transform)
     policy: Policy = data.unreadable if augment else "raise"
