@@ -156,8 +156,10 @@ def as_exported(path: Path, format: str, opened: Opened) -> Exported:
 
 
 def _reason(error: Exception) -> str:
-    """The first line of what a runtime says."""
-    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)[:200]
+    """The first line of what a runtime says that is not a place in its own source (OpenVINO puts those first)."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    told = [line for line in lines if not line.startswith(("Exception from ", "Check '"))]
+    return next(iter(told or lines), type(error).__name__)[:200]
 
 
 def _open(kind: Format, path: Path, threads: int | None) -> Opened:
