@@ -2,49 +2,23 @@
 
 import json
 import os
-import subprocess
-import sys
-import threading
-from collections import Counter
-from collections.abc import Callable
-from functools import cache
 from pathlib import Path
 
 import pytest
 import torch
 from families import CLASSIFIERS, backbone, classifier
 from PIL import Image
-from small import needs
-from torch import Tensor, nn
+from small import FREE, SUFFIX, everywhere, fixed, needs, slow
+from torch import Tensor
 
 import litevit
 from litevit.cli import main
 from litevit.deploy import litert
 from litevit.deploy.exporter import _environment
 from litevit.deploy.formats import formats
-from litevit.deploy.graph import build_graph
-from litevit.deploy.openvino import core, open_file
-from litevit.deploy.program import trace, with_constants_folded, with_plain_attention
-from litevit.deploy.report import ExportError, ExportReport
-from litevit.deploy.shapes import InputShape
-from litevit.deploy.twins import ChannelsFirstConvFFN, FlatCSA, with_channels_kept_first, with_few_axes
+from litevit.deploy.openvino import core
+from litevit.deploy.report import ExportError
 from litevit.deploy.verify import KINDS
-
-SUFFIX = {name: kind.suffix for name, kind in formats().items()}
-slow = pytest.mark.slow
-converter = pytest.mark.skipif(litert._converter() is None, reason=f"litert-torch is not here (see {litert.VARIABLE})")
-RUNNING = [name for name, kind in formats().items() if kind.load]
-FREE = [name for name in RUNNING if formats()[name].free]
-MARKS = {"executorch": [slow], "litert": [slow, converter]}
-everywhere = pytest.mark.parametrize(
-    "format", [pytest.param(name, marks=[*MARKS.get(name, []), needs(name)]) for name in RUNNING]
-)
-
-
-def fixed(path: Path, format: str, model: nn.Module | None = None, **options) -> ExportReport:
-    """A small export: one size, which the exporter is quick with."""
-    model = classifier("litv2").eval() if model is None else model
-    return litevit.export(model, path, format=format, image_size=(64, 75), **options)
 
 
 @everywhere
@@ -165,54 +139,6 @@ def test_a_package_of_core_ml(name: str, tmp_path: Path) -> None:
     assert sorted(f.name for f in tmp_path.iterdir()) == ["x.mlpackage", "x.mlpackage.report.json"]
 
 
-@torch.no_grad()
-def test_layers_of_few_axes_are_the_same() -> None:
-    torch.manual_seed(0)
-    graph = build_graph(classifier("lvt").eval())
-    flat = with_few_axes(graph)
-    assert any(isinstance(m, FlatCSA) for m in flat.modules())
-    assert not any(isinstance(m, FlatCSA) for m in graph.modules())
-    images = torch.randn(2, 3, 65, 78)
-    torch.testing.assert_close(flat(images)[0], graph(images)[0], atol=1e-6, rtol=1e-5)
-
-
-@torch.no_grad()
-def test_feed_forward_networks_in_channels_first_are_the_same() -> None:
-    torch.manual_seed(0)
-    graph = build_graph(classifier("litv2").eval())
-    first = with_channels_kept_first(graph)
-    assert sum(isinstance(m, ChannelsFirstConvFFN) for m in first.modules()) == 5
-    images = torch.randn(2, 3, 65, 78)
-    torch.testing.assert_close(first(images)[0], graph(images)[0], atol=1e-6, rtol=1e-5)
-
-
-@needs("openvino")
-@pytest.mark.parametrize("batch", [1, None])
-def test_openvino_knows_the_shape_that_is_fixed(batch: int | None, tmp_path: Path) -> None:
-    """It copies no maps where all is fixed, and has products in the convolutions' layout where it is not."""
-    import openvino
-
-    fixed(tmp_path / "x.xml", "openvino", batch_size=batch, verify=False)
-    model = openvino.Core().read_model(tmp_path / "x.xml")
-    assert [x.is_static for x in model.inputs[0].partial_shape] == [batch is not None, True, True, True]
-    kinds = Counter(node.get_type_name() for node in model.get_ops())
-    assert (kinds["MatMul"], kinds["Convolution"]) == ((25, 4) if batch else (15, 14))
-
-
-@torch.no_grad()
-def test_constants_are_folded_and_attention_is_plain() -> None:
-    torch.manual_seed(0)
-    graph, shape = build_graph(classifier("lit").eval()), InputShape(batch=1, size=(96, 128))
-    images = torch.randn(1, 3, 96, 128)
-    program = trace(graph, shape)
-    changed = with_plain_attention(with_constants_folded(program, shape.example()))
-    before, after = ([str(node.target) for node in p.graph.nodes] for p in (program, changed))
-    assert "aten.upsample_bicubic2d.vec" in before
-    assert "aten.upsample_bicubic2d.vec" not in after
-    assert "aten.scaled_dot_product_attention.default" not in after
-    torch.testing.assert_close(changed.module()(images)[0], graph(images)[0], atol=1e-6, rtol=1e-5)
-
-
 def test_no_verify_marks_the_file(tmp_path: Path) -> None:
     report = fixed(tmp_path / "x.pt2", "pt2", verify=False)
     assert not report.verified
@@ -304,130 +230,6 @@ def test_a_missing_runtime_names_the_extra(tmp_path: Path, monkeypatch: pytest.M
         fixed(tmp_path / "x.xml", "openvino")
 
 
-@pytest.fixture(scope="module")
-def whole(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
-    """One file of a format that runs here."""
-    folder = tmp_path_factory.mktemp("whole")
-
-    @cache
-    def make(format: str) -> Path:
-        path = folder / f"whole{SUFFIX[format]}"
-        fixed(path, format, verify=False)
-        return path
-
-    return make
-
-
-@everywhere
-def test_files_that_are_damaged_or_of_another_kind(
-    format: str, whole: Callable[[str], Path], tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    suffix = SUFFIX[format]
-    content = whole(format).read_bytes()
-    if format == "openvino":
-        (tmp_path / "damaged.bin").write_bytes(whole(format).with_suffix(".bin").read_bytes())
-    for share in (0.0, 0.3, 0.95):
-        damaged = tmp_path / f"damaged{suffix}"
-        damaged.write_bytes(content[: int(share * len(content))])
-        with pytest.raises(ValueError, match=r"damaged\S+ (.* cannot be opened by|is not a file of)"):
-            litevit.load_exported(damaged)
-    # One line, and no log of traces before it.
-    assert not [record for record in caplog.records if record.levelname in ("WARNING", "ERROR")]
-    for other, ending in SUFFIX.items():
-        if other != format:
-            renamed = tmp_path / f"renamed{ending}"
-            renamed.write_bytes(content)
-            with pytest.raises(ValueError, match=rf"renamed{ending} is not a file of .* call it renamed{suffix}"):
-                litevit.load_exported(renamed)
-    with pytest.raises(FileNotFoundError, match="does not exist"):
-        litevit.load_exported(tmp_path / f"gone{suffix}")
-    (tmp_path / "x.bin").write_bytes(content)
-    with pytest.raises(ValueError, match=r"does not end like an exported file: .pt2"):
-        litevit.load_exported(tmp_path / "x.bin")
-
-
-def test_the_first_bytes_of_a_file_say_what_it_is(tmp_path: Path) -> None:
-    for start, suffix, holds in [
-        (b"<\0\0\0ET12", ".pt2", "ExecuTorch"),  # of a length that is also the sign of XML
-        (b"\x1c\0\0\0TFL3", ".pte", "LiteRT"),
-        (b"PK\x03\x04....", ".onnx", "PyTorch"),
-        (b"<?xml version", ".tflite", "OpenVINO"),
-        (b"<html>", ".xml", "a web page"),
-    ]:
-        (tmp_path / f"x{suffix}").write_bytes(start + 100 * b"\0")
-        with pytest.raises(ValueError, match=f"is not a file of .*: it (is|holds) {holds}"):
-            litevit.load_exported(tmp_path / f"x{suffix}")
-    package = tmp_path / "x.mlpackage"
-    package.mkdir()
-    with pytest.raises(ValueError, match="files of Core ML are written here and run elsewhere"):
-        litevit.load_exported(package)
-
-
-@needs("openvino")
-def test_openvino_weights_that_are_cut_short(whole: Callable[[str], Path], tmp_path: Path) -> None:
-    (tmp_path / "x.xml").write_bytes(whole("openvino").read_bytes())
-    (tmp_path / "x.bin").write_bytes(whole("openvino").with_suffix(".bin").read_bytes()[:1000])
-    with pytest.raises(ValueError, match="truncated or damaged"):
-        litevit.load_exported(tmp_path / "x.xml")
-
-
-def test_openvino_without_weights_or_xml(tmp_path: Path) -> None:
-    pytest.importorskip("openvino", reason="opens OpenVINO's files")
-    (tmp_path / "x.xml").write_bytes(b"\x89PNG\r\n")
-    with pytest.raises(ValueError, match=r"x.xml has its weights in x.bin, which is not beside it"):
-        open_file(tmp_path / "x.xml", 1, precision="f32")
-    (tmp_path / "x.bin").write_bytes(b"")
-    with pytest.raises(ValueError, match=r"x.xml is not a file of OpenVINO"):
-        open_file(tmp_path / "x.xml", 1, precision="f32")
-
-
-def test_files_of_others(tmp_path: Path) -> None:
-    program = torch.export.export(nn.Linear(2, 2), (torch.randn(1, 2),))
-    torch.export.save(program, tmp_path / "other.pt2")
-    with pytest.raises(ValueError, match="was not written by litevit export"):
-        litevit.load_exported(tmp_path / "other.pt2")
-
-
-@needs("openvino")
-def test_two_exports_to_one_path(tmp_path: Path) -> None:
-    """The later one stands, whole: graph, weights and report belong together."""
-    models = [classifier("litv2", num_classes=k).eval() for k in (3, 4)]
-    path = tmp_path / "x.xml"
-    errors: list[BaseException] = []
-
-    def run(model: nn.Module) -> None:
-        try:
-            fixed(path, "openvino", model)
-        except BaseException as error:
-            errors.append(error)
-
-    threads = [threading.Thread(target=run, args=(model,)) for model in models]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert not errors
-    file = litevit.load_exported(path)
-    model = models[len(file.classes) - 3]
-    images = torch.randn(1, 3, 64, 75)
-    with torch.no_grad():
-        torch.testing.assert_close(file(images), model(images), atol=1e-5, rtol=1e-4)
-    assert sorted(f.name for f in tmp_path.iterdir()) == ["x.bin", "x.xml", "x.xml.report.json"]
-
-
-def test_a_full_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from litevit.deploy import pt2, staging
-
-    def fails(*_: object, **__: object) -> None:
-        raise RuntimeError("PytorchStreamWriter failed writing file data/0: file write failed")
-
-    monkeypatch.setattr(pt2.torch.export, "save", fails)
-    monkeypatch.setattr(staging.shutil, "disk_usage", lambda _: os.statvfs_result and type("U", (), {"free": 10**6})())
-    with pytest.raises(OSError, match=r"Cannot write .*x.pt2: no space left for .* MB in .*Nothing was kept"):
-        fixed(tmp_path / "x.pt2", "pt2")
-    assert not list(tmp_path.iterdir())
-
-
 def test_openvino_left_alone_is_told_apart(tmp_path: Path) -> None:
     """It takes bfloat16 where the processor has units for it: judged in float32, and said."""
     pytest.importorskip("openvino", reason="opens OpenVINO's files")
@@ -443,43 +245,6 @@ def test_openvino_left_alone_is_told_apart(tmp_path: Path) -> None:
         assert report.default_mode["speed"] > 0
         assert "left alone, OpenVINO computes what is float32 in the file in bfloat16" in report.notes[-1]
     assert json.loads((tmp_path / "x.xml.report.json").read_text())["default_mode"] == report.default_mode
-
-
-@pytest.mark.skipif(
-    sys.platform != "linux", reason="fills a file system of its own, which Linux alone lets anyone make"
-)
-def test_a_disk_that_is_really_full(tmp_path: Path) -> None:
-    """In a process of its own: PyTorch's writer used to end it with `terminate called`."""
-    script = "mount -t tmpfs -o size=256k tmpfs $0 || exit 77; $1 -m litevit.cli export lvt_plain --weights none "
-    script += "--format pt2 --image-size 64 --batch-size 1 --no-verify --out $0/x.pt2; echo exit $?; ls -A $0"
-    command = ["unshare", "-rm", "sh", "-c", script, str(tmp_path), sys.executable]
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
-    except FileNotFoundError:
-        pytest.skip("there is no unshare here")
-    if done.returncode == 77 or "unshare" in done.stderr:
-        pytest.skip("no file system may be mounted here")
-    assert "x.pt2: no space left" in done.stderr, done.stderr
-    assert "Traceback" not in done.stderr
-    assert done.stdout.split() == ["exit", "2"]
-
-
-def test_what_a_converter_raises_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from litevit.deploy import pt2
-
-    def fails(*_: object, **__: object) -> None:
-        raise RuntimeError("pages of advice\nand more") from AssertionError("only 4D query\nsecond line")
-
-    monkeypatch.setattr(pt2.torch.export, "save", fails)
-    with pytest.raises(ValueError, match=r"^The converter to PyTorch could not write .*: only 4D query. Try fixed .*$"):
-        fixed(tmp_path / "x.pt2", "pt2")
-    assert not list(tmp_path.iterdir())
-
-
-def test_a_folder_in_the_way(tmp_path: Path) -> None:
-    (tmp_path / "x.pt2").mkdir()
-    with pytest.raises(OSError, match=r"Cannot write .*x.pt2: it is a folder"):
-        fixed(tmp_path / "x.pt2", "pt2")
 
 
 def test_command_line(tmp_path: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:

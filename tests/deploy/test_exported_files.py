@@ -1,0 +1,97 @@
+"""Files that are damaged, cut short, renamed or another program's: one line, and no file is taken for another."""
+
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+
+import pytest
+import torch
+from small import SUFFIX, everywhere, fixed, needs
+from torch import nn
+
+import litevit
+from litevit.deploy.openvino import open_file
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """One file of a format that runs here."""
+    folder = tmp_path_factory.mktemp("whole")
+
+    @cache
+    def make(format: str) -> Path:
+        path = folder / f"whole{SUFFIX[format]}"
+        fixed(path, format, verify=False)
+        return path
+
+    return make
+
+
+@everywhere
+def test_files_that_are_damaged_or_of_another_kind(
+    format: str, whole: Callable[[str], Path], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    suffix = SUFFIX[format]
+    content = whole(format).read_bytes()
+    if format == "openvino":
+        (tmp_path / "damaged.bin").write_bytes(whole(format).with_suffix(".bin").read_bytes())
+    for share in (0.0, 0.3, 0.95):
+        damaged = tmp_path / f"damaged{suffix}"
+        damaged.write_bytes(content[: int(share * len(content))])
+        with pytest.raises(ValueError, match=r"damaged\S+ (.* cannot be opened by|is not a file of)"):
+            litevit.load_exported(damaged)
+    # One line, and no log of traces before it.
+    assert not [record for record in caplog.records if record.levelname in ("WARNING", "ERROR")]
+    for other, ending in SUFFIX.items():
+        if other != format:
+            renamed = tmp_path / f"renamed{ending}"
+            renamed.write_bytes(content)
+            with pytest.raises(ValueError, match=rf"renamed{ending} is not a file of .* call it renamed{suffix}"):
+                litevit.load_exported(renamed)
+    with pytest.raises(FileNotFoundError, match="does not exist"):
+        litevit.load_exported(tmp_path / f"gone{suffix}")
+    (tmp_path / "x.bin").write_bytes(content)
+    with pytest.raises(ValueError, match=r"does not end like an exported file: .pt2"):
+        litevit.load_exported(tmp_path / "x.bin")
+
+
+def test_the_first_bytes_of_a_file_say_what_it_is(tmp_path: Path) -> None:
+    for start, suffix, holds in [
+        (b"<\0\0\0ET12", ".pt2", "ExecuTorch"),  # of a length that is also the sign of XML
+        (b"\x1c\0\0\0TFL3", ".pte", "LiteRT"),
+        (b"PK\x03\x04....", ".onnx", "PyTorch"),
+        (b"<?xml version", ".tflite", "OpenVINO"),
+        (b"<html>", ".xml", "a web page"),
+    ]:
+        (tmp_path / f"x{suffix}").write_bytes(start + 100 * b"\0")
+        with pytest.raises(ValueError, match=f"is not a file of .*: it (is|holds) {holds}"):
+            litevit.load_exported(tmp_path / f"x{suffix}")
+    package = tmp_path / "x.mlpackage"
+    package.mkdir()
+    with pytest.raises(ValueError, match="files of Core ML are written here and run elsewhere"):
+        litevit.load_exported(package)
+
+
+@needs("openvino")
+def test_openvino_weights_that_are_cut_short(whole: Callable[[str], Path], tmp_path: Path) -> None:
+    (tmp_path / "x.xml").write_bytes(whole("openvino").read_bytes())
+    (tmp_path / "x.bin").write_bytes(whole("openvino").with_suffix(".bin").read_bytes()[:1000])
+    with pytest.raises(ValueError, match="truncated or damaged"):
+        litevit.load_exported(tmp_path / "x.xml")
+
+
+def test_openvino_without_weights_or_xml(tmp_path: Path) -> None:
+    pytest.importorskip("openvino", reason="opens OpenVINO's files")
+    (tmp_path / "x.xml").write_bytes(b"\x89PNG\r\n")
+    with pytest.raises(ValueError, match=r"x.xml has its weights in x.bin, which is not beside it"):
+        open_file(tmp_path / "x.xml", 1, precision="f32")
+    (tmp_path / "x.bin").write_bytes(b"")
+    with pytest.raises(ValueError, match=r"x.xml is not a file of OpenVINO"):
+        open_file(tmp_path / "x.xml", 1, precision="f32")
+
+
+def test_files_of_others(tmp_path: Path) -> None:
+    program = torch.export.export(nn.Linear(2, 2), (torch.randn(1, 2),))
+    torch.export.save(program, tmp_path / "other.pt2")
+    with pytest.raises(ValueError, match="was not written by litevit export"):
+        litevit.load_exported(tmp_path / "other.pt2")
