@@ -13,11 +13,13 @@ run: $(STAMP)
 app: $(STAMP)
 	$(BIN)/litevit app $(if $(wildcard runs),--run runs)
 
+# One thread a process: two processes of two threads on two cores take twice as long, for each waits for the other's.
 test: $(STAMP)
-	$(BIN)/python -m pytest -q -n $(PROCESSES) --dist loadfile
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n $(PROCESSES) --dist loadfile
 
+# `make test-slow SLOW="tests/parity tests/interop"`: some of them.
 test-slow: $(STAMP)
-	$(BIN)/python -m pytest -q -m slow
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n $(PROCESSES) --dist loadfile -m slow $(SLOW)
 
 coverage: $(STAMP)
 	$(BIN)/coverage erase
@@ -54,7 +56,7 @@ test-oldest:
 	.venv-oldest/bin/python -m pip install --quiet --disable-pip-version-check uv
 	.venv-oldest/bin/uv pip install --quiet --python .venv-oldest/bin/python --resolution lowest-direct -e ".[train,data,parquet,coco,video,heic,onnx,app,explain]"
 	.venv-oldest/bin/uv pip install --quiet --python .venv-oldest/bin/python pytest pytest-timeout pytest-xdist hypothesis torchmetrics pycocotools webdataset scikit-learn httpx peft captum
-	.venv-oldest/bin/python -m pytest -q -n $(PROCESSES) --dist loadfile
+	OMP_NUM_THREADS=1 .venv-oldest/bin/python -m pytest -q -n $(PROCESSES) --dist loadfile
 	rm -rf .venv-oldest
 
 check: $(STAMP)

@@ -24,7 +24,7 @@ def test_two_exports_to_one_path(tmp_path: Path) -> None:
 
     def run(model: nn.Module) -> None:
         try:
-            fixed(path, "openvino", model)
+            fixed(path, "openvino", model, verify=False)
         except BaseException as error:
             errors.append(error)
 

@@ -287,24 +287,34 @@ def test_relative_biases_too_large_to_keep(monkeypatch, native):
 
 
 @pytest.mark.parametrize("name", ["litv2_s", "lvt", "lit_s"])
-def test_transforms_counters_and_compilers(name):
+@torch.no_grad()
+def test_transforms_counters_and_traces(name):
     model = stirred(name).eval()
     fast = litevit.optimize_for_inference(model)
     x = images()
-    with torch.no_grad():
-        each = torch.func.vmap(lambda image: fast(image[None])[0])(x)
-        close(each, model(x))
-        with FlopCounterMode(display=False) as ours, torch.no_grad():
-            fast(x)
-        with FlopCounterMode(display=False) as theirs, torch.no_grad():
-            litevit.optimize_for_inference(model, twins=FOLDED)(x)
-        assert ours.get_total_flops() == pytest.approx(theirs.get_total_flops(), rel=0.02)
-        compiled = torch.compile(fast, fullgraph=True, dynamic=True, backend="aot_eager")
-        close(compiled(x), model(x))
+    each = torch.func.vmap(lambda image: fast(image[None])[0])(x)
+    close(each, model(x))
+    with FlopCounterMode(display=False) as ours:
+        fast(x)
+    with FlopCounterMode(display=False) as theirs:
+        litevit.optimize_for_inference(model, twins=FOLDED)(x)
+    assert ours.get_total_flops() == pytest.approx(theirs.get_total_flops(), rel=0.02)
+    traced = torch.jit.trace(fast, x, check_trace=False)
+    close(traced(x), model(x))
+
+
+@pytest.mark.parametrize("dynamic", [False, pytest.param(True, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("name", ["litv2_s", "lvt", "lit_s"])
+@torch.no_grad()
+def test_compilers(name, dynamic):
+    model = stirred(name).eval()
+    fast = litevit.optimize_for_inference(model)
+    x = images()
+    compiled = torch.compile(fast, fullgraph=True, dynamic=dynamic, backend="aot_eager")
+    close(compiled(x), model(x))
+    if not dynamic:
         program = torch.export.export(fast, (x,))
         close(program.module()(x), model(x))
-        traced = torch.jit.trace(fast, x, check_trace=False)
-        close(traced(x), model(x))
 
 
 def test_a_lone_layer_and_strangers():
