@@ -92,3 +92,23 @@ def test_imagenet_is_the_backbones_published_weights(fetched: list[str], tmp_pat
         load_dense("retinanet_litv2_s", "imagenet")
     made = build_classifier(ModelConfig(name="litv2_s", weights="imagenet", overrides=SMALL), 3)
     assert torch.equal(made.get_parameter(key), source[key])
+
+
+def test_words_of_other_libraries_have_an_answer() -> None:
+    with pytest.raises(ValueError, match="Unknown option of litv2_s: 'pretrained': weights=\"official\" gives"):
+        litevit.create_model("litv2_s", pretrained=True)
+    with pytest.raises(ValueError, match="images of any size"):
+        litevit.create_backbone("litv2_s", img_size=224)
+    for weights in (True, 1, {}):  # the second argument of timm's and torchvision's functions
+        with pytest.raises(ValueError, match=r'weights must be "official", .*, got'):
+            litevit.create_model("litv2_s", weights)
+    for name in ("resnet50", "timm/resnet50"):
+        with pytest.raises(ValueError, match=r"is timm's: timm.create_model\('resnet50'\) makes it"):
+            litevit.create_model(name)
+
+
+def test_a_text_for_a_number_is_named() -> None:
+    with pytest.raises(ValueError, match="litv2_s: num_classes must be like 1000, got the text '10'"):
+        litevit.create_model("litv2_s", num_classes="10")
+    with pytest.raises(ValueError, match="retinanet: min_size must be like"):
+        litevit.create_model("retinanet", backbone="lvt", min_size="800")

@@ -105,6 +105,13 @@ MODELS: dict[str, Entry] = {
 }
 
 
+# Options of timm and torchvision that no model has here, and what is there instead.
+ELSEWHERE = {
+    "pretrained": 'weights="official" gives create_model the published weights',
+    "img_size": "models take images of any size",
+    "drop_rate": "the published models have no dropout before the head",
+}
+
 MOST_LISTED = 100  # names in a message; timm has a thousand
 
 
@@ -122,9 +129,13 @@ def _split_overrides(name: str, overrides: dict, *configs: Any) -> list[dict]:
     for key, value in overrides.items():
         for config, mine in zip(configs, out):
             if config is not None and key in {f.name for f in fields(config)}:
+                if isinstance(value, str) and isinstance(getattr(config, key), int | float | tuple):
+                    raise ValueError(f"{name}: {key} must be like {getattr(config, key)!r}, got the text {value!r:.60}")
                 mine[key] = value
                 break
         else:
+            if key in ELSEWHERE:
+                raise ValueError(f"Unknown option of {name}: {key!r}: {ELSEWHERE[key]}")
             known = sorted({f.name for c in configs if c is not None for f in fields(c)})
             raise unknown(key, known, f"option of {name}:")
     return out
@@ -168,6 +179,12 @@ def build_model(name: str, *, backbone: str | nn.Module | None = None, **overrid
     if name in GENERIC:
         return _build_generic(name, backbone, overrides)
     if name not in MODELS:
+        if timm.is_model(theirs := name.removeprefix("timm/")):
+            raise ValueError(
+                f"{name} is timm's: timm.create_model({theirs!r}) makes it. Here it is a backbone, as in "
+                f"create_model('retinanet', backbone={theirs!r}), and a classifier of litevit train --model.name "
+                f"timm/{theirs}"
+            )
         raise unknown(name, sorted([*MODELS, *GENERIC]), "model")
     if backbone is not None:
         raise ValueError(f"{name} has its own backbone; use one of {sorted(GENERIC)} to choose another")

@@ -241,3 +241,11 @@ def test_a_heic_picture(tmp_path):
 def test_which_names_are_pictures():
     assert all(map(is_image, ("a.JPG", "b/a.jfif", "a.b.Avif", "x.pgm", "C:\\x\\a.tiff")))
     assert not any(map(is_image, ("a.txt", "._a.jpg", "b/.hidden.png", "jpg", "a.svg", "a.jpg.txt")))
+
+
+def test_what_is_no_source_of_a_picture_is_named_as_such():
+    for array, shown in ((np.zeros((4, 5, 3), np.uint8), "ndarray"), (torch.zeros(3, 4, 5), "Tensor")):
+        with pytest.raises(TypeError, match=rf"got a {shown} of shape .*: PIL.Image.fromarray makes one of"):
+            read_image(array)
+    with pytest.raises(TypeError, match="got a NoneType"):
+        read_image(None)

@@ -1,6 +1,7 @@
 """Masks as people have them: layouts, class lists, colours; values that cannot mean what the setting says."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -8,7 +9,10 @@ import torch
 from PIL import Image
 
 import annotated_sets as sets
-from litevit.data.dense import SegmentationData, SegmentationSets
+from litevit.data.ade20k import SegmentationFolder
+from litevit.data.dense import SegmentationData, SegmentationSets, mask_labels
+from litevit.data.doctor import examine
+from litevit.data.layouts import find_layout
 
 NAMES = ("ground", "ant", "bee")
 
@@ -233,3 +237,41 @@ def test_voc_borders_in_colour_are_ignored(tmp_path) -> None:
     image.putpixel((0, 0), (224, 224, 192))
     image.save(path)
     assert labels(opened(tmp_path))[0][0, 0] == 255
+
+
+def masks_under(root: Path, name: str, value: int = 255) -> Path:
+    """Two pictures, and masks of 0 and `value` under such a name."""
+    for folder in ("images", "masks"):
+        (root / folder).mkdir(parents=True)
+    for number in range(2):
+        Image.new("RGB", (40, 32), (90, 20 * number, 5)).save(root / "images" / f"{number}.jpg")
+        pixels = np.zeros((32, 40), np.uint8)
+        pixels[4:20, 6:30] = value
+        Image.fromarray(pixels).save(root / "masks" / name.format(number))
+    return root
+
+
+def test_masks_with_an_ending_in_capitals(tmp_path: Path) -> None:
+    root = masks_under(tmp_path, "{}_mask.PNG", 1)
+    (root / "classes.json").write_text('{"0": "ground", "1": "thing"}')
+    assert examine(root).exit_code == 0
+    source = SegmentationFolder(root / "images", root / "masks", ("ground", "thing"), reduce_zero_label=False)
+    assert source.read_mask(0).sum() == 16 * 24
+
+
+def test_what_a_class_list_could_be_is_said(tmp_path: Path) -> None:
+    root = masks_under(tmp_path, "{}.PNG")
+    with pytest.raises(ValueError, match=r'classes.json could be \{"0": "name of 0", "255": "name of 255"\}'):
+        mask_labels(find_layout(root, "semantic"))
+
+
+def test_masks_as_jpeg_are_named_and_no_classes_of_pictures(tmp_path: Path) -> None:
+    root = masks_under(tmp_path, "{}.jpg")
+    layout = find_layout(root, "semantic")
+    with pytest.raises(FileNotFoundError, match="Masks cannot be JPEG"):
+        mask_labels(layout)
+    with pytest.raises(FileNotFoundError, match=r"has no mask .*0.png. Masks cannot be JPEG"):
+        SegmentationFolder(root / "images", root / "masks", ("ground", "thing"))
+    report = examine(root)
+    assert report.exit_code == 1
+    assert any("Masks cannot be JPEG" in example for finding in report.findings for example in finding.examples)

@@ -6,6 +6,7 @@ from where the user has put them, never re-hosted.
 """
 
 import logging
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
@@ -247,6 +248,10 @@ def weights_word(weights: Pathlike | None) -> Pathlike | None:
     They mean the same wherever weights are taken: random; the published file of the model; of a dense model, the
     published ImageNet weights of its backbone under a random head (a classifier's are its published file).
     """
+    if weights is not None and not isinstance(weights, str | os.PathLike):  # timm's second argument is pretrained
+        raise ValueError(
+            f'weights must be "official", "imagenet", "none", a file or the folder of a run, got {weights!r:.60}'
+        )
     word = str(weights).lower()
     return None if word == "none" else word if word in ("official", "imagenet") else weights
 

@@ -19,7 +19,7 @@ from torchvision import tv_tensors
 
 from litevit.data.class_folders import Part
 from litevit.data.images import SUFFIXES, is_image, read_annotated, turn_target
-from litevit.data.layouts import MASK_ENDINGS, MASK_SUFFIXES, is_mask_name
+from litevit.data.layouts import JPEG, MASK_ENDINGS, MASK_SUFFIXES, NO_JPEG, find_file, is_mask_name
 from litevit.data.mask_labels import IGNORE as IGNORE
 from litevit.data.mask_labels import MaskLabels, check_values, labels_of, read_index_mask, read_labels
 
@@ -85,6 +85,7 @@ class SegmentationFolder(Dataset):
             if self._find_mask(index, there) is None:
                 raise FileNotFoundError(
                     f"image {self.files[index]} has no mask {self.masks / self.image_id(index)}.png"
+                    + (f". {NO_JPEG}" if self.masks != self.folder and find_file(self.masks, JPEG) else "")
                 )
         self.mask_names = [self._find_mask(index, there) for index in range(len(self.files))]
         self.part = Part("", str(self.folder), len(self.files))
@@ -142,7 +143,8 @@ def find_mask(stem: str, there: set[str], image: str | None = None) -> str | Non
     Args:
         image: the image's own name, where it is in the same folder.
     """
-    names = (f"{stem}{end}{suffix}" for suffix in MASK_SUFFIXES for end in MASK_ENDINGS)
+    suffixes = (*MASK_SUFFIXES, *(suffix.upper() for suffix in MASK_SUFFIXES))
+    names = (f"{stem}{end}{suffix}" for suffix in suffixes for end in MASK_ENDINGS)
     return next((name for name in names if name in there and name != image), None)
 
 

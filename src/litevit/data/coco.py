@@ -12,6 +12,7 @@ upright (EXIF), and annotations of the stored pixels are turned with them: see `
 """
 
 from collections.abc import Callable, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +34,7 @@ from litevit.data.coco_entries import (
     object_area,
     prepare,
     read_json,
+    upright_meant,
 )
 from litevit.data.coco_masks import decode_masks, segmentation_to_rle
 from litevit.data.images import read_annotated, turn_target
@@ -84,6 +86,7 @@ class CocoInstances(Dataset):
         check_entries(self.file, content["categories"], CATEGORY)
         check_flags(self.file, content["annotations"], "iscrowd")
         total = len(content["images"])
+        self._listed, self._upright = content["all_images"], content.get("upright") is True
         if only is not None:
             content["images"] = [image for image in content["images"] if only(image["file_name"])]
         self._read(content, train=train, keep_empty=keep_empty, classes=classes, partial=partial)
@@ -193,10 +196,15 @@ class CocoInstances(Dataset):
         """Width / height of every image, read from the annotations alone."""
         return [image["width"] / image["height"] for image in self.images]
 
+    @cached_property
+    def _squares_upright(self) -> bool:
+        return upright_meant(self.folder, self._listed, by_definition=self._upright)
+
     def __getitem__(self, index: int) -> tuple[Any, dict[str, Any]]:
         record, objects = self.images[index], self.objects[index]
         height, width = record["height"], record["width"]
-        image, turn = read_annotated(find_image(self.folder, record["file_name"]), (height, width))
+        path = find_image(self.folder, record["file_name"])
+        image, turn = read_annotated(path, (height, width), upright=lambda: self._squares_upright)
         boxes = torch.tensor([o["bbox"] for o in objects], dtype=torch.float32).reshape(-1, 4)
         boxes[:, 2:] += boxes[:, :2]
         target: dict[str, Any] = {

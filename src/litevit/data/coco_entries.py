@@ -5,7 +5,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from litevit.data.images import read_header
+from litevit.data.images import means_upright, read_header
 from litevit.data.layouts import find_image
 from litevit.files import parse_json
 
@@ -205,6 +205,17 @@ def box_problem(box: Any, height: int, width: int) -> str | None:
     if min(x + w, width) - max(x, 0) <= 0 or min(y + h, height) - max(y, 0) <= 0:
         return "outside the image"
     return None
+
+
+def upright_meant(folder: Path, images: Sequence[dict[str, Any]], *, by_definition: bool = False) -> bool:
+    """What the annotations mean by turned squares and half turns (`means_upright`). Reads headers until it is told.
+
+    Args:
+        images: all that the file lists, with their sizes.
+        by_definition: the layout means the upright picture (YOLO).
+    """
+    listed = ((find_image(folder, image["file_name"]), (image["height"], image["width"])) for image in images)
+    return by_definition or means_upright(listed)
 
 
 def image_order(image: dict[str, Any]) -> tuple[bool, Any]:

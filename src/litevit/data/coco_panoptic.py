@@ -11,6 +11,7 @@ Crowds are no objects but stay things in the semantic map.
 """
 
 from collections.abc import Callable, Collection
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +36,7 @@ from litevit.data.coco_entries import (
     object_area,
     prepare,
     read_json,
+    upright_meant,
 )
 from litevit.data.coco_masks import read_panoptic_png
 from litevit.data.images import read_annotated, turn_target
@@ -118,6 +120,7 @@ class CocoPanoptic(Dataset):
         prepare(self.file, self.folder, content, PANOPTIC_ANNOTATION)
         check_entries(self.file, content["categories"], CATEGORY)
         check_flags(self.file, content["categories"], "isthing")
+        self._listed = content["all_images"]
         self.notes = fill_isthing(content, things)
         if only is not None:
             content["images"] = [image for image in content["images"] if only(image["file_name"])]
@@ -231,10 +234,15 @@ class CocoPanoptic(Dataset):
             )
         return torch.from_numpy(ids)
 
+    @cached_property
+    def _squares_upright(self) -> bool:
+        return upright_meant(self.folder, self._listed)
+
     def __getitem__(self, index: int) -> tuple[Any, dict[str, Any]]:
         record, segments = self.images[index], self.annotations[index]["segments_info"]
         height, width = record["height"], record["width"]
-        image, turn = read_annotated(find_image(self.folder, record["file_name"]), (height, width))
+        path = find_image(self.folder, record["file_name"])
+        image, turn = read_annotated(path, (height, width), upright=lambda: self._squares_upright)
         ids = self.segment_ids(index)
 
         semantic = torch.full((height, width), VOID, dtype=torch.int64)

@@ -23,7 +23,7 @@ from litevit.data.config import ScenesData as ScenesData
 from litevit.data.config import SegmentationData as SegmentationData
 from litevit.data.config import Split as Split
 from litevit.data.dense_transforms import ToFloat, detection_train, segmentation_train
-from litevit.data.layouts import Layout, Part, find_layout
+from litevit.data.layouts import JPEG, NO_JPEG, Layout, Part, find_file, find_layout, is_mask_name
 from litevit.data.mask_labels import IGNORE, MaskLabels, labels_of, palette_labels, read_labels
 from litevit.data.scenes import write_ade, write_coco
 
@@ -201,10 +201,13 @@ def mask_labels(
     if names is not None:
         reduce = ade if reduce_zero_label is None else reduce_zero_label
         return labels_of(names, reduce_zero_label=reduce, ignore_index=ignore_index)
-    folder = next(iter(layout.parts.values())).annotations
-    masks = sorted(folder.rglob("*.png"))[:200]
+    part = next(iter(layout.parts.values()))
+    together = part.images == part.annotations
+    files = (path for path in part.annotations.rglob("*") if path.suffix.lower() == ".png")
+    masks = sorted(path for path in files if not together or is_mask_name(path.name))[:200]
     if not masks:
-        raise FileNotFoundError(f"no class list in {layout.root}: put classes.json there")
+        why = f". {NO_JPEG}" if not together and find_file(part.annotations, JPEG) else ""
+        raise FileNotFoundError(f"no class list in {layout.root}: put classes.json there{why}")
     return palette_labels(masks, ignore_index=ignore_index, reduce_zero_label=reduce_zero_label)
 
 

@@ -16,7 +16,7 @@ whether its annotations have to be turned with it.
 import contextlib
 import io
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -69,6 +69,11 @@ class Header(NamedTuple):
     def upright_size(self) -> tuple[int, int]:
         return self.size[::-1] if STEPS[self.orientation][0] else self.size
 
+    @property
+    def is_ambiguous(self) -> bool:
+        """Whether a stated size says nothing of which picture is meant: squares, half turns, upright pictures."""
+        return self.size == self.upright_size
+
 
 def suffixes() -> tuple[str, ...]:
     """File name endings, in lower case, of what can be read here."""
@@ -114,6 +119,7 @@ def read_image(source: Any, *, name: str | None = None) -> Image.Image:
     Raises:
         FileNotFoundError: there is no such file.
         ImageError: it is no picture, damaged, truncated, or larger than Pillow's limit of 179 million pixels.
+        TypeError: something else than `source` may be, such as an array.
     """
     if isinstance(source, Image.Image):
         try:
@@ -125,13 +131,19 @@ def read_image(source: Any, *, name: str | None = None) -> Image.Image:
 
 
 def read_annotated(
-    path: str | Path, size: tuple[int, ...] | None = None, *, stated_by: str = "its annotation says"
+    path: str | Path,
+    size: tuple[int, ...] | None = None,
+    *,
+    stated_by: str = "its annotation says",
+    upright: Callable[[], bool] | None = None,
 ) -> tuple[tv_tensors.Image, int]:
     """A picture with annotations.
 
     Args:
         size: (H, W) that the annotations state; another size than the stored or the upright one raises.
         stated_by: how the message begins what it says about `size`.
+        upright: whether the annotations of turned photos mean the upright picture, asked where both sizes are the same;
+            None: they mean the stored pixels.
 
     Returns:
         The upright picture (3, H, W) uint8, and the EXIF orientation by which the annotations have to be turned
@@ -148,7 +160,28 @@ def read_annotated(
                 f"{stated_by} {size[1]} x {size[0]}"
             )
         turn = 1
+    elif turn != 1 and header.is_ambiguous and upright is not None and upright():
+        turn = 1
     return tv_tensors.Image(torch.from_numpy(pixels).permute(2, 0, 1).contiguous()), turn
+
+
+def means_upright(pictures: Iterable[tuple[Header | Path, tuple[Any, Any]]]) -> bool:
+    """What a set's annotations mean by its turned squares and half turns, whose size tells nothing: what they mean by
+    the first turned photo whose size does; the stored pixels where there is none.
+
+    Args:
+        pictures: a picture or its header, and the (H, W) that the annotations state; 0 or None: they do not.
+    """
+    for picture, size in pictures:
+        if isinstance(picture, Path):
+            try:
+                picture = read_header(picture)
+            except (ImageError, OSError):  # said where it is read
+                continue
+        stated = size if all(size) else picture.upright_size  # as sizes that are not stated are read
+        if not picture.is_ambiguous and stated in (picture.size, picture.upright_size):
+            return stated == picture.upright_size
+    return False
 
 
 def read_header(source: Any, *, name: str | None = None) -> Header:
@@ -247,6 +280,8 @@ def _name_of(source: Any, name: str | None) -> str:
 def _opened(source: Any, name: str | None) -> Iterator[Image.Image]:
     """An image file with its header read; whatever is wrong with it, then or while it is decoded, has one message."""
     shown = _name_of(source, name)
+    if not (isinstance(source, str | bytes | Path) or hasattr(source, "read")):
+        raise TypeError(f"a picture is a path, the bytes of a file or a Pillow image, got {_what_else(source)}")
     try:
         file = io.BytesIO(source) if isinstance(source, bytes) else source
         with Image.open(file, formats=_formats()) as image:
@@ -261,6 +296,13 @@ def _opened(source: Any, name: str | None) -> Iterator[Image.Image]:
         raise ImageError(shown, f"is too large an image: {error}") from None
     except Exception as error:  # decoders of damaged files raise OSError, SyntaxError, ValueError, struct.error, ...
         raise ImageError(shown, f"is damaged or truncated: {error}") from None
+
+
+def _what_else(source: Any) -> str:
+    if hasattr(source, "shape"):
+        hint = "PIL.Image.fromarray makes one of (H, W, 3) uint8 in RGB"
+        return f"a {type(source).__name__} of shape {tuple(source.shape)}: {hint}"
+    return f"a {type(source).__name__}"
 
 
 def _unidentified(source: Any) -> str:

@@ -31,6 +31,7 @@ Colour = tuple[int, int, int]
 ZERO, VOID = "--data.reduce_zero_label", "--data.ignore_index"
 BORDER = 0xE0E0C0  # VOC's, between objects
 STRIP = 2**20  # pixels
+MOST_LOOKED_AT, MOST_SHOWN = 20, 12  # masks and values, to say what a class list could be
 
 
 @dataclass(frozen=True)
@@ -241,6 +242,7 @@ def palette_labels(
             raise ValueError(
                 f"no class list: put classes.json (a list of names, or {{value: name}}), labelmap.txt or ADE20K's "
                 f"objectInfo150.txt beside the folders. {path} is no palette PNG either, whose colours would do"
+                f"{_classes_json(masks[:MOST_LOOKED_AT])}"
             )
         colours = colours or palette
         values = values[values != ignore_index]
@@ -255,6 +257,20 @@ def palette_labels(
     # Two indices of one colour are two classes.
     names = [name if names.count(name) == 1 else f"{name} ({k})" for k, name in enumerate(names)]
     return labels_of(names, reduce_zero_label=bool(reduce_zero_label), ignore_index=ignore_index)
+
+
+def _classes_json(masks: Sequence[Path]) -> str:
+    """What could be written, of the values that masks have; "": nothing is known of them."""
+    values: set[int] = set()
+    for path in masks:
+        try:
+            values.update(np.unique(read_index_mask(path)).tolist())
+        except (OSError, ValueError):  # colours
+            return ""
+    if len(values) > MOST_SHOWN:
+        return f". The first {len(masks)} masks have values from {min(values)} to {max(values)}"
+    shown = ", ".join(f'"{value}": "name of {value}"' for value in sorted(values))
+    return f". By the values of the first {len(masks)} masks, classes.json could be {{{shown}}}"
 
 
 # ------------------------------------------------------------------ judging

@@ -65,6 +65,7 @@ def read(layout: Layout, part: Part, *, on_problem: Callable[[str], None] | None
     names = class_names(layout)
     content: dict[str, Any] = {"categories": [{"id": k, "name": name} for k, name in enumerate(names)]}
     content["images"], content["annotations"] = [], []
+    content["upright"] = True
     for number, path in enumerate(image_files(part), start=1):
         try:
             height, width = read_header(path).upright_size

@@ -29,8 +29,9 @@ from litevit.data.coco_masks import (
 from litevit.data.coco_panoptic import SEGMENT, fill_isthing
 from litevit.data.doctor.fix_pictures import Mended, copy_picture, safe_name
 from litevit.data.doctor.objects import LISTS, Content, read_part
+from litevit.data.doctor.pictures import turn_of
 from litevit.data.doctor.report import Notes, Report
-from litevit.data.images import decode, turn_boxes, turn_pixels
+from litevit.data.images import decode, means_upright, turn_boxes, turn_pixels
 from litevit.data.layouts import ALL, Layout, find_image
 from litevit.files import write_json
 
@@ -122,6 +123,9 @@ def _mend_images(mended: Mended, file: Path, source: Path, folder: Path, content
             names.setdefault(image["id"], set()).add(image["file_name"])
     kept: list[Content] = []
     turns: dict[Any, int] = {}
+    listed = [i for i in content["images"] if field_problem(i, {"id": (int, str), "file_name": str}) is None]
+    sizes = ((find_image(source, i["file_name"]), (i.get("height"), i.get("width"))) for i in listed)
+    squares = content.get("upright") is True or means_upright(sizes)
     for image in content["images"]:
         if field_problem(image, {"id": (int, str), "file_name": str}) is not None:
             mended.add("images left out: no id or file_name", f"{file}: {image}")
@@ -148,8 +152,7 @@ def _mend_images(mended: Mended, file: Path, source: Path, folder: Path, content
         if stated not in (header.size, header.upright_size):
             mended.add("images left out: another size than the annotations say", path)
             continue
-        # As `read_annotated` has it: the stored pixels are meant, unless the size fits the upright picture alone.
-        turns[image["id"]] = turn if stated == header.size else 1
+        turns[image["id"]] = turn_of(header, stated, squares) if turn != 1 else 1
         image["stored"] = header.size
         image |= {"file_name": target.relative_to(folder).as_posix(), "height": height, "width": width}
         kept.append(image)

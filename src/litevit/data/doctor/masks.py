@@ -14,7 +14,7 @@ from litevit.data.doctor.objects import note_missing_splits
 from litevit.data.doctor.pictures import MISSING, Album, in_threads, note_turned
 from litevit.data.doctor.report import Notes
 from litevit.data.images import is_image
-from litevit.data.layouts import MASK_SUFFIXES, Layout, Part, is_mask_name, listed_names
+from litevit.data.layouts import JPEG, MASK_SUFFIXES, NO_JPEG, Layout, Part, is_mask_name, listed_names
 from litevit.data.mask_labels import MaskLabels, check_values, read_index_mask
 
 
@@ -77,7 +77,10 @@ def _examine_part(
     for picture, mask in zip(pictures, in_threads(lambda path: _look(path, colours), masks)):
         if mask.problem:
             kind = "missing masks" if mask.problem == MISSING else "broken masks"
-            notes.error(kind, f"{mask.path}: {mask.problem}", picture.path)
+            jpeg = (
+                mask.problem == MISSING and any(mask.path.with_suffix(end).is_file() for end in JPEG) and not together
+            )
+            notes.error(kind, f"{mask.path}: {mask.problem}{f'. {NO_JPEG}' if jpeg else ''}", picture.path)
             continue
         total.update(mask.counts)
         if note_turned(notes, picture, mask.size, "mask"):  # type: ignore[arg-type]

@@ -22,9 +22,9 @@ from litevit.data.coco_entries import (
     read_json,
 )
 from litevit.data.coco_masks import decode_masks, segmentation_to_rle
-from litevit.data.doctor.pictures import Album, note_repeated, note_turned
+from litevit.data.doctor.pictures import Album, note_repeated, note_turned, turn_of
 from litevit.data.doctor.report import Notes
-from litevit.data.images import turn_boxes
+from litevit.data.images import means_upright, turn_boxes
 from litevit.data.layouts import ALL, Layout, Part, find_image
 
 DETECTIONS = 100  # that the published detectors give for an image, and that COCO's AP counts
@@ -101,6 +101,9 @@ def examine_images(notes: Notes, album: Album, split: str, part: Part, content: 
     note_repeated(notes, "image entries repeated (read once)", file, whole, "warning")
     pictures = album.look_at(split, [record["path"] for record in records])
     usable = []
+    stated_sizes = [(record.get("height"), record.get("width")) for record in records]
+    by_size = means_upright((p.header, size) for p, size in zip(pictures, stated_sizes) if p.header is not None)
+    squares = content.get("upright") is True or by_size
     for record, picture in zip(records, pictures):
         if not (record.get("height") and record.get("width")) and picture.header is not None:
             record["height"], record["width"] = picture.header.upright_size
@@ -110,8 +113,8 @@ def examine_images(notes: Notes, album: Album, split: str, part: Part, content: 
             continue
         usable.append(record)
         stated = (record["height"], record["width"])
-        record["turn"] = picture.header.orientation if picture.header and stated == picture.header.size else 1
-        if note_turned(notes, picture, stated, "annotations"):
+        record["turn"] = turn_of(picture.header, stated, squares) if picture.header else 1
+        if note_turned(notes, picture, stated, "annotations", squares):
             assert picture.size is not None
             notes.error(
                 "images of another size than the annotations say",

@@ -129,13 +129,25 @@ class Album:
                 self.notes.add(severity, kind, f"{other} and {picture.path}", place)
 
 
-def note_turned(notes: Notes, picture: Picture, stated: tuple[int, int] | None, what: str) -> bool:
+def turn_of(header: Header, stated: tuple[Any, ...], squares: bool) -> int:
+    """How annotations have to be turned, as `read_annotated` has it.
+
+    Args:
+        squares: whether those of squares and half turns mean the upright picture.
+    """
+    upright = squares if header.is_ambiguous else stated == header.upright_size
+    return 1 if upright else header.orientation
+
+
+def note_turned(
+    notes: Notes, picture: Picture, stated: tuple[int, int] | None, what: str, squares: bool = False
+) -> bool:
     """EXIF turns the picture of an annotation. Returns: whether the stated size fits neither way."""
     header = picture.header
     if header is None:
         return False
     if header.orientation != 1:
-        upright = stated is not None and stated == header.upright_size != header.size
+        upright = stated is not None and turn_of(header, stated, squares) == 1
         meant = "mean the upright picture" if upright else "mean the stored pixels and are turned with it"
         said = f"{picture.path} (EXIF orientation {header.orientation}): its {what} are taken to {meant}"
         notes.warning("annotated pictures that EXIF turns", said, picture.path)

@@ -19,13 +19,16 @@ from litevit.data.layouts.find import LOOKED_FOR as LOOKED_FOR
 from litevit.data.layouts.find import TRAINED_BY as TRAINED_BY
 from litevit.data.layouts.find import find_layout as find_layout
 from litevit.data.layouts.find import layouts_of as layouts_of
+from litevit.data.layouts.folders import find_file as find_file
 from litevit.data.layouts.image_sets import listed_names as listed_names
 from litevit.data.layouts.layout import ALL as ALL
 from litevit.data.layouts.layout import Layout as Layout
 from litevit.data.layouts.layout import Part as Part
 from litevit.data.layouts.layout import Task as Task
+from litevit.data.layouts.masks import JPEG as JPEG
 from litevit.data.layouts.masks import MASK_ENDINGS as MASK_ENDINGS
 from litevit.data.layouts.masks import MASK_SUFFIXES as MASK_SUFFIXES
+from litevit.data.layouts.masks import NO_JPEG as NO_JPEG
 from litevit.data.layouts.masks import is_mask_name as is_mask_name
 from litevit.data.layouts.yolo import label_folder as label_folder
 from litevit.data.layouts.yolo import read_yaml as read_yaml

@@ -1,5 +1,6 @@
 """COCO's JSON files (2017's names, Roboflow's, CVAT's, Label Studio's): which there are, and where their images lie."""
 
+import os
 import re
 from collections.abc import Iterable, Iterator
 from functools import lru_cache
@@ -140,9 +141,32 @@ def image_folder(root: Path, file: Path, split: str) -> Path:
 
 
 def find_image(folder: Path, file_name: str) -> Path:
-    """The file of an image. Tools write paths of their own machine (`images\\1.jpg`): then the name alone counts."""
+    """The file of an image. Tools write paths of their own machine (`images\\1.jpg`): then the name alone counts, and
+    `1.jpg` is the file `1.JPG` where there is no other, as on the systems that know no difference."""
     name = file_name.replace("\\", "/")
     path = folder / name
-    if "/" in name and not path.is_file() and (short := folder / name.rpartition("/")[2]).is_file():
-        return short
-    return path
+    if path.is_file():
+        return path
+    places = [path, folder / name.rpartition("/")[2]] if "/" in name else [path]
+    for place in places[1:]:
+        if place.is_file():
+            return place
+    return next((file for place in places if (file := _in_another_case(place)) is not None), path)
+
+
+def _in_another_case(path: Path) -> Path | None:
+    """The only file of a folder whose name differs by capitals alone."""
+    try:
+        names = _names(str(path.parent), path.parent.stat().st_mtime_ns).get(path.name.lower(), [])
+    except OSError:
+        return None
+    return path.with_name(names[0]) if len(names) == 1 and path.with_name(names[0]).is_file() else None
+
+
+@lru_cache(maxsize=8)
+def _names(folder: str, _: int) -> dict[str, list[str]]:
+    """Names of a folder without capitals, and as they are."""
+    names: dict[str, list[str]] = {}
+    for name in os.listdir(folder):
+        names.setdefault(name.lower(), []).append(name)
+    return names

@@ -7,6 +7,8 @@ from litevit.data.layouts.image_sets import listed_parts
 from litevit.data.layouts.layout import ALL, SPLITS, Layout, Part, split_folders
 
 MASK_SUFFIXES = (".png", ".bmp", ".tif", ".tiff", ".gif")
+JPEG = (".jpg", ".jpeg")
+NO_JPEG = "Masks cannot be JPEG, which changes the numbers of the classes at every edge: save them as PNG"
 MASK_ENDINGS = ("", "_mask", "_masks", "_label")  # x.jpg -> x_mask.png
 MASK_FOLDERS = ("annotations", "masks", "mask", "labels", "label", "gt", "annotation", "SegmentationClass")
 CLASS_LISTS = ("classes.json", "objectInfo150.txt", "labelmap.txt", "classes.txt", "labels.txt", "_classes.csv")
@@ -31,6 +33,8 @@ def _mask_parts(root: Path) -> tuple[dict[str, Part], str]:
         (f for name in MASK_FOLDERS if (f := child_folder(root, name)) and f != images and find_file(f, MASK_SUFFIXES)),
         None,
     )
+    if masks is None and images is not None and (f := child_folder(root, "masks", "mask")) and find_file(f, JPEG):
+        masks = f  # no class folders: what is wrong is said where they are read
     if images is not None and masks is not None and has_images(images):
         inner, outer = split_folders(images), split_folders(masks)
         ade = masks.name == "annotations" and {f.name for f in inner.values()} <= {"training", "validation"} and inner
