@@ -1,5 +1,6 @@
 """The command line: what it prints, and one line instead of a traceback."""
 
+import io
 import json
 import subprocess
 import sys
@@ -274,3 +275,26 @@ def test_predict_says_that_it_optimises(capsys, tmp_path, monkeypatch, model):
     assert code == 0
     assert len(made) == 1
     assert err.count("Optimised for this processor") == 1
+
+
+def test_a_recipe_where_a_verb_is_meant_and_options_before_the_recipe(capsys):
+    assert "'finetune' is a recipe: litevit train finetune --data" in fails(capsys, "finetune", "--data", "photos")
+    assert "The recipe comes first: litevit train RECIPE --data ..." in fails(
+        capsys, "train", "--data", "x", "finetune"
+    )
+
+
+def test_an_address_is_no_picture(capsys):
+    said = fails(capsys, "predict", "https://example.com/cat.jpg", "--model", "lvt", "--weights", "none")
+    assert "example.com/cat.jpg does not exist. Pictures are not fetched from the network: save it as a file" in said
+
+
+def test_an_encoding_that_lacks_letters_gets_json_all_the_same(monkeypatch):
+    written = io.BytesIO()
+    for encoding in ("ascii", "cp1252", "utf-8"):
+        written = io.BytesIO()
+        monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(written, encoding=encoding))
+        assert cli.main(["--version"]) == 0
+        name = "Köter 猫 🐱 \udcff"
+        print(json.dumps(name, ensure_ascii=False), flush=True)
+        assert json.loads(written.getvalue().decode(encoding).splitlines()[-1]) == name

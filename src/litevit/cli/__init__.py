@@ -4,8 +4,10 @@ A verb is a function in a module of its own; its arguments and docstring are its
 verb runs.
 """
 
+import codecs
 import difflib
 import importlib
+import io
 import os
 import re
 import sys
@@ -104,6 +106,7 @@ def _usage() -> str:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one command. Returns the exit code: 0, or 2 after one line on stderr about what the user can mend."""
     arguments = list(sys.argv[1:] if arguments is None else arguments)
+    _write_everything(sys.stdout)
     if not arguments or arguments[0] in ("-h", "--help", "help"):
         print(_usage())
         return 0 if arguments else 2
@@ -115,6 +118,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 0
     if name not in VERBS:
         near = difflib.get_close_matches(name, VERBS, n=2)
+        if not near:
+            from litevit.recipes import RECIPES
+
+            if name in RECIPES:
+                return _fail(f"'{name}' is a recipe: litevit train {name} --data PATH")
         hint = f"Did you mean {' or '.join(map(repr, near))}?" if near else f"Known: {', '.join(VERBS)}."
         return _fail(f"Unknown command '{name}'. {hint}")
     verb = VERBS[name]
@@ -145,6 +153,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if (line := explained(error)) is None:
             raise
         return _fail(line)
+
+
+def _write_everything(stream: Any) -> None:
+    """What the encoding of a terminal or file lacks (LC_ALL=C, Windows' code pages) is written as JSON writes it."""
+    if isinstance(stream, io.TextIOWrapper) and stream.errors == "strict":
+        codecs.register_error("litevit", _escaped)
+        stream.reconfigure(errors="litevit")
+
+
+def _escaped(error: UnicodeError) -> tuple[str, int]:
+    assert isinstance(error, UnicodeEncodeError)
+    units = error.object[error.start : error.end].encode("utf-16-be", "surrogatepass")
+    return "".join(f"\\u{units[k]:02x}{units[k + 1]:02x}" for k in range(0, len(units), 2)), error.end
 
 
 def _in_options(error: Exception, verb: str) -> str:

@@ -42,6 +42,8 @@ def train(arguments: Sequence[str]) -> int:
             sys.exit(2)
         return 0
     name, *rest = arguments
+    if name.startswith("-"):
+        raise ValueError(f"The recipe comes first: litevit train RECIPE {name} ...; recipes: {names}")
     about = recipes.RECIPES[name].__doc__ if name in recipes.RECIPES else f"The recipe in {name}."
     recipe, only_show = read_options(recipes.get_recipe(name), rest, prog=f"litevit train {name}", about=about)
     from litevit.engine.config import to_dict

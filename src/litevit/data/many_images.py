@@ -8,6 +8,7 @@ of their own, in a further list.
 import contextlib
 import glob
 import os
+import re
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -123,7 +124,9 @@ def expand(inputs: Iterable[Pathlike]) -> list[str]:
                 raise FileNotFoundError(f"Nothing matches {given}")
             found += matched
         else:
-            raise FileNotFoundError(f"{given} does not exist")
+            address = re.match(r"[a-z][a-z0-9+]+:/", given)  # a Path has one slash left of two
+            hint = ". Pictures are not fetched from the network: save it as a file" if address else ""
+            raise FileNotFoundError(f"{given} does not exist{hint}")
     return found
 
 
