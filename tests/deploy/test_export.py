@@ -160,6 +160,9 @@ def test_metadata_of_a_file(tmp_path: Path) -> None:
     assert litevit.load_exported(tmp_path / "x.onnx").classes[1] == "dog"
     with pytest.raises(ValueError, match=r"names.txt has 5 class names, the model 4 classes"):
         fixed(tmp_path / "y.onnx", "onnx", classifier("litv2", num_classes=4), names=names)
+    names.write_text("\n")
+    with pytest.raises(ValueError, match=r"names.txt has no class names: it wants one per line"):
+        fixed(tmp_path / "y.onnx", "onnx", names=names)
 
 
 @pytest.mark.parametrize(

@@ -1,16 +1,21 @@
 """Files that are damaged, cut short, renamed or another program's: one line, and no file is taken for another."""
 
+import shutil
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 
 import pytest
 import torch
-from small import SUFFIX, everywhere, fixed, needs
+from small import MARKS, RUNNING, SUFFIX, everywhere, fixed, needs
 from torch import nn
 
 import litevit
+from litevit.deploy import litert
+from litevit.deploy.formats import formats
+from litevit.deploy.metadata import Metadata
 from litevit.deploy.openvino import open_file
+from litevit.deploy.seal import MARK
 
 
 @pytest.fixture(scope="module")
@@ -38,7 +43,9 @@ def test_files_that_are_damaged_or_of_another_kind(
     for share in (0.0, 0.3, 0.95):
         damaged = tmp_path / f"damaged{suffix}"
         damaged.write_bytes(content[: int(share * len(content))])
-        with pytest.raises(ValueError, match=r"damaged\S+ (.* cannot be opened by|is not a file of)"):
+        with pytest.raises(
+            ValueError, match=r"damaged\S+ (.* cannot be opened by|.*is truncated or damaged|is not a file of)"
+        ):
             litevit.load_exported(damaged)
     # One line, and no log of traces before it.
     assert not [record for record in caplog.records if record.levelname in ("WARNING", "ERROR")]
@@ -70,6 +77,49 @@ def test_the_first_bytes_of_a_file_say_what_it_is(tmp_path: Path) -> None:
     package.mkdir()
     with pytest.raises(ValueError, match="files of Core ML are written here and run elsewhere"):
         litevit.load_exported(package)
+
+
+SEALED = [name for name in RUNNING if formats()[name].sealed]
+
+
+@pytest.mark.parametrize("format", [pytest.param(name, marks=[*MARKS.get(name, []), needs(name)]) for name in SEALED])
+def test_one_changed_bit_is_seen(format: str, whole: Callable[[str], Path], tmp_path: Path) -> None:
+    """In the graph, in a weight, in what the file says of itself: a runtime would answer, or end the process."""
+    names = [whole(format).with_suffix(suffix) for suffix in formats()[format].sealed]
+    copies = [Path(shutil.copy(name, tmp_path)) for name in names]
+    litevit.load_exported(copies[0])
+    for copy in copies:
+        content = copy.read_bytes()
+        for place in (len(content) // 20, len(content) // 2, len(content) * 19 // 20):
+            copy.write_bytes(content[:place] + bytes([content[place] ^ 1]) + content[place + 1 :])
+            with pytest.raises(ValueError, match=r"is truncated or damaged: .* checksum"):
+                litevit.load_exported(copies[0])
+        copy.write_bytes(content)
+
+
+@needs("onnx")
+def test_a_file_without_a_seal_opens(whole: Callable[[str], Path], tmp_path: Path) -> None:
+    """One of an earlier version; and where another program has changed a sealed file, it is told what to do."""
+    content = whole("onnx").read_bytes()
+    assert content.count(MARK) == 1
+    (tmp_path / "x.onnx").write_bytes(content.replace(MARK, b"nothing-of-that"))
+    assert litevit.load_exported(tmp_path / "x.onnx").classes
+    (tmp_path / "x.onnx").write_bytes(content.replace(b"logits", b"digits"))
+    with pytest.raises(ValueError, match=r"x.onnx is truncated or damaged: .* checksum .* take `seal` out"):
+        litevit.load_exported(tmp_path / "x.onnx")
+
+
+@needs("litert")
+def test_the_seal_of_a_file_with_metadata_at_its_end(tmp_path: Path) -> None:
+    path = tmp_path / "x.tflite"
+    path.write_bytes(b"\x1c\0\0\0TFL3" + bytes(100))
+    litert.add_metadata(path, Metadata(model="m", task="module", outputs=("y",)))
+    with pytest.raises(ValueError, match="cannot be opened by LiteRT"):  # the seal fits; this is no model
+        litevit.load_exported(path)
+    content = path.read_bytes()
+    path.write_bytes(content[:50] + b"\1" + content[51:])
+    with pytest.raises(ValueError, match=r"x.tflite is truncated or damaged: .* checksum"):
+        litevit.load_exported(path)
 
 
 @needs("openvino")

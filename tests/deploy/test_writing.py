@@ -9,10 +9,12 @@ from pathlib import Path
 import pytest
 import torch
 from families import classifier
+from PIL import Image
 from small import fixed, needs
 from torch import nn
 
 import litevit
+from litevit.deploy.formats import Job
 
 
 @needs("openvino")
@@ -55,6 +57,34 @@ def test_a_full_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert not list(tmp_path.iterdir())
 
 
+def test_what_int8_raises_is_one_line_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A full disk, a converter that fails, a package that is missing."""
+    from litevit.deploy import openvino, staging
+
+    photos, path = tmp_path / "photos", tmp_path / "out" / "x.xml"
+    photos.mkdir()
+    Image.new("RGB", (80, 70)).save(photos / "a.png")
+    errors = iter([RuntimeError("basic_ios::clear"), RuntimeError("basic_ios::clear"), ImportError("pip install it")])
+
+    def writes(job: Job, path: Path) -> None:
+        path.write_text(str(job.metadata.seal))
+        path.with_suffix(".bin").write_bytes(b"")
+
+    def fails(*_: object) -> None:
+        raise next(errors)
+
+    changed = openvino.FORMAT._replace(write=writes, quantize=fails, needs=())
+    monkeypatch.setattr(openvino, "FORMAT", changed)
+    with pytest.raises(ValueError, match=r"^The converter to OpenVINO could not write .* in int8: basic_ios::clear. "):
+        fixed(path, "openvino", int8=photos, verify=False)
+    monkeypatch.setattr(staging.shutil, "disk_usage", lambda _: type("U", (), {"free": 10**6})())
+    with pytest.raises(OSError, match=r"Cannot write .*x.xml: no space left .*Nothing was kept"):
+        fixed(path, "openvino", int8=photos, verify=False)
+    with pytest.raises(ImportError, match="pip install it"):
+        fixed(path, "openvino", int8=photos, verify=False)
+    assert not list(path.parent.iterdir())
+
+
 @pytest.mark.skipif(
     sys.platform != "linux", reason="fills a file system of its own, which Linux alone lets anyone make"
 )
@@ -90,3 +120,6 @@ def test_a_folder_in_the_way(tmp_path: Path) -> None:
     (tmp_path / "x.pt2").mkdir()
     with pytest.raises(OSError, match=r"Cannot write .*x.pt2: it is a folder"):
         fixed(tmp_path / "x.pt2", "pt2")
+    (tmp_path / "file").write_text("")
+    with pytest.raises(OSError, match=r"Cannot write .*x.pt2: .*file is not a folder"):
+        fixed(tmp_path / "file" / "x.pt2", "pt2")

@@ -430,7 +430,7 @@ def test_objects_and_segments_are_those_of_the_model(tmp_path, name):
             assert decode_masks(row["masks"], 70, 90).shape == (len(row["boxes"]), 70, 90)
 
 
-def test_an_exported_file_takes_the_place_of_weights(folder, tmp_path):
+def test_an_exported_file_takes_the_place_of_weights(folder, tmp_path, capsys):
     torch.manual_seed(0)
     model = litevit.create_model("lvt", num_classes=5).eval()
     file = tmp_path / "four.pt2"
@@ -446,6 +446,16 @@ def test_an_exported_file_takes_the_place_of_weights(folder, tmp_path):
     assert predictor.about["weights"] != open_predictor("lvt", None, **SMALL).about["weights"]
     with pytest.raises(ValueError, match="--embeddings needs a checkpoint"):
         open_predictor(None, None, exported=exported, embeddings=True)
+    names = tmp_path / "names.txt"
+    names.write_text("\ufeffcat\ndog\nfish\nbird\nhorse\n\n", encoding="utf-8")
+    asked = ["predict", rows[0]["path"], "--weights", str(file)]
+    assert main([*asked, "--names", str(names), "--json", "--top", "5"]) == 0
+    assert {guess["name"] for guess in json.loads(capsys.readouterr().out)[0]["guesses"]} >= {"cat", "horse"}
+    names.write_bytes(b"\xff\xfe")
+    assert main([*asked, "--names", str(names)]) == 2
+    assert "names.txt is not text in UTF-8" in capsys.readouterr().err
+    assert main([*asked, "--device", "cuda"]) == 2
+    assert f"--device is for models; {file} runs on the CPU" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -69,13 +69,16 @@ def predict(
         "rows_per_file": rows_per_file,
         "workers": workers,
     }
+    file = exported_file(weights)
+    if file is not None:
+        refuse({"device": device if device not in ("auto", "cpu") else None}, f"for models; {weights} runs on the CPU")
     if format == "parquet":
         from litevit.cli.predict_many import predict_many
 
         refuse({"json": json}, "for tables; --format parquet writes files")
         options: dict[str, Any] = {"embeddings": embeddings, "top": top, "size": size, "num_classes": num_classes}
         options |= {"names": names, "score_threshold": score_threshold, "device": device, "batch_size": batch_size}
-        return predict_many(images, out, model, weights, options, many, exported=exported_file(weights))
+        return predict_many(images, out, model, weights, options, many, exported=file)
     refuse({"embeddings": embeddings, **many}, "for --format parquet")
     from litevit.checkpoints.packed import is_packed
     from litevit.data.class_names import read_class_list
@@ -84,7 +87,7 @@ def predict(
     from litevit.jobs.inference import OPTIMIZED, for_inference
     from litevit.jobs.preprocessing import side_of
 
-    if (file := exported_file(weights)) is not None:
+    if file is not None:
         refuse({"model": model, "num_classes": num_classes}, f"for checkpoints; {weights} knows its model")
         if file.task in ("classification", "features", "module"):
             refuse({"score_threshold": score_threshold}, "for detectors; a classifier shows its --top classes")
@@ -158,14 +161,15 @@ def _predict_exported(
 ) -> None:
     from dataclasses import replace
 
+    from litevit.data.class_names import read_class_list
     from litevit.jobs import predict as tool
 
     paths = tool.find_images(images)
     how = file.preprocessing
     if file.task != "classification" or how is None:
         raise ValueError(f"{file.path} gives {', '.join(file.metadata.outputs)}; predict needs a classifier's file")
-    labels = list(file.classes)
-    if names is not None and len(labels := names.read_text(encoding="utf-8").splitlines()) != len(file.classes):
+    labels = list(file.classes) if names is None else list(read_class_list(names).names)
+    if len(labels) != len(file.classes):
         raise ValueError(f"{names} has {len(labels)} names, the model {len(file.classes)} classes")
     if size is not None:
         if file.shape.uint8 or file.shape.size not in (None, (size, size)):

@@ -143,4 +143,5 @@ FORMAT = Format(
     load=load,
     refuses=refuses,
     quantize=quantize,
+    sealed=(".pte",),
 )

@@ -13,6 +13,7 @@ from litevit.checkpoints.preprocessing import Preprocessing
 from litevit.deploy.formats import Engine, Format, Opened, formats
 from litevit.deploy.graph import FEATURES
 from litevit.deploy.metadata import Metadata
+from litevit.deploy.seal import check_seal
 from litevit.deploy.shapes import InputShape
 from litevit.jobs.dense_models import DETECTION, INSTANCES, PANOPTIC, SEMANTIC, DenseModel
 
@@ -165,6 +166,8 @@ def _reason(error: Exception) -> str:
 def _open(kind: Format, path: Path, threads: int | None) -> Opened:
     assert kind.load is not None
     try:
+        if kind.sealed:
+            check_seal(path, kind.sealed)
         return kind.load(path, threads)
     except Exception as error:
         if isinstance(error, ValueError | ImportError | MemoryError) and not isinstance(error, UnicodeError):

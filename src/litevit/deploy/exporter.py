@@ -27,6 +27,7 @@ from litevit.deploy.quantize import (
     told_default,
 )
 from litevit.deploy.report import ExportError, ExportReport, share_of_tolerance
+from litevit.deploy.seal import put_seal
 from litevit.deploy.source import Source, open_source
 from litevit.deploy.staging import publish, says_when_full, staging
 from litevit.deploy.verify import Check, agreement, images_of, judge
@@ -135,6 +136,7 @@ def export(
         calibration, labels = (None, []) if int8 is None else calibration_images(source, int8, job.shape)
         with TRACING, _one_line(kind, source.name), says_when_full(path, size):
             kind.write(job, staged)
+            _seal(kind, staged)
         report.bytes = _bytes_in(staged.parent)
         if verify:
             report.checks, report.agreement, empty = _prove(job, source, kind, staged, photos, progress)
@@ -144,7 +146,7 @@ def export(
                 notes.append("nothing is found on the images of the proof: it compared no detection (--images FOLDER)")
         if calibration is not None:
             progress("calibrating")
-            report.int8 = _quantise(job, kind, staged, calibration, labels)
+            report.int8 = _quantise(job, kind, path, staged, calibration, labels)
             _judge_int8(report)
             report.bytes = _bytes_in(staged.parent)
         elif verify:
@@ -163,7 +165,7 @@ def _one_line(kind: Format, name: str) -> Iterator[None]:
     """What a converter raises when it meets what it has no form for, pages long, as one line."""
     try:
         yield
-    except (OSError, MemoryError):
+    except (OSError, MemoryError, ImportError):
         raise
     except Exception as error:
         if isinstance(error, ValueError) and "\n" not in str(error):  # ours, or as good
@@ -223,7 +225,9 @@ def _default_mode(
     return compare(as_exported(staged, kind.name, alone), exact, images)
 
 
-def _quantise(job: Job, kind: Format, staged: Path, images: Sequence[Tensor], labels: Sequence[int]) -> dict[str, Any]:
+def _quantise(
+    job: Job, kind: Format, path: Path, staged: Path, images: Sequence[Tensor], labels: Sequence[int]
+) -> dict[str, Any]:
     """Replaces the float32 file by its int8 file. Returns: how the two compare."""
     assert kind.quantize is not None
     assert kind.load is not None
@@ -231,8 +235,10 @@ def _quantise(job: Job, kind: Format, staged: Path, images: Sequence[Tensor], la
         before = _bytes_in(staged.parent)
         for file in staged.parent.iterdir():
             os.replace(file, Path(folder) / file.name)
-        with TRACING:  # some trace another form of the model
+        # Some trace another form of the model.
+        with TRACING, _one_line(kind, f"{job.metadata.model} in int8"), says_when_full(path, before):
             kind.quantize(job, Path(folder) / staged.name, staged, images)
+            _seal(kind, staged)
         # One thread each: their speeds are compared.
         exact = as_exported(Path(folder) / staged.name, kind.name, kind.load(Path(folder) / staged.name, 1))
         quantised = as_exported(staged, kind.name, kind.load(staged, 1))
@@ -241,6 +247,11 @@ def _quantise(job: Job, kind: Format, staged: Path, images: Sequence[Tensor], la
             found["default_mode"] = compare(as_exported(staged, kind.name, alone), exact, images, labels)
         after = _bytes_in(staged.parent)
         return found | {"bytes_float32": before, "bytes_int8": after}
+
+
+def _seal(kind: Format, staged: Path) -> None:
+    if kind.sealed:
+        put_seal(staged, kind.sealed)
 
 
 def _bytes_in(folder: Path) -> int:

@@ -56,6 +56,8 @@ class Format(NamedTuple):
     # What is exported, its float32 file, the int8 file to write, images to calibrate with.
     quantize: Callable[[Job, Path, Path, Sequence[Tensor]], None] | None = None
     free: bool = False  # may batch and sides be
+    # Endings of the files under the seal in the first (deploy/seal.py); empty: the format has checksums of its own.
+    sealed: tuple[str, ...] = ()
     # Versions of what writes it in another environment, for the report.
     elsewhere: Callable[[], dict[str, str]] = dict
 

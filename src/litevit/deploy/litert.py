@@ -12,6 +12,7 @@ import subprocess
 import sys
 import tempfile
 import zipfile
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from torch import Tensor
 from litevit.deploy.formats import Format, Job, Opened
 from litevit.deploy.metadata import KEY, MOST_BYTES, Metadata
 from litevit.deploy.program import trace, with_constants_folded, with_plain_attention
+from litevit.deploy.seal import damaged, seal_of
 from litevit.deploy.twins import with_few_axes
 from litevit.files import parse_json
 
@@ -100,8 +102,13 @@ def write(job: Job, path: Path) -> None:
         raise ValueError(
             f"litert-torch could not convert {job.metadata.model}: {said[-1][:300] if said else 'no word'}"
         )
+    add_metadata(path, job.metadata)
+
+
+def add_metadata(path: Path, metadata: Metadata) -> None:
+    told = replace(metadata, seal=seal_of(path.read_bytes()))
     with zipfile.ZipFile(path, "a") as archive:
-        archive.writestr(FILE, json.dumps(job.metadata.write()))
+        archive.writestr(FILE, json.dumps(told.write()))
 
 
 def load(path: Path, threads: int | None) -> Opened:
@@ -120,8 +127,15 @@ def load(path: Path, threads: int | None) -> Opened:
             if (size := archive.getinfo(FILE).file_size) > MOST_BYTES:
                 raise ValueError(f"{path}: {FILE} in it claims {size:,} bytes; it is damaged")
             told = parse_json(archive.read(FILE), f"{path}: {FILE}")
+        end = min((entry.header_offset for entry in archive.infolist()), default=0)
     metadata = Metadata.read(told, path)
-    return Opened(LiteRTEngine(Interpreter(model_path=str(path), num_threads=threads)), metadata)
+    if metadata.seal is not None and metadata.seal != seal_of(path.read_bytes()[:end]):
+        raise damaged(str(path))
+    try:
+        interpreter = Interpreter(model_path=str(path), num_threads=threads)
+    except ValueError as error:  # which does not name the file
+        raise RuntimeError(str(error)) from error
+    return Opened(LiteRTEngine(interpreter), metadata)
 
 
 FORMAT = Format(

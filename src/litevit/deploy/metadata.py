@@ -38,6 +38,7 @@ class Metadata:
     notice: str | None = None
     recipe: Mapping[str, Any] = field(default_factory=dict)  # of the training run
     litevit: str = ""  # version
+    seal: str | None = None  # a checksum, see deploy/seal.py; None: the format has its own
 
     def write(self) -> dict[str, str]:
         """Texts as they are, everything else as JSON; what is not known is left out."""

@@ -165,4 +165,5 @@ FORMAT = Format(
     refuses=refuses,
     quantize=quantize,
     free=True,
+    sealed=(".onnx",),
 )

@@ -201,4 +201,5 @@ FORMAT = Format(
     load_default=load_default,
     quantize=quantize,
     free=True,
+    sealed=(".xml", ".bin"),
 )

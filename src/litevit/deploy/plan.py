@@ -11,6 +11,7 @@ from litevit.deploy.graph import Graph, build_graph
 from litevit.deploy.metadata import Metadata
 from litevit.deploy.preprocess import PreprocessedGraph
 from litevit.deploy.program import trace
+from litevit.deploy.seal import BLANK
 from litevit.deploy.shapes import InputShape, smallest_side
 from litevit.deploy.source import Source, plain_config
 
@@ -48,7 +49,7 @@ def plan(
         batch = 1
     _check_sizes(size, batch, source)
     shape = InputShape(batch=batch, size=size, smallest=smallest)
-    return _job(graph, shape, source, _preprocessing_at(source.preprocessing, size), opset, verify), notes
+    return _job(graph, shape, source, kind, _preprocessing_at(source.preprocessing, size), opset, verify), notes
 
 
 def _plan_with_preprocessing(
@@ -77,11 +78,17 @@ def _plan_with_preprocessing(
     how = _preprocessing_at(how, size)
     assert how is not None
     shape = InputShape(batch=batch_size, smallest=LEAST_IMAGE, uint8=True)
-    return _job(PreprocessedGraph(graph, how).eval(), shape, source, how, opset, verify)
+    return _job(PreprocessedGraph(graph, how).eval(), shape, source, kind, how, opset, verify)
 
 
 def _job(
-    graph: Graph, shape: InputShape, source: Source, how: Preprocessing | None, opset: int | None, verify: bool
+    graph: Graph,
+    shape: InputShape,
+    source: Source,
+    kind: Format,
+    how: Preprocessing | None,
+    opset: int | None,
+    verify: bool,
 ) -> Job:
     metadata = Metadata(
         model=source.name,
@@ -102,6 +109,7 @@ def _job(
         notice=source.notice,
         recipe=source.recipe,
         litevit=litevit_version(),
+        seal=BLANK if kind.sealed else None,
     )
     return Job(graph=graph, program=cache(lambda: trace(graph, shape)), shape=shape, metadata=metadata, opset=opset)
 

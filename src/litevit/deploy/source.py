@@ -106,7 +106,10 @@ def _recipe(weights: Any) -> dict[str, Any]:
 
 
 def _read_names(names: str | Path) -> list[str]:
-    return [line.strip() for line in read_text(names, "class list").splitlines() if line.strip()]
+    found = [line.strip() for line in read_text(names, "class list").splitlines() if line.strip()]
+    if not found:
+        raise ValueError(f"{names} has no class names: it wants one per line")
+    return found
 
 
 def _checked(names: list[str], model: nn.Module, source: Any) -> ClassList:

@@ -32,7 +32,8 @@ def staging(path: Path) -> Iterator[Path]:
         path.parent.mkdir(parents=True, exist_ok=True)
         folder.mkdir()
     except OSError as error:
-        raise OSError(f"Cannot write {path}: {error.strerror}.") from None
+        reason = f"{path.parent} is not a folder" if isinstance(error, FileExistsError) else error.strerror
+        raise OSError(f"Cannot write {path}: {reason}.") from None
     try:
         yield folder / path.name
     finally:
@@ -84,7 +85,7 @@ def says_when_full(path: Path, size: int) -> Iterator[None]:
     """Turns whatever a writer raises on a full disk into one clear error. Args: size: bytes that will be written."""
     try:
         yield
-    except ValueError:
+    except (ValueError, ImportError):
         raise
     except Exception as error:
         free = shutil.disk_usage(path.parent).free if path.parent.exists() else 0
