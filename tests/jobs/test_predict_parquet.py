@@ -1,6 +1,7 @@
 """Many images to Parquet: every image exactly once, whatever happens in between."""
 
 import io
+import json
 import os
 import random
 import shutil
