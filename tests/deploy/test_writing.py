@@ -85,6 +85,26 @@ def test_what_int8_raises_is_one_line_too(tmp_path: Path, monkeypatch: pytest.Mo
     assert not list(path.parent.iterdir())
 
 
+def test_a_full_temporary_folder_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Converters work there; the folder of the file may have all the space of the world."""
+    from litevit.deploy import pt2, staging
+
+    def fails(*_: object, **__: object) -> None:
+        raise RuntimeError("cannot write weights")
+
+    def usage(folder: str | Path) -> object:
+        return type("U", (), {"free": 10**4 if Path(folder).name == "temporary" else 10**12})()
+
+    monkeypatch.setattr(pt2.torch.export, "save", fails)
+    monkeypatch.setattr(staging.shutil, "disk_usage", usage)
+    with pytest.raises(ValueError, match=r"could not write .*: cannot write weights"):
+        fixed(tmp_path / "x.pt2", "pt2")
+    monkeypatch.setattr(staging.tempfile, "gettempdir", lambda: "/temporary")
+    with pytest.raises(OSError, match=r"Cannot write .*x.pt2: no space left in /temporary, where its converter works"):
+        fixed(tmp_path / "x.pt2", "pt2")
+    assert not list(tmp_path.iterdir())
+
+
 @pytest.mark.skipif(
     sys.platform != "linux", reason="fills a file system of its own, which Linux alone lets anyone make"
 )

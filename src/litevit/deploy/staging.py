@@ -4,6 +4,7 @@ An export is one to three files (OpenVINO: graph and weights; the report). They 
 their final place and renamed into it under a lock, so that of two exports to one path the later one stands, whole.
 """
 
+import errno
 import hashlib
 import shutil
 import tempfile
@@ -16,6 +17,7 @@ from filelock import FileLock
 from litevit.files import flush, put_in_place, remove_abandoned, temporary_name
 
 SPARE = 64 * 2**20  # bytes that a full disk has left at most
+LAST = 2**20  # and one that has just been written full
 
 
 @contextmanager
@@ -89,9 +91,12 @@ def says_when_full(path: Path, size: int) -> Iterator[None]:
         raise
     except Exception as error:
         free = shutil.disk_usage(path.parent).free if path.parent.exists() else 0
-        if free < max(size, SPARE) or (isinstance(error, OSError) and error.errno == 28):
-            raise OSError(
-                f"Cannot write {path}: no space left for {size / 1e6:.0f} MB in {path.parent} "
-                f"({free / 1e6:.0f} MB are free). Nothing was kept."
-            ) from error
-        raise
+        if free < max(size, SPARE):
+            where = f"for {size / 1e6:.0f} MB in {path.parent} ({free / 1e6:.0f} MB are free)"
+        elif shutil.disk_usage(tempfile.gettempdir()).free < LAST:  # where converters put what they work on
+            where = f"in {tempfile.gettempdir()}, where its converter works (TMPDIR=FOLDER names another)"
+        elif isinstance(error, OSError) and error.errno == errno.ENOSPC:
+            where = f"for {size / 1e6:.0f} MB in {path.parent} or {tempfile.gettempdir()}"
+        else:
+            raise
+        raise OSError(f"Cannot write {path}: no space left {where}. Nothing was kept.") from error
