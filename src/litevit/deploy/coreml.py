@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch.export import ExportedProgram
 
+from litevit.deploy.executorch import quiet
 from litevit.deploy.formats import Format, Job
 from litevit.deploy.metadata import KEY
 from litevit.deploy.program import trace, with_constants_folded, with_plain_attention
@@ -31,7 +32,8 @@ def write(job: Job, path: Path) -> None:
     level = logger.level
     logger.setLevel(logging.ERROR)  # before its import, which warns that it runs nothing here
     try:
-        import coremltools
+        with quiet():
+            import coremltools
 
         with warnings.catch_warnings(), contextlib.redirect_stderr(io.StringIO()):  # its progress bars
             warnings.simplefilter("ignore")

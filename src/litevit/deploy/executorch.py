@@ -42,7 +42,7 @@ def refuses(job: Job) -> str | None:
 
 
 def write(job: Job, path: Path) -> None:
-    with _quiet():
+    with quiet():
         _lower(
             with_free_layouts(with_plain_attention(with_constants_folded(job.program(), job.shape.example()))),
             job.metadata,
@@ -78,7 +78,7 @@ def _partitioner() -> Any:
 
 def quantize(job: Job, exact: Path, path: Path, images: Sequence[Tensor]) -> None:
     """Products with weights, per output channel; the activations' ranges are those of the images."""
-    with _quiet():
+    with quiet():
         from executorch.backends.xnnpack.quantizer.xnnpack_quantizer import (
             XNNPACKQuantizer,
             get_symmetric_quantization_config,
@@ -111,22 +111,26 @@ def _is_product(node: fx.Node) -> bool:
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
-    """The exporter's advice is for its developers."""
-    level = logging.root.level
-    logging.root.setLevel(logging.ERROR)
+def quiet() -> Iterator[None]:
+    """The exporter's advice is for its developers, as is what PyTorch tells torchao while that is imported."""
+    loggers = (logging.root, logging.getLogger("torch.utils._pytree"))
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.ERROR)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             yield
     finally:
-        logging.root.setLevel(level)
+        for logger, level in zip(loggers, levels):
+            logger.setLevel(level)
 
 
 def load(path: Path, threads: int | None) -> Opened:
     """Args: threads: not used; ExecuTorch's runtime for Python has a pool of its own."""
     try:
-        from executorch.runtime import Runtime
+        with quiet():
+            from executorch.runtime import Runtime
     except ImportError as error:
         raise ImportError("Running .pte files needs ExecuTorch: pip install 'litevit[executorch]'") from error
     program = Runtime.get().load_program(path)
