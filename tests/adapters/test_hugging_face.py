@@ -245,7 +245,21 @@ def test_wrong_input_is_one_line_and_writes_nothing(packed, tmp_path, capsys, mo
 
     monkeypatch.setattr("litevit.adapters.hugging_face.write_json", full)
     assert main(["pack", run, str(packed), "--force"]) == 2
-    assert "No space left" in capsys.readouterr().err
+    assert "Cannot write" in (said := capsys.readouterr().err)
+    assert "No space left" in said
+    monkeypatch.undo()
+    # whole_file's words name the hidden folder that the packed one is written in.
+    real = os.replace
+
+    def refused(old, new):
+        if str(new).endswith(".json"):
+            raise PermissionError(13, "Permission denied")
+        return real(old, new)
+
+    monkeypatch.setattr("litevit.files.os.replace", refused)
+    with pytest.raises(OSError, match=rf"^Cannot write {tmp_path}/new: Permission denied. What was there before is"):
+        pack(run, tmp_path / "new")
+    assert not (tmp_path / "new").exists()
     monkeypatch.undo()
     assert (packed / "README.md").read_bytes() == before
     assert not [path for path in tmp_path.iterdir() if path.name.endswith(".tmp")]

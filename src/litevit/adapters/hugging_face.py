@@ -10,6 +10,8 @@ so in transformers' timm wrapper; every model with `litevit.create_model("local-
 FOLDER` puts it on the Hub, from where `"hf-hub:OWNER/NAME"` opens the same way.
 """
 
+import errno
+import os
 import shutil
 import sys
 from dataclasses import asdict, fields
@@ -101,9 +103,21 @@ def pack(
         shown = _write_picture(source, run, picture, staged)
         write_text(staged / CARD, _card(source, about, run, shown), sync=True)
         _replace(target, staged)
+    except OSError as error:
+        raise _in_words_of(target, staged, error) from error
     finally:
         shutil.rmtree(staged, ignore_errors=True)
     return target
+
+
+def _in_words_of(target: Path, staged: Path, error: OSError) -> OSError:
+    """The error, with the folder that was asked for instead of the hidden one, which is gone."""
+    full = error.errno == errno.ENOSPC or "No space left" in str(error)
+    if not full and staged.name not in str(error):
+        return error
+    cause = error.__cause__ if isinstance(error.__cause__, OSError) else error
+    reason = os.strerror(errno.ENOSPC) if full else cause.strerror or str(cause)
+    return OSError(f"Cannot write {target}: {reason}. What was there before is untouched.")
 
 
 def _run_of(model: Pathlike, weights: Pathlike | None) -> Run | None:
