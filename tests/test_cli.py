@@ -290,10 +290,14 @@ def test_an_address_is_no_picture(capsys):
 
 
 def test_an_encoding_that_lacks_letters_gets_json_all_the_same(monkeypatch):
-    written = io.BytesIO()
-    for encoding in ("ascii", "cp1252", "utf-8"):
+    for encoding, errors in (
+        ("ascii", "surrogateescape"),
+        ("ascii", "strict"),
+        ("cp1252", "strict"),
+        ("utf-8", "strict"),
+    ):
         written = io.BytesIO()
-        monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(written, encoding=encoding))
+        monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(written, encoding=encoding, errors=errors))
         assert cli.main(["--version"]) == 0
         name = "Köter 猫 🐱 \udcff"
         print(json.dumps(name, ensure_ascii=False), flush=True)

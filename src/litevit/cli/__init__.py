@@ -157,7 +157,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _write_everything(stream: Any) -> None:
     """What the encoding of a terminal or file lacks (LC_ALL=C, Windows' code pages) is written as JSON writes it."""
-    if isinstance(stream, io.TextIOWrapper) and stream.errors == "strict":
+    if not isinstance(stream, io.TextIOWrapper):
+        return
+    utf8 = codecs.lookup(stream.encoding).name == "utf-8"
+    if stream.errors == "strict" or (stream.errors == "surrogateescape" and not utf8):  # the latter: LC_ALL=C
         codecs.register_error("litevit", _escaped)
         stream.reconfigure(errors="litevit")
 
