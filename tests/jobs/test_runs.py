@@ -70,3 +70,10 @@ def test_wrong_runs(tmp_path):
         litevit.run(tmp_path / "plain.safetensors")
     with pytest.raises(ValueError, match="Did you mean 'litv2_s'"):
         litevit.preprocessing("litv2_sx")
+
+
+def test_what_a_notebook_shows_is_a_line(folder):
+    assert repr(litevit.run(folder)) == f"Run({str(folder)!r}: litv2_s, classification)"
+    model = litevit.create_model("litv2_s", num_classes=3, **SMALL)
+    report = litevit.load_weights(model, folder / "best.safetensors")
+    assert repr(report) == f"LoadReport(starting from {folder / 'best.safetensors'}: {len(report.used)} tensors loaded)"

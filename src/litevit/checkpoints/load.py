@@ -31,7 +31,7 @@ OF_THE_CLASSES = re.compile(
 FIRST_LAYER = "embeds.0.proj.weight"
 
 
-@dataclass(kw_only=True)
+@dataclass(kw_only=True, repr=False)
 class LoadReport:
     """What became of every tensor of a checkpoint (source keys) and of the model (our keys)."""
 
@@ -44,6 +44,9 @@ class LoadReport:
     dropped: tuple[str, ...] = ()  # source keys left out on purpose
     missing: tuple[str, ...] = ()  # our keys that stayed at their initialisation
     unexpected: tuple[str, ...] = ()  # source keys nobody knows; only with strict=False
+
+    def __repr__(self) -> str:  # a notebook shows it, and there are hundreds of keys
+        return f"LoadReport({self.line})"
 
     @property
     def line(self) -> str:

@@ -22,7 +22,7 @@ from litevit.zoo import MODELS
 CLASSIFICATION = ("classification", "token_labeling")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Run:
     """What a training run has left: in its folder, or in its weights alone.
 
@@ -39,6 +39,9 @@ class Run:
     saved: dict[str, Any]
     names: tuple[str, ...] = ()
     class_ids: tuple[int, ...] = ()
+
+    def __repr__(self) -> str:  # not the whole recipe
+        return f"Run({str(self.folder)!r}: {self.model_name}, {self.task})"
 
     @classmethod
     def open(cls, path: Pathlike) -> "Run":
