@@ -92,8 +92,10 @@ def test_a_full_temporary_folder_is_named(tmp_path: Path, monkeypatch: pytest.Mo
     def fails(*_: object, **__: object) -> None:
         raise RuntimeError("cannot write weights")
 
+    space = 10**12
+
     def usage(folder: str | Path) -> object:
-        return type("U", (), {"free": 10**4 if Path(folder).name == "temporary" else 10**12})()
+        return type("U", (), {"free": 10**4 if Path(folder).name == "temporary" else space})()
 
     monkeypatch.setattr(pt2.torch.export, "save", fails)
     monkeypatch.setattr(staging.shutil, "disk_usage", usage)
@@ -101,6 +103,9 @@ def test_a_full_temporary_folder_is_named(tmp_path: Path, monkeypatch: pytest.Mo
         fixed(tmp_path / "x.pt2", "pt2")
     monkeypatch.setattr(staging.tempfile, "gettempdir", lambda: "/temporary")
     with pytest.raises(OSError, match=r"Cannot write .*x.pt2: no space left in /temporary, where its converter works"):
+        fixed(tmp_path / "x.pt2", "pt2")
+    space = 5 * 10**5
+    with pytest.raises(OSError, match=r"Cannot write .*x.pt2: no space left for 1 MB in "):
         fixed(tmp_path / "x.pt2", "pt2")
     assert not list(tmp_path.iterdir())
 

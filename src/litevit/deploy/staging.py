@@ -91,10 +91,10 @@ def says_when_full(path: Path, size: int) -> Iterator[None]:
         raise
     except Exception as error:
         free = shutil.disk_usage(path.parent).free if path.parent.exists() else 0
-        if free < max(size, SPARE):
-            where = f"for {size / 1e6:.0f} MB in {path.parent} ({free / 1e6:.0f} MB are free)"
-        elif shutil.disk_usage(tempfile.gettempdir()).free < LAST:  # where converters put what they work on
+        if free >= max(size, LAST) and shutil.disk_usage(tempfile.gettempdir()).free < LAST:
             where = f"in {tempfile.gettempdir()}, where its converter works (TMPDIR=FOLDER names another)"
+        elif free < max(size, SPARE):
+            where = f"for {size / 1e6:.0f} MB in {path.parent} ({free / 1e6:.0f} MB are free)"
         elif isinstance(error, OSError) and error.errno == errno.ENOSPC:
             where = f"for {size / 1e6:.0f} MB in {path.parent} or {tempfile.gettempdir()}"
         else:
