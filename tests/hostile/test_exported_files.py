@@ -45,6 +45,21 @@ def test_openvino_reports_to_nobody(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+def test_onnx_runtime_reports_to_nobody(tmp_path):
+    """Its telemetry keeps a file in the temporary folder as soon as a file is opened."""
+    pytest.importorskip("onnxruntime", reason="the extra `onnx`")
+    exported.prepare(tmp_path)
+    folder = tmp_path / "temporary"
+    folder.mkdir()
+    environment = {key: value for key, value in os.environ.items() if key != "ORT_DISABLE_TELEMETRY"}
+    subprocess.run(
+        [sys.executable, "-c", f"import litevit; litevit.load_exported({str(tmp_path / 'a.onnx')!r})"],
+        env={**environment, "TMPDIR": str(folder), "HOME": str(folder), "CI": ""},
+        check=True,
+    )
+    assert not [file for file in folder.rglob("*") if not file.is_dir()]
+
+
 class Small(torch.nn.Module):
     def forward(self, images):
         return (torch.relu(images).flatten(2).mean(2),)

@@ -1,6 +1,7 @@
 """ONNX (.onnx), for ONNX Runtime and whatever else reads it: one file, the metadata in its properties."""
 
 import logging
+import os
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -17,6 +18,20 @@ from litevit.ops.batched_nms import batched_nms
 
 OPSET = 20  # GridSample takes "linear" from here on; ONNX Runtime reads it since 1.17 (2024)
 LEAST, MOST = 18, 24  # with an older one the exporter writes a wrong GridSample and says nothing
+
+
+def runtime() -> Any:
+    """The package `onnxruntime`, which would otherwise report its use to Microsoft (from 1.32; `=0` allows it).
+
+    Raises:
+        ImportError: it is not installed.
+    """
+    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # read once, when the library starts
+    try:
+        import onnxruntime
+    except ImportError as error:
+        raise ImportError("Running .onnx files needs ONNX Runtime: pip install 'litevit[onnx]'") from error
+    return onnxruntime
 
 
 class ONNXEngine:
@@ -39,6 +54,7 @@ def refuses(job: Job) -> str | None:
 def write(job: Job, path: Path) -> None:
     import torch.onnx
 
+    runtime()  # before anything that the exporter may load it for
     traced = job.program()
     if attention_axes(traced) > 4:  # Swin's; the exporter's own form wants four
         traced = with_plain_attention(traced)
@@ -81,6 +97,8 @@ def _translations() -> dict[Callable, Callable]:
 def quantize(job: Job, exact: Path, path: Path, images: Sequence[Tensor]) -> None:
     """Products with weights, in QDQ form; per output channel, because a Transformer's channels differ."""
     import onnx
+
+    runtime()
     from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
 
     class Reader(CalibrationDataReader):
@@ -143,10 +161,7 @@ def _quiet() -> Iterator[None]:
 
 
 def load(path: Path, threads: int | None) -> Opened:
-    try:
-        import onnxruntime
-    except ImportError as error:
-        raise ImportError("Running .onnx files needs ONNX Runtime: pip install 'litevit[onnx]'") from error
+    onnxruntime = runtime()
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3  # errors
     if threads is not None:
