@@ -205,6 +205,7 @@ def test_export_with_dynamic_sizes() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1800)
 @pytest.mark.parametrize("backend", ["aot_eager", "inductor"])
 @torch.no_grad()
 def test_compile_with_dynamic_sizes(backend: str) -> None:
