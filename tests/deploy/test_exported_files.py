@@ -1,6 +1,8 @@
 """Files that are damaged, cut short, renamed or another program's: one line, and no file is taken for another."""
 
+import importlib.util
 import shutil
+import sys
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
@@ -60,6 +62,21 @@ def test_files_that_are_damaged_or_of_another_kind(
     (tmp_path / "x.bin").write_bytes(content)
     with pytest.raises(ValueError, match=r"does not end like an exported file: .pt2"):
         litevit.load_exported(tmp_path / "x.bin")
+
+
+@everywhere
+def test_a_file_runs_where_its_runtime_alone_is(
+    format: str, whole: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, (runtime, *writers) = whole(format), formats()[format].needs
+    for name in writers:
+        monkeypatch.setitem(sys.modules, name, None)
+    there = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name, *a: None if name in writers else there(name, *a))
+    assert litevit.load_exported(path).classes
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name, *a: None if name == runtime else there(name, *a))
+    with pytest.raises(ImportError, match=rf"needs {runtime}: pip install 'litevit\[{format}\]'"):
+        litevit.load_exported(path)
 
 
 def test_the_first_bytes_of_a_file_say_what_it_is(tmp_path: Path) -> None:

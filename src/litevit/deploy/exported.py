@@ -141,7 +141,7 @@ def load_exported(path: Pathlike, *, threads: int | None = None) -> Exported:
     kind = recognise(path)
     if kind.load is None:
         raise ValueError(f"{path}: files of {kind.runtime} are written here and run elsewhere; open it there")
-    if missing := kind.missing():
+    if missing := kind.missing(to_run=True):
         raise ImportError(missing)
     opened = _open(kind, path, threads)
     return as_exported(path, kind.name, opened)

@@ -46,7 +46,7 @@ class Format(NamedTuple):
     name: str  # also of the extra that brings what writes it
     suffix: str
     runtime: str  # as people know it
-    needs: tuple[str, ...]  # modules that write it
+    needs: tuple[str, ...]  # modules that write it; the first is its runtime
     write: Callable[[Job, Path], None]
     load: Callable[[Path, int | None], Opened] | None = None  # path, threads; None: written here, it runs elsewhere
     # As the runtime runs it when nothing is asked of it. None (also returned): as `load` does.
@@ -61,9 +61,10 @@ class Format(NamedTuple):
     # Versions of what writes it in another environment, for the report.
     elsewhere: Callable[[], dict[str, str]] = dict
 
-    def missing(self) -> str | None:
-        """What has to be installed first; None: nothing."""
-        gone = [name for name in self.needs if importlib.util.find_spec(name) is None]
+    def missing(self, *, to_run: bool = False) -> str | None:
+        """What has to be installed first; None: nothing. Args: to_run: a file that is there, which the runtime can."""
+        needs = self.needs[:1] if to_run else self.needs
+        gone = [name for name in needs if importlib.util.find_spec(name) is None]
         return f"{self.runtime} needs {' and '.join(gone)}: pip install 'litevit[{self.name}]'" if gone else None
 
 
