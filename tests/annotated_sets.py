@@ -212,6 +212,15 @@ def masks_beside(root: Path) -> Path:
     return root
 
 
+def paired_folders(root: Path, *, folder: str = "_masks", **options: Any) -> Path:
+    """`train/1.png` and `train_masks/1.png`, or Carvana's `1_mask.png`."""
+    for split, numbers in (("train", TRAIN), ("val", VAL)):
+        write_pictures(root / split, numbers)
+        write_masks(root / f"{split}{folder}", numbers, **options)
+    write_json(root / "classes.json", ["ground", "ant", "bee"])
+    return root
+
+
 def flat_masks(root: Path) -> Path:
     write_pictures(root / "images", range(8))
     write_masks(root / "labels", range(8))

@@ -77,6 +77,9 @@ def test_unknown_option_is_answered_with_a_near_one(capsys):
 
 def test_list_and_info(capsys):
     assert run(capsys, "list", "litv2_s_alpha_0[24]", "--names")[1].split() == ["litv2_s_alpha_02", "litv2_s_alpha_04"]
+    rows = json.loads(run(capsys, "list", "litv2_s_alpha_0[24]", "--json")[1])
+    assert rows == [json.loads(run(capsys, "info", row["name"], "--json")[1]) for row in rows]
+    assert len(rows) == 2
     out = run(capsys, "list", "litv2_s")[1]
     for text in ("27.84 M", "3.72 G", "224x224", "top-1 82.0", "github.com/ziplab/LITv2, Apache-2.0"):
         assert text in out

@@ -134,6 +134,32 @@ def test_values_of_another_type(key, change, problem, healthy, coco_content) -> 
     assert found(report)[problem] == 1
 
 
+def test_ids_that_are_names_are_one_finding(healthy, coco_content) -> None:
+    """Every annotation was of an unlisted category besides, and the file without categories."""
+    names = {category["id"]: category["name"] for category in coco_content["categories"]}
+    for category in coco_content["categories"]:
+        category["id"] = category["name"]
+    for annotation in coco_content["annotations"]:
+        annotation["category_id"] = names[annotation["category_id"]]
+    file = healthy / "annotations" / "instances_train2017.json"
+    file.write_text(json.dumps(coco_content))
+    report = examine(file)
+    errors = {finding.problem: finding.count for finding in report.findings if finding.severity == "error"}
+    assert errors == {"categories without id, name": len(names)}
+    assert "for 'id', which must be a whole number" in report.render()
+
+
+def test_a_json_without_categories_is_coco_with_something_missing(healthy, coco_content) -> None:
+    """A folder of images with such a file was read as one class."""
+    root = healthy / "other"
+    shutil.copytree(healthy / "train2017", root / "images")
+    del coco_content["categories"]
+    (root / "labels.json").write_text(json.dumps(coco_content))
+    report = examine(root)
+    assert found(report)["unreadable annotation files"] == 1
+    assert "the lists images, annotations, categories are needed" in report.render()
+
+
 def test_null_area_is_no_problem(healthy, coco_content, write_coco_set) -> None:
     coco_content["annotations"][0]["area"] = None
     write_coco_set(coco_content)

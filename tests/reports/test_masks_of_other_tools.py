@@ -12,7 +12,7 @@ import annotated_sets as sets
 from litevit.data.ade20k import SegmentationFolder
 from litevit.data.dense import SegmentationData, SegmentationSets, mask_labels
 from litevit.data.doctor import examine
-from litevit.data.layouts import find_layout
+from litevit.data.layouts import find_layout, layouts_of
 
 NAMES = ("ground", "ant", "bee")
 
@@ -38,6 +38,33 @@ def test_every_layout_gives_the_same_masks(write, tmp_path) -> None:
     assert same(found)
     assert len(found.eval()) == 2
     assert [part.images for part in found.parts] == [6, 2]
+
+
+@pytest.mark.parametrize(("folder", "ending"), [("_masks", "_mask"), ("_gt", ""), ("annot", "")])
+def test_folders_in_pairs(folder, ending, tmp_path) -> None:
+    """`train/` and `train_masks/` were two classes of pictures."""
+    found = opened(sets.paired_folders(tmp_path, folder=folder, ending=ending))
+    assert found.classes == NAMES
+    assert same(found)
+    assert len(found.eval()) == 2
+    assert [part.images for part in found.parts] == [6, 2]
+
+
+def test_folders_whose_files_differ_are_classes(tmp_path) -> None:
+    for name, numbers in (("cat", range(3)), ("cat_mask", range(3, 6))):
+        sets.write_pictures(tmp_path / name, numbers)
+    assert [layout.task for layout in layouts_of(tmp_path)] == ["classification"]
+
+
+def test_tiff_masks_without_a_list_are_told_what_is_missing(tmp_path) -> None:
+    """Masks that are no PNG were not looked at for the list that is needed."""
+    root = sets.paired_folders(tmp_path)
+    for file in [*root.rglob("*_masks/*.png")]:
+        Image.open(file).convert("L").save(file.with_suffix(".tif"))
+        file.unlink()
+    (root / "classes.json").unlink()
+    with pytest.raises(ValueError, match="no class list: put classes.json .* is no palette PNG either"):
+        opened(root)
 
 
 def test_folders_without_splits_are_divided(tmp_path) -> None:

@@ -15,6 +15,9 @@ from litevit.jobs.train import train
 matplotlib = pytest.importorskip("matplotlib", reason="DejaVu comes with matplotlib")
 
 
+EVERY = "LastResortHE-Regular.ttf"  # a sign for every character
+
+
 @pytest.fixture
 def no_fonts(monkeypatch):
     """A machine without any of them."""
@@ -23,6 +26,8 @@ def no_fonts(monkeypatch):
         monkeypatch.setattr(fonts, "FILES", files)
         for cached in (fonts.font_files, fonts.has, fonts.font_for):
             cached.cache_clear()
+        if EVERY in files and not any(Path(file).name == EVERY for file in fonts.font_files()):
+            pytest.skip("this matplotlib comes without LastResort; 3.11 has it")
 
     yield use
     monkeypatch.undo()
@@ -40,8 +45,8 @@ def test_alphabets_are_drawn_with_their_letters(name):
 
 def test_a_font_that_has_more_is_used(no_fonts):
     """matplotlib's LastResort has a sign for everything, as Noto CJK has for Chinese."""
-    no_fonts("DejaVuSans.ttf", "LastResortHE-Regular.ttf")
-    assert Path(fonts.font_for("猫")).name == "LastResortHE-Regular.ttf"
+    no_fonts("DejaVuSans.ttf", EVERY)
+    assert Path(fonts.font_for("猫")).name == EVERY
     assert fonts.drawable("猫 and 犬") == "猫 and 犬"
     assert fonts.font_for("cat") is None  # Pillow's own
 
@@ -57,7 +62,7 @@ def test_what_no_font_has_is_a_number_that_can_be_told_apart(no_fonts):
 
 def test_pictures_with_such_names(tmp_path, no_fonts):
     """Without a warning of matplotlib's; a dollar sign is no formula."""
-    no_fonts("DejaVuSans.ttf", "LastResortHE-Regular.ttf")
+    no_fonts("DejaVuSans.ttf", EVERY)
     names = ["Käfer", "猫", "a$b$c_{d}", "plain"]
     with warnings.catch_warnings():
         warnings.simplefilter("error")

@@ -61,6 +61,8 @@ CASES = {
     ),
     "explain": (["explain", "offsets", "PHOTOS", "--rollout"], "offsets does not take --rollout"),
     "list, task": (["list", "--compare", "--task", "detection"], "--task is for the list"),
+    "list, json": (["list", "--names", "--json"], "--json is for the table"),
+    "list, compare": (["list", "--compare", "--json"], "--compare is for Markdown"),
     "list, size": (["list", "--names", "--size", 224], "--size is for the table"),
     "info": (["info", "lvt", "--size", 10], "--size takes one side or H W, each at least 32"),
     "app": (["app", "--port", 70000], "--port must be 0 to 65535"),

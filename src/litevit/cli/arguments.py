@@ -22,7 +22,7 @@ FORMS = (
     (r"Error parsing (\S+): no type matching (.*) could be instantiated from \[(.*)\]\.?", r"\1 takes \2, got \3"),
     (r"Error parsing (\S+): Could not find valid parse for arguments: \[(.*)\]", r"\1 cannot be read from \2"),
     (r"Error parsing (\S+): (.*)", r"\1: \2"),
-    (r"Missing value for argument '(\S+)'.*", r"\1 needs a value"),
+    (r"Missing value for argument '(?:\(')?([^\s',]+).*", r"\1 needs a value"),  # a tuple until tyro 1.0.14
     (r"Unrecognized options: (.*?)(, .*)?", r"Unexpected argument '\1'"),
 )
 

@@ -19,6 +19,7 @@ def list_(
     task: str | None = None,
     size: tuple[int, ...] = (),
     names: bool = False,
+    json: bool = False,
     compare: bool = False,
     out: Path | None = None,
 ) -> None:
@@ -30,6 +31,7 @@ def list_(
             'panoptic segmentation'.
         size: side, or H W, to count multiply-adds at; default: the size of the published figure.
         names: print nothing but names, one per line.
+        json: print everything known about each, as JSON: a list of what `litevit info MODEL --json` prints.
         compare: a Markdown table of ours beside the published classification figures, with the reason for each
             difference.
         out: with --compare: write the table to this file.
@@ -38,8 +40,12 @@ def list_(
     if not found:
         raise ValueError(f"No model matches '{pattern}'. `litevit list --names` shows all.")
     if names:
-        refuse({"size": size, "compare": compare, "out": out}, "for the table; --names prints names alone")
+        refuse({"size": size, "json": json, "compare": compare, "out": out}, "for the table; --names prints names alone")
         print("\n".join(found))
+        return
+    if json:
+        refuse({"compare": compare, "out": out}, "for Markdown; --json prints JSON")
+        print(dumps([_for_json(name, parse_size(size)) for name in found], indent=1))
         return
     if compare:
         refuse({"size": size}, "for the list; --compare counts at the published sizes")
@@ -96,6 +102,10 @@ def count(name: str, size: tuple[int, int] | None = None) -> dict[str, Any]:
 def facts(name: str, size: tuple[int, int] | None = None) -> dict[str, Any]:
     """What is known of a model: committed, or counted at another size."""
     return _committed()[name] if size is None and name in _committed() else count(name, size)
+
+
+def _for_json(name: str, size: tuple[int, int] | None) -> dict[str, Any]:
+    return {key: value for key, value in facts(name, size).items() if key not in ("differs", "preprocessing")}
 
 
 def _names(pattern: str, task: str | None) -> list[str]:
@@ -161,10 +171,9 @@ def info(model: Positional[str], *, size: tuple[int, ...] = (), json: bool = Fal
         size: side, or H W, to count multiply-adds at; default: the size of the published figure.
         json: print JSON.
     """
-    known = dict(facts(model, parse_size(size)))
-    differs, preprocessing = known.pop("differs"), known.pop("preprocessing")
+    known = facts(model, parse_size(size))
     if json:
-        print(dumps(known, indent=1))
+        print(dumps(_for_json(model, parse_size(size)), indent=1))
         return
     H, W = known["image_size"]
     with_regions = ", with {} boxes and {} masks".format(*known["regions"]) if known["regions"] else ""
@@ -173,9 +182,9 @@ def info(model: Positional[str], *, size: tuple[int, ...] = (), json: bool = Fal
         "parameters": f"{known['params']:,}",
         "multiply-adds": f"{known['macs']:,} at {H} x {W}{with_regions}",
         "published": ", ".join(f"{key} {value}" for key, value in known["published"].items()) or "nothing",
-        "differs": differs,
+        "differs": known["differs"],
         "weights": known["weights"] or "none published",
-        "preprocessing": preprocessing,
+        "preprocessing": known["preprocessing"],
         "licence": known["licence"] or "",
         "source": known["source"] or "",
     }

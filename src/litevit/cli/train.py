@@ -180,11 +180,20 @@ def _keep_overrides(recipe: Any, name: str, known: dict[str, Any], without: Sequ
     kept = {key: value for key, value in rows.items() if key not in without}
     if strange := [key for key in kept if key not in known]:
         if name == recipe.model.name:
+            if strange[0] == "backbone":
+                raise ValueError(_own_backbone(name))
             near = difflib.get_close_matches(strange[0], known, n=1)
             hint = f"Did you mean '{near[0]}'?" if near else f"Leave it out with --without {strange[0]}."
             raise ValueError(f"Unknown option of {name}: '{strange[0]}'. {hint}")
         print(f"litevit: {name} has no {', '.join(strange)}: left out of the recipe's overrides", file=sys.stderr)
     return {key: value for key, value in kept.items() if key in known}
+
+
+def _own_backbone(name: str) -> str:
+    """What to do where a model that has its backbone in its name is given another."""
+    system = next((system for system in GENERIC if name.startswith(f"{system}_")), None)
+    other = f"{system} --model.overrides.backbone lit_s" if system else "lit_s (`litevit list` shows all)"
+    return f"{name} has its own backbone. For another: --model.name {other}"
 
 
 def _as_option(kind: Any) -> Any:
@@ -249,6 +258,11 @@ def _unknown_option(unknown: Sequence[str], recipe: Any, overrides: Sequence[str
     option = next((word for word in unknown if word.startswith("--")), None)
     if option is None:
         return f"Unexpected argument {unknown[0]!r}: options begin with --, and a value follows its option."
+    written = option.partition("=")[0].removeprefix("--model.").replace("-", "_")
+    if option.startswith("--model.") and written == "backbone" and "backbone" not in overrides:
+        return f"Unknown option {option}. {_own_backbone(recipe.model.name)}"
+    if option.startswith("--model.") and written in overrides:
+        return f"Unknown option {option}. Did you mean --model.overrides.{written}?"
     fields = [field for field in flat(to_dict(recipe)) if not field.startswith("model.overrides")]
     known = [*fields, *(f"model.overrides.{key}" for key in overrides), "data", "without", "show-recipe"]
     return unknown_option(option.partition("=")[0], [f"--{name}" for name in known])

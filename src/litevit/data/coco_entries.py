@@ -16,6 +16,13 @@ LARGEST_SIDE = 1_000_000  # pixels of an image
 LONGEST_NAME = 1000  # characters
 CATEGORY: Fields = {"id": int, "name": str}
 ANNOTATION: Fields = {"image_id": (int, str), "category_id": (int, str), "bbox": object}
+KINDS: dict[Any, str] = {
+    int: "a whole number",
+    str: "text",
+    list: "a list",
+    (int, str): "a whole number or text",
+    (int, float): "a number",
+}
 
 
 def field_problem(entry: Any, fields: Fields) -> str | None:
@@ -26,7 +33,7 @@ def field_problem(entry: Any, fields: Fields) -> str | None:
         if name not in entry:
             return f"no {name!r}"
         if not isinstance(entry[name], kind):
-            return f"{entry[name]!r:.60} for {name!r}"
+            return f"{entry[name]!r:.60} for {name!r}, which must be {KINDS[kind]}"
         if name == "file_name" and len(entry[name]) > LONGEST_NAME:
             return f"a name of {len(entry[name]):,} characters for {name!r}"
         if name in ("height", "width") and not 0 < entry[name] <= LARGEST_SIDE:

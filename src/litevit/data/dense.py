@@ -23,7 +23,7 @@ from litevit.data.config import ScenesData as ScenesData
 from litevit.data.config import SegmentationData as SegmentationData
 from litevit.data.config import Split as Split
 from litevit.data.dense_transforms import ToFloat, detection_train, segmentation_train
-from litevit.data.layouts import JPEG, NO_JPEG, Layout, Part, find_file, find_layout, is_mask_name
+from litevit.data.layouts import JPEG, MASK_SUFFIXES, NO_JPEG, Layout, Part, find_file, find_layout, is_mask_name
 from litevit.data.mask_labels import IGNORE, MaskLabels, labels_of, palette_labels, read_labels
 from litevit.data.scenes import write_ade, write_coco
 
@@ -203,7 +203,7 @@ def mask_labels(
         return labels_of(names, reduce_zero_label=reduce, ignore_index=ignore_index)
     part = next(iter(layout.parts.values()))
     together = part.images == part.annotations
-    files = (path for path in part.annotations.rglob("*") if path.suffix.lower() == ".png")
+    files = (path for path in part.annotations.rglob("*") if path.suffix.lower() in MASK_SUFFIXES)
     masks = sorted(path for path in files if not together or is_mask_name(path.name))[:200]
     if not masks:
         why = f". {NO_JPEG}" if not together and find_file(part.annotations, JPEG) else ""

@@ -141,12 +141,13 @@ def examine_categories(notes: Notes, file: Path, content: Content, used: set[Any
             notes.error("categories without id, name", f"{file}: {problem} in {category}")
         else:
             known.append(category)
+    unusable = len(known) < len(content["categories"])
     headers = group_headers(known, used)
     for category in known:
         if category["id"] in headers:
             notes.warning("categories that only name a group (left out)", f"{file.name}: {category['name']}")
     known = [category for category in known if category["id"] not in headers]
-    if not known:
+    if not known and not unusable:
         notes.error("annotation files without categories", file)
     note_repeated(notes, "category ids used twice", file, (category["id"] for category in known), "error")
     note_repeated(notes, "category names used twice", file, (category["name"] for category in known), "warning")
@@ -158,6 +159,7 @@ def _examine_objects(notes: Notes, split: str, part: Part, content: Content) -> 
     file, annotations = part.annotations, content["annotations"]
     images = {image["id"]: image for image in content["images"]}
     used_ids = {a.get("category_id") for a in annotations if isinstance(a.get("category_id"), int | str)}
+    in_words = {c["id"] for c in content["categories"] if isinstance(c, dict) and isinstance(c.get("id"), str)}
     categories = examine_categories(notes, file, content, used_ids)
     note_repeated(notes, "annotation ids used twice", file, (a["id"] for a in annotations if "id" in a), "error")
     used: Counter[Any] = Counter()
@@ -172,7 +174,7 @@ def _examine_objects(notes: Notes, split: str, part: Part, content: Content) -> 
             notes.error("annotations without image_id, category_id or bbox", f"{where}: {unusable}")
             continue
         image = images.get(annotation["image_id"])
-        if annotation["category_id"] not in categories:
+        if annotation["category_id"] not in categories and annotation["category_id"] not in in_words:
             notes.error("annotations of a category that is not listed", f"{where}: {annotation['category_id']}")
         if image is None:
             notes.error("annotations of an image that is not listed", f"{where}: image {annotation['image_id']}")

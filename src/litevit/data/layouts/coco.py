@@ -62,11 +62,15 @@ def json_task(file: Path) -> Task | None:
 @lru_cache(maxsize=64)
 def _sniff(file: str, *_: int) -> Task | None:
     content = _load(Path(file))
-    if not isinstance(content, dict) or not all(isinstance(content.get(k), list) for k in ("images", "categories")):
+    if not isinstance(content, dict) or not isinstance(content.get("images"), list):
         return None
     annotations = content.get("annotations")
     if not isinstance(annotations, list):
         return None
+    if not isinstance(content.get("categories"), list):  # what is missing is said where the file is read
+        of_coco = any(isinstance(entry, dict) and {"image_id", "category_id"} <= entry.keys() for entry in annotations)
+        if not of_coco:
+            return None
     panoptic = any(isinstance(entry, dict) and "segments_info" in entry for entry in annotations[:100])
     return "panoptic" if panoptic else "instances"
 

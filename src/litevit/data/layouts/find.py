@@ -24,8 +24,8 @@ LOOKED_FOR: dict[Task, tuple[str, str]] = {
     "semantic": (
         "masks of classes",
         "ADE20K (images/{training,validation} and annotations/{training,validation}), images/ and masks/ or labels/ "
-        "(with or without train/ and val/ inside or around them), x_mask.png beside x.jpg, VOC (JPEGImages/ and "
-        "SegmentationClass/)",
+        "(with or without train/ and val/ inside or around them), train/ and train_masks/ with files of the same names, "
+        "x_mask.png beside x.jpg, VOC (JPEGImages/ and SegmentationClass/)",
     ),
     "classification": ("class folders", "class folders ({train,val}/<class>/*.jpg, or <class>/*.jpg)"),
 }

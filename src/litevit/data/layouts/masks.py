@@ -2,14 +2,16 @@
 
 from pathlib import Path
 
+from litevit.data.images import is_image
 from litevit.data.layouts.folders import IMAGE_FOLDERS, child_folder, find_file, has_images, visible
 from litevit.data.layouts.image_sets import listed_parts
-from litevit.data.layouts.layout import ALL, SPLITS, Layout, Part, split_folders
+from litevit.data.layouts.layout import ALL, SPLITS, Layout, Part, split_folders, split_of
 
 MASK_SUFFIXES = (".png", ".bmp", ".tif", ".tiff", ".gif")
 JPEG = (".jpg", ".jpeg")
 NO_JPEG = "Masks cannot be JPEG, which changes the numbers of the classes at every edge: save them as PNG"
 MASK_ENDINGS = ("", "_mask", "_masks", "_label")  # x.jpg -> x_mask.png
+PAIR_ENDINGS = ("_masks", "_mask", "_labels", "_label", "_gt", "annot")  # train/ and train_masks/, trainannot/
 MASK_FOLDERS = ("annotations", "masks", "mask", "labels", "label", "gt", "annotation", "SegmentationClass")
 CLASS_LISTS = ("classes.json", "objectInfo150.txt", "labelmap.txt", "classes.txt", "labels.txt", "_classes.csv")
 
@@ -53,7 +55,33 @@ def _mask_parts(root: Path) -> tuple[dict[str, Part], str]:
             parts[split], name = Part(folder, folder), "masks beside the images"
     if not parts and _beside(root):
         return {ALL: Part(root, root)}, "masks beside the images"
-    return {split: parts[split] for split in SPLITS if split in parts}, name
+    if not parts:
+        parts, name = _paired_folders(root)
+    return {split: parts[split] for split in (*SPLITS, ALL) if split in parts}, name
+
+
+def _paired_folders(root: Path) -> tuple[dict[str, Part], str]:
+    """`train/` and `train_masks/` (Carvana's), `val/` and `valannot/` (CamVid's), `imgs/` and `imgs_gt/`."""
+    parts: dict[str, Part] = {}
+    name = ""
+    for entry in visible(root):
+        masks = child_folder(root, *(entry.name + end for end in PAIR_ENDINGS)) if entry.is_dir() else None
+        if masks is None or not _same_names(Path(entry.path), masks):
+            continue
+        parts.setdefault(split_of(entry.name) or ALL, Part(Path(entry.path), masks))
+        name = name or f"{entry.name}/ and {masks.name}/"
+    if set(parts) > {ALL}:
+        del parts[ALL]
+    return parts, name
+
+
+def _same_names(images: Path, masks: Path) -> bool:
+    """Whether a mask is called after an image, so that folders called `cat` and `cat_mask` may be classes."""
+    mask = find_file(masks, MASK_SUFFIXES, 0)
+    if mask is None:
+        return False
+    named = {mask.stem.lower().removesuffix(end) for end in MASK_ENDINGS}
+    return any(is_image(entry.name) and Path(entry.name).stem.lower() in named for entry in visible(images))
 
 
 def _beside(folder: Path) -> bool:
