@@ -63,7 +63,7 @@ def test_tiff_masks_without_a_list_are_told_what_is_missing(tmp_path) -> None:
         Image.open(file).convert("L").save(file.with_suffix(".tif"))
         file.unlink()
     (root / "classes.json").unlink()
-    with pytest.raises(ValueError, match="no class list: put classes.json .* is no palette PNG either"):
+    with pytest.raises(ValueError, match=r"no class list: put classes\.json .* is no palette PNG either"):
         opened(root)
 
 

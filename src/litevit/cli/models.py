@@ -40,7 +40,9 @@ def list_(
     if not found:
         raise ValueError(f"No model matches '{pattern}'. `litevit list --names` shows all.")
     if names:
-        refuse({"size": size, "json": json, "compare": compare, "out": out}, "for the table; --names prints names alone")
+        refuse(
+            {"size": size, "json": json, "compare": compare, "out": out}, "for the table; --names prints names alone"
+        )
         print("\n".join(found))
         return
     if json:

@@ -7,7 +7,7 @@
 | COCO JSON (CVAT, Label Studio, ...) | a `.json` with images, annotations, categories, and any folder of images |
 | YOLO | `data.yaml` with `names` and `train`; or `images/`, `labels/` and `classes.txt` |
 | Pascal VOC | `Annotations/*.xml` and `JPEGImages/`; or XML files among the images |
-| masks | `images/` and `annotations/` (ADE20K), `masks/`, ...; `{train,val}/{images,masks}`; `train/`, `train_masks/`; ... |
+| masks | `images/` and `annotations/` (ADE20K), `masks/`; `{train,val}/{images,masks}`; `train/`, `train_masks/`; ... |
 | class folders | a folder of images per class, in `train/`, `val/` or without splits |
 
 Nothing is decoded here: names, folders and the heads of annotation files decide. `layout` says what a layout is, `find`

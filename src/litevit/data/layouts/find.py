@@ -24,7 +24,7 @@ LOOKED_FOR: dict[Task, tuple[str, str]] = {
     "semantic": (
         "masks of classes",
         "ADE20K (images/{training,validation} and annotations/{training,validation}), images/ and masks/ or labels/ "
-        "(with or without train/ and val/ inside or around them), train/ and train_masks/ with files of the same names, "
+        "(with or without train/ and val/ inside or around them), train/ and train_masks/ with the same file names, "
         "x_mask.png beside x.jpg, VOC (JPEGImages/ and SegmentationClass/)",
     ),
     "classification": ("class folders", "class folders ({train,val}/<class>/*.jpg, or <class>/*.jpg)"),
