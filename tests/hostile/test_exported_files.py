@@ -48,7 +48,7 @@ def test_openvino_reports_to_nobody(tmp_path):
 def test_onnx_runtime_reports_to_nobody(tmp_path):
     """Its telemetry keeps a file in the temporary folder as soon as a file is opened."""
     pytest.importorskip("onnxruntime", reason="the extra `onnx`")
-    exported.prepare(tmp_path)
+    exported.prepare(tmp_path, ["onnx"])
     folder = tmp_path / "temporary"
     folder.mkdir()
     environment = {key: value for key, value in os.environ.items() if key != "ORT_DISABLE_TELEMETRY"}
@@ -189,7 +189,7 @@ def test_metadata_that_lies(change):
 
 def test_a_graph_that_is_not_what_the_file_says(tmp_path):
     onnx = pytest.importorskip("onnx", reason="the extra `onnx`")
-    exported.prepare(tmp_path)
+    exported.prepare(tmp_path, ["onnx"])
     model = onnx.load(tmp_path / "a.onnx")
     model.graph.input[0].type.tensor_type.shape.dim[2].dim_value = 64
     onnx.save(model, tmp_path / "b.onnx")

@@ -4,7 +4,7 @@ import io
 import json
 import random
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -33,9 +33,9 @@ class Tiny(nn.Module):
         return self.conv(images).mean((2, 3))
 
 
-def prepare(seeds: Path) -> None:
+def prepare(seeds: Path, asked: Sequence[str] = FORMATS) -> None:
     torch.manual_seed(0)
-    for name in FORMATS:
+    for name in asked:
         litevit.export(
             Tiny().eval(),
             seeds / f"a{formats()[name].suffix}",
