@@ -37,7 +37,8 @@ def whole_file(
 ) -> Iterator[Path]:
     """Yields a temporary name beside `path`; what was written there takes the name `path` when the block ends well.
 
-    After an error the temporary file is gone, and what was at `path` is untouched. The folder is made if missing.
+    After an error the temporary file is gone, and what was at `path` is untouched. The folder is made if missing. Where
+    `path` is a symbolic link, all this is about what it points to.
 
     Args:
         sync: flush to the disk first: without it the name may be there after a power cut, and the content not.
@@ -48,7 +49,7 @@ def whole_file(
         OSError: no permission, no space, or `path` is a folder or a device.
     """
     failures: tuple[type[Exception], ...] = (OSError, *fails_with)
-    path = Path(os.path.realpath(path) if os.path.islink(path) else path)
+    path = behind_links(path)
     temporary = temporary_name(path)
     try:
         if os.path.exists(path) and not os.path.isfile(path):  # a rename would put the file in the place of a device
@@ -70,6 +71,11 @@ def whole_file(
     finally:
         with suppress(OSError):  # it is not there, or cannot be
             temporary.unlink()
+
+
+def behind_links(path: str | os.PathLike) -> Path:
+    """What is written when `path` is: a symbolic link stays one, as with `open`, and what it points to is replaced."""
+    return Path(os.path.realpath(path) if os.path.islink(path) else path)
 
 
 def flush(path: Path) -> None:

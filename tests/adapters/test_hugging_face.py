@@ -123,6 +123,18 @@ def test_litevit_timm_and_transformers_open_it(packed, tmp_path):
     )
 
 
+def test_a_folder_that_is_a_link_stays_one(tmp_path):
+    run = run_folder(tmp_path / "run")
+    (tmp_path / "disk" / "real").mkdir(parents=True)
+    (tmp_path / "pets").symlink_to(tmp_path / "disk" / "real")
+    for force in (False, True):
+        assert pack(run, tmp_path / "pets", force=force) == tmp_path / "pets"
+        assert (tmp_path / "pets").is_symlink()
+        assert (tmp_path / "disk" / "real" / "config.json").is_file()
+        assert [folder.name for folder in (tmp_path / "disk").iterdir()] == ["real"]
+        assert sorted(file.name for file in tmp_path.iterdir()) == ["disk", "pets", "run"]
+
+
 def test_predict_takes_it_by_its_name(packed, tmp_path, capsys):
     Image.effect_noise((90, 70), 90).convert("RGB").save(tmp_path / "a.png")
     command = ["predict", str(tmp_path / "a.png"), "--json", "--device", "cpu"]

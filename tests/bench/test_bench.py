@@ -1,5 +1,6 @@
 """litevit bench: what it measures with, and that a case which cannot run leaves the table standing."""
 
+import importlib.util
 import json
 
 import pytest
@@ -297,6 +298,27 @@ def test_engines_beside_each_other(tmp_path):
     assert any("ONNX Runtime computes in float32 or int8 here, not in bf16" in note for note in report.notes)
     with pytest.raises(ValueError, match="measured in inference on the CPU"):
         main_models(models=("lvt",), engines=("openvino",), train=True)
+
+
+@pytest.mark.parametrize(
+    ("gone", "arguments", "extra"),
+    [
+        ("openvino", ["--engines", "torch", "openvino"], "openvino"),
+        ("onnxruntime", ["--engines", "onnxruntime"], "onnx"),
+        ("nncf", ["--engines", "openvino", "--dtype", "int8"], "int8"),
+    ],
+)
+def test_an_engine_that_was_asked_for_and_is_not_there(monkeypatch, capsys, gone, arguments, extra):
+    """Wrong input, and said before anything is measured."""
+    there = importlib.util.find_spec
+    rest = {"openvino", "onnxruntime", "onnx", "onnxscript", "nncf"} - {gone}
+    found = lambda name, *a: None if name == gone else object() if name in rest else there(name, *a)  # noqa: E731
+    monkeypatch.setattr(importlib.util, "find_spec", found)
+    monkeypatch.setattr(bench_models, "measure_models", lambda *_, **__: pytest.fail("something was measured"))
+    assert main(["bench", "models", "lvt", *arguments]) == 2
+    said = capsys.readouterr().err
+    assert f"{gone}: pip install 'litevit[{extra}]'" in said
+    assert said.count("\n") == 1
 
 
 @pytest.mark.slow  # two files are calibrated

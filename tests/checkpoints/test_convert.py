@@ -8,8 +8,10 @@ import litevit
 from golden import official_state
 from litevit.checkpoints import layouts
 from litevit.checkpoints.convert import convert
-from litevit.checkpoints.files import read_file, read_metadata, read_state_dict, write_state_dict
+from litevit.checkpoints.files import EXPORTED, read_file, read_metadata, read_state_dict, write_state_dict
 from litevit.checkpoints.load import resize_pos_embed, resize_relative_table
+from litevit.cli import main
+from litevit.deploy.formats import formats
 
 
 def official_file(tmp_path, manifest: str, container: str | None):
@@ -128,3 +130,28 @@ def test_position_tables_that_are_no_square():
         resize_relative_table(torch.zeros(8, 2), 9)
     with pytest.raises(ValueError, match="needs a square grid, got 6 and 10 rows"):
         resize_pos_embed(torch.zeros(1, 6, 4), 10, class_row=True)
+
+
+@pytest.mark.parametrize("suffix", EXPORTED)
+def test_exported_files_are_told_from_damaged_ones(tmp_path, capsys, suffix):
+    """Programs, from which no weights can be taken; whoever wants weights says so and what to give."""
+    path = tmp_path / f"x{suffix}"
+    if suffix == ".mlpackage":
+        path.mkdir()
+    else:
+        path.write_bytes({".xml": b"<?xml version='1.0'?><net/>"}.get(suffix, b"\x08\x0a" + bytes(600)))
+    for arguments in (
+        ("convert", path, tmp_path / "x.safetensors"),
+        ("pack", path, tmp_path / "packed"),
+        ("pack", "lvt", tmp_path / "packed", "--weights", path),
+        ("export", path, "--format", "pt2", "--out", tmp_path / "y.pt2"),
+    ):
+        assert main([str(argument) for argument in arguments]) == 2
+        said = capsys.readouterr().err
+        assert f"x{suffix} is an exported file, a program for {EXPORTED[suffix]}, from which weights cannot be" in said
+        assert said.count("\n") == 1
+    assert [file.name for file in tmp_path.iterdir()] == [path.name]
+
+
+def test_every_format_is_known_as_exported():
+    assert EXPORTED == {kind.suffix: kind.runtime for kind in formats().values()}

@@ -1,8 +1,10 @@
 """Nothing half-written: two exports into one path, disks that are full, converters that fail."""
 
+import importlib.util
 import os
 import subprocess
 import sys
+import tempfile
 import threading
 from pathlib import Path
 
@@ -14,7 +16,9 @@ from small import fixed, needs
 from torch import nn
 
 import litevit
-from litevit.deploy.formats import Job
+from litevit.deploy import exporter
+from litevit.deploy.formats import Job, formats
+from litevit.deploy.staging import publish, staging
 
 
 @needs("openvino")
@@ -148,3 +152,77 @@ def test_a_folder_in_the_way(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(OSError, match=r"Cannot write .*x.pt2: .*file is not a folder"):
         fixed(tmp_path / "file" / "x.pt2", "pt2")
+
+
+@needs("openvino")
+def test_a_symbolic_link_stays_one(tmp_path: Path) -> None:
+    """As with any tool that opens a name and writes: what it points to is replaced, each file of an export through its
+    own link."""
+    store, out = tmp_path / "store", tmp_path / "out"
+    store.mkdir()
+    out.mkdir()
+    for name in ("x.xml", "x.bin"):
+        (out / name).symlink_to(store / f"blob-{name}")  # one that exists, and one that does not yet
+    (store / "blob-x.xml").write_text("old")
+    for classes in (3, 4):
+        fixed(out / "x.xml", "openvino", classifier("litv2", num_classes=classes).eval(), verify=False)
+        assert (out / "x.xml").is_symlink()
+        assert (out / "x.bin").is_symlink()
+        assert sorted(file.name for file in store.iterdir()) == ["blob-x.bin", "blob-x.xml"]
+        assert sorted(file.name for file in out.iterdir()) == ["x.bin", "x.xml", "x.xml.report.json"]
+        assert len(litevit.load_exported(out / "x.xml").classes) == classes
+
+
+def test_links_to_another_disk_and_to_a_package(tmp_path: Path) -> None:
+    memory = Path("/dev/shm")
+    if not memory.is_dir() or memory.stat().st_dev == tmp_path.stat().st_dev:
+        pytest.skip("there is no second disk here")
+    with tempfile.TemporaryDirectory(dir=memory) as other:
+        # The file itself is staged where it will lie; what belongs to it may lie elsewhere.
+        (tmp_path / "x.onnx.report.json").symlink_to(Path(other) / "report")
+        (tmp_path / "x.onnx").symlink_to(Path(other) / "graph")
+        with staging(tmp_path / "x.onnx") as staged:
+            assert staged.parent.stat().st_dev == memory.stat().st_dev
+            staged.write_text("new")
+            staged.with_name("x.onnx.report.json").write_text("{}")
+            publish(staged, tmp_path / "x.onnx")
+        assert [(Path(other) / name).read_text() for name in ("graph", "report")] == ["new", "{}"]
+        assert sorted(file.name for file in Path(other).iterdir()) == ["graph", "report"]
+        (tmp_path / "x.onnx").unlink()
+        with staging(tmp_path / "x.onnx") as staged:
+            staged.write_text("here")
+            staged.with_name("x.onnx.report.json").write_text("[]")
+            publish(staged, tmp_path / "x.onnx")
+        assert (Path(other) / "report").read_text() == "[]"
+        assert sorted(file.name for file in tmp_path.iterdir()) == ["x.onnx", "x.onnx.report.json"]
+    (tmp_path / "real.mlpackage").mkdir()
+    (tmp_path / "real.mlpackage" / "Manifest.json").write_text("old")
+    (tmp_path / "x.mlpackage").symlink_to(tmp_path / "real.mlpackage")
+    with staging(tmp_path / "x.mlpackage") as staged:
+        staged.mkdir()
+        (staged / "Manifest.json").write_text("new")
+        publish(staged, tmp_path / "x.mlpackage")
+    assert (tmp_path / "x.mlpackage").is_symlink()
+    assert (tmp_path / "real.mlpackage" / "Manifest.json").read_text() == "new"
+    assert not list(tmp_path.glob(".*"))
+
+
+@pytest.mark.parametrize("format", [name for name, kind in formats().items() if kind.quantize])
+def test_what_int8_needs_is_asked_for_before_anything_is_traced(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, format: str
+) -> None:
+    kind = formats()[format]
+    Image.new("RGB", (80, 70)).save(tmp_path / "a.png")
+    monkeypatch.setattr(exporter, "open_source", lambda *_, **__: pytest.fail("a model was opened"))
+    needed, there = {*kind.needs, *kind.needs_int8}, importlib.util.find_spec
+    for gone in needed:
+
+        def find_spec(name: str, *rest: str, gone: str = gone) -> object:
+            return there(name, *rest) if name not in needed else None if name == gone else object()
+
+        extra = "int8" if gone in kind.needs_int8 else format
+        with monkeypatch.context() as patch:
+            patch.setattr(importlib.util, "find_spec", find_spec)
+            with pytest.raises(ImportError, match=rf"needs? {gone}: .*\[{extra}\]'"):
+                fixed(tmp_path / f"x{kind.suffix}", format, int8=tmp_path)
+    assert [file.name for file in tmp_path.iterdir()] == ["a.png"]

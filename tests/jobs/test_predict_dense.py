@@ -164,6 +164,19 @@ def test_video(tmp_path):
         assert not list(out.glob(".*"))
 
 
+def test_a_video_is_written_through_a_link(tmp_path):
+    pytest.importorskip("av", reason="needs PyAV")
+    from fractions import Fraction
+
+    (tmp_path / "disk").mkdir()
+    (tmp_path / "clip.mp4").symlink_to(tmp_path / "disk" / "long.mp4")
+    clip = VideoWriter(tmp_path / "clip.mp4", rate=Fraction(5))
+    clip.write(Image.new("RGB", (W, H)), None)
+    clip.close()
+    assert (tmp_path / "clip.mp4").is_symlink()
+    assert [file.name for file in (tmp_path / "disk").iterdir()] == ["long.mp4"]
+
+
 def test_video_without_the_extra_names_it(tmp_path, monkeypatch):
     (tmp_path / "clip.mp4").write_bytes(b"anything")
     monkeypatch.setitem(sys.modules, "av", None)

@@ -294,3 +294,14 @@ def _tar(folder: Path) -> Path:
     sets.write_pictures(folder / "classes" / "ant", range(2))
     sets.write_pictures(folder / "classes" / "bee", range(2, 4))
     return Path(shutil.make_archive(str(folder / "classes"), "tar", folder / "classes"))
+
+
+def test_a_link_to_an_empty_folder(tmp_path, litevit) -> None:
+    """Another disk, mostly: the copy goes there, and the link stays."""
+    root = sets.official(tmp_path / "set")
+    (tmp_path / "disk").mkdir()
+    (tmp_path / "out").symlink_to(tmp_path / "disk")
+    litevit("doctor", root, "--fix", tmp_path / "out")
+    assert (tmp_path / "out").is_symlink()
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["disk", "out", "set"]
+    assert examine(tmp_path / "out").exit_code == 0

@@ -28,7 +28,7 @@ from litevit.checkpoints.published import WEIGHTS as PUBLISHED
 from litevit.data.images import read_image
 from litevit.data.scenes import draw_scene
 from litevit.deploy.source import Source, open_source
-from litevit.files import put_in_place, remove_abandoned, temporary_name, write_json, write_text
+from litevit.files import behind_links, put_in_place, remove_abandoned, temporary_name, write_json, write_text
 from litevit.jobs.dense_models import DenseModel
 from litevit.jobs.dense_results import create_results
 from litevit.jobs.predict import draw, predict
@@ -95,14 +95,15 @@ def pack(
         names=None if names is None else str(names),
     )
     about = _about(source, run, weights, licence)
-    staged = temporary_name(target.absolute())
+    real = behind_links(target.absolute())
+    staged = temporary_name(real)
     try:
         staged.mkdir(parents=True)
         write_state_dict(source.model.state_dict(), staged / WEIGHTS)
         write_json(staged / CONFIG, _config(source, about), indent=2, sync=True)
         shown = _write_picture(source, run, picture, staged)
         write_text(staged / CARD, _card(source, about, run, shown), sync=True)
-        _replace(target, staged)
+        _replace(real, staged)
     except OSError as error:
         raise _in_words_of(target, staged, error) from error
     finally:

@@ -75,6 +75,7 @@ def main_models(
         clock: wall, or cpu: processor time, steadier with one thread on a busy machine.
         out: folder for JSON, CSV and plots: the speeds, and accuracy beside speed (PNG, SVG, PDF).
     """
+    from litevit.bench.engines import check_engines
     from litevit.bench.models import MODEL_COLUMNS, is_ours, measure_models
     from litevit.bench.plots import plot_models, plot_pareto
 
@@ -88,6 +89,7 @@ def main_models(
         if (train or device not in ("auto", "cpu")) and {"onnxruntime", "openvino"} & set(engines):
             raise ValueError("bench models: onnxruntime and openvino are measured in inference on the CPU")
         device = "cpu" if {"onnxruntime", "openvino"} & set(engines) else device
+        check_engines(engines, dtype)
     if set(dtype) <= {"int8", "int8-bf16"} and not {"onnxruntime", "openvino"} & set(engines):
         raise ValueError("bench models: int8 is measured in engines: --engines onnxruntime openvino")
     if not modes:

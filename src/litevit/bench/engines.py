@@ -1,7 +1,7 @@
 """Models in the engines that people deploy with: the same exporter for ours and for timm's."""
 
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,13 @@ INT8 = ("int8", "int8-bf16")
 CALIBRATION = 16  # drawn scenes; the weights are random, and only the speed is asked for
 
 
+def check_engines(engines: Sequence[str], dtypes: Sequence[ModelDtype]) -> None:
+    """Raises ImportError where one that was asked for is not installed; PyTorch is."""
+    for engine in engines:
+        if engine in FORMAT:
+            find(FORMAT[engine], int8=bool(set(dtypes) & set(INT8)))
+
+
 def engine_runner(
     model: nn.Module, engine: str, dtype: ModelDtype, size: tuple[int, int]
 ) -> Callable[[int], Callable[[], object]]:
@@ -34,7 +41,7 @@ def engine_runner(
         ImportError: the engine is not installed.
         ValueError: it has no arithmetic of this kind.
     """
-    kind = find(FORMAT[engine])
+    kind = find(FORMAT[engine], int8=dtype in INT8)
     if engine == "onnxruntime" and dtype not in ("fp32", "int8"):
         raise ValueError(f"ONNX Runtime computes in float32 or int8 here, not in {dtype}")
 

@@ -78,14 +78,38 @@ STAND_INS: list[Any] = [
 ]
 
 
+# How files of `litevit export` end, and what runs them (deploy/formats.py, of which nothing is known here).
+EXPORTED = {
+    ".pt2": "PyTorch",
+    ".onnx": "ONNX Runtime",
+    ".xml": "OpenVINO",
+    ".pte": "ExecuTorch",
+    ".tflite": "LiteRT",
+    ".mlpackage": "Core ML",
+}
+
+
+def refuse_exported(path: Pathlike) -> None:
+    """Raises ValueError for an exported file: its weights are parts of a program, folded and renamed."""
+    path = Path(path)
+    runtime = EXPORTED.get(path.suffix.lower())
+    if runtime is not None and path.exists():
+        raise ValueError(
+            f"{path} is an exported file, a program for {runtime}, from which weights cannot be taken. Give the "
+            "training run or the checkpoint that it was made from. (litevit predict and eval run the file as it is: "
+            "--weights.)"
+        )
+
+
 def read_file(path: Pathlike) -> Any:
     """Whatever a `.pth` or `.safetensors` file holds, on the CPU.
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: the file is truncated, no checkpoint, or asks for something to be run.
+        ValueError: the file is truncated, exported, no checkpoint, or asks for something to be run.
     """
     path = Path(path).expanduser()
+    refuse_exported(path)
     if not path.is_file():
         what = "is a folder" if path.is_dir() else "does not exist"
         hint = "" if path.suffix else ' Weights are a .pth or .safetensors file, or "official" for the published ones.'

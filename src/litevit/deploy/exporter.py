@@ -87,7 +87,7 @@ def export(
     """
     started = time.perf_counter()
     path = Path(path).expanduser()
-    kind = find(format)
+    kind = find(format, int8=int8 is not None)
     if path.suffix.lower() != kind.suffix:
         raise ValueError(f"A file of {kind.runtime} ends in {kind.suffix}, got {path.name}")
     if opset is not None and kind.name != "onnx":

@@ -55,17 +55,29 @@ class Format(NamedTuple):
     refuses: Callable[[Job], str | None] = lambda job: None
     # What is exported, its float32 file, the int8 file to write, images to calibrate with.
     quantize: Callable[[Job, Path, Path, Sequence[Tensor]], None] | None = None
+    needs_int8: tuple[str, ...] = ()  # modules of the extra `int8` that `quantize` takes besides
     free: bool = False  # may batch and sides be
     # Endings of the files under the seal in the first (deploy/seal.py); empty: the format has checksums of its own.
     sealed: tuple[str, ...] = ()
     # Versions of what writes it in another environment, for the report.
     elsewhere: Callable[[], dict[str, str]] = dict
 
-    def missing(self, *, to_run: bool = False) -> str | None:
-        """What has to be installed first; None: nothing. Args: to_run: a file that is there, which the runtime can."""
-        needs = self.needs[:1] if to_run else self.needs
-        gone = [name for name in needs if importlib.util.find_spec(name) is None]
-        return f"{self.runtime} needs {' and '.join(gone)}: pip install 'litevit[{self.name}]'" if gone else None
+    def missing(self, *, to_run: bool = False, int8: bool = False) -> str | None:
+        """What has to be installed first; None: nothing.
+
+        Args:
+            to_run: a file that is there, which the runtime can.
+            int8: a file in 8 bits is to be written.
+        """
+        gone = _gone(self.needs[:1] if to_run else self.needs)
+        if gone:
+            return f"{self.runtime} needs {' and '.join(gone)}: pip install 'litevit[{self.name}]'"
+        gone = _gone(self.needs_int8) if int8 else []
+        return f"int8 files of {self.runtime} need {' and '.join(gone)}: pip install 'litevit[int8]'" if gone else None
+
+
+def _gone(modules: Sequence[str]) -> list[str]:
+    return [name for name in modules if importlib.util.find_spec(name) is None]
 
 
 # What is not written at all, and where to go instead.
@@ -85,8 +97,8 @@ def formats() -> dict[str, Format]:
     return {module.FORMAT.name: module.FORMAT for module in modules}
 
 
-def find(name: str) -> Format:
-    """The format of a name, usable here.
+def find(name: str, *, int8: bool = False) -> Format:
+    """The format of a name, usable here. Args: int8: in 8 bits too, where it has them.
 
     Raises:
         ValueError: unknown.
@@ -97,6 +109,6 @@ def find(name: str) -> Format:
         raise ValueError(f"{name} files are not written: {NOT_WRITTEN[name]}")
     if name not in table:
         raise ValueError(f"Unknown format {name!r}. Known: {', '.join(table)}.")
-    if missing := table[name].missing():
+    if missing := table[name].missing(int8=int8):
         raise ImportError(missing)
     return table[name]

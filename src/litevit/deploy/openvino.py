@@ -87,10 +87,7 @@ def quantize(job: Job, exact: Path, path: Path, images: Sequence[Tensor]) -> Non
     as fast before, 1.88 with the layout, 2.13 with both.
     """
     openvino = runtime()
-    try:
-        import nncf
-    except ImportError as error:
-        raise ImportError("int8 files of OpenVINO are made by NNCF: pip install 'litevit[int8]'") from error
+    import nncf
 
     nncf.set_log_level(logging.ERROR)
     model = convert(job, channels_first=True)
@@ -196,6 +193,7 @@ FORMAT = Format(
     suffix=".xml",
     runtime="OpenVINO",
     needs=("openvino",),
+    needs_int8=("nncf",),
     write=write,
     load=load,
     load_default=load_default,

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from filelock import FileLock
 
-from litevit.files import flush, put_in_place, remove_abandoned, temporary_name
+from litevit.files import behind_links, flush, put_in_place, remove_abandoned, temporary_name
 
 SPARE = 64 * 2**20  # bytes that a full disk has left at most
 LAST = 2**20  # and one that has just been written full
@@ -22,19 +22,20 @@ LAST = 2**20  # and one that has just been written full
 
 @contextmanager
 def staging(path: Path) -> Iterator[Path]:
-    """Yields `path`'s name in a hidden folder beside it; the folder is gone afterwards, whatever happened.
+    """Yields `path`'s name in a hidden folder beside it, or beside what it links to; that is gone afterwards.
 
     Raises:
         OSError: no folder, no permission or no space.
     """
     if path.exists() and not path.is_file() and not _is_package(path):
         raise OSError(f"Cannot write {path}: it is {'a folder' if path.is_dir() else 'no ordinary file'}.")
-    folder = temporary_name(path)
+    real = behind_links(path)
+    folder = temporary_name(real)
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        real.parent.mkdir(parents=True, exist_ok=True)
         folder.mkdir()
     except OSError as error:
-        reason = f"{path.parent} is not a folder" if isinstance(error, FileExistsError) else error.strerror
+        reason = f"{real.parent} is not a folder" if isinstance(error, FileExistsError) else error.strerror
         raise OSError(f"Cannot write {path}: {reason}.") from None
     try:
         yield folder / path.name
@@ -53,12 +54,12 @@ def publish(staged: Path, path: Path) -> list[Path]:
         # Killed between two renames, it must leave no old graph with new weights, and no proof of another file.
         several = sum(not file.name.endswith(".report.json") for file in files) > 1
         for file in files:
-            old = path.parent / file.name
+            old = behind_links(path.parent / file.name)
             if old.is_file() and (file.name.endswith(".report.json") or (file == staged and several)):
                 old.unlink()
         for file in files:
-            _put_in_place(file, path.parent / file.name)
-    remove_abandoned(path)
+            _put_in_place(file, behind_links(path.parent / file.name))
+    remove_abandoned(behind_links(path))
     return [path.parent / file.name for file in files]
 
 
@@ -68,6 +69,14 @@ def _is_package(path: Path) -> bool:
 
 
 def _put_in_place(new: Path, path: Path) -> None:
+    if new.stat().st_dev != path.parent.stat().st_dev:  # a link leads to another disk
+        near = temporary_name(path)
+        try:
+            shutil.move(new, near)
+            flush(near)
+            return put_in_place(near, path)
+        finally:
+            near.unlink(missing_ok=True)
     if not path.is_dir():
         return put_in_place(new, path)
     old = temporary_name(path)  # a folder is not renamed over another

@@ -8,7 +8,7 @@ from typing import Any
 from torch import nn
 
 from litevit.checkpoints.claims import check_options
-from litevit.checkpoints.files import Pathlike, read_metadata
+from litevit.checkpoints.files import Pathlike, read_metadata, refuse_exported
 from litevit.checkpoints.preprocessing import Preprocessing, checked_preprocessing
 from litevit.checkpoints.published import is_file, preprocessing
 from litevit.checkpoints.recorded import BEST, check_recipe, recorded
@@ -77,6 +77,7 @@ class Run:
             ValueError: a file that cannot be read, or a recipe that is none.
         """
         path = Path(path).expanduser()
+        refuse_exported(path)
         weights = path / BEST if path.is_dir() else path
         if not weights.is_file():
             if path.is_dir():

@@ -9,7 +9,7 @@ import numpy as np
 from PIL import Image
 
 from litevit.checkpoints.files import Pathlike
-from litevit.files import put_in_place, temporary_name
+from litevit.files import behind_links, put_in_place, temporary_name
 
 VIDEO_SUFFIXES = {".mp4", ".mov", ".avi", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg", ".wmv"}
 
@@ -59,8 +59,8 @@ class VideoWriter:
 
     def __init__(self, path: Path, *, rate: Fraction, time_base: Fraction | None = None):
         self.av = _video_library()
-        self.path, self.rate, self.time_base = path, rate, time_base
-        self.partial = temporary_name(path)
+        self.path, self.rate, self.time_base = behind_links(path), rate, time_base
+        self.partial = temporary_name(self.path)
         self.container: Any = None
         self.last = -1
 

@@ -25,7 +25,7 @@ from litevit.data.doctor.fix_masks import mend_masks
 from litevit.data.doctor.fix_pictures import Mended, copy_picture
 from litevit.data.layouts import ALL, Layout, layouts_of
 from litevit.data.mask_labels import IGNORE
-from litevit.files import put_in_place, remove_abandoned, temporary_name
+from litevit.files import behind_links, put_in_place, remove_abandoned, temporary_name
 
 
 def mend(
@@ -44,7 +44,7 @@ def mend(
     Raises:
         ValueError: `out` is not empty or lies in the data set; tars; masks that nobody can read without being told.
     """
-    path, out = Path(path), Path(out)
+    path, out = Path(path), behind_links(out)
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise ValueError(f"--fix writes a new data set: {out} is there already. Give another folder")
     if out.resolve().is_relative_to(path.resolve()):
