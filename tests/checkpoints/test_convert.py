@@ -145,10 +145,18 @@ def test_exported_files_are_told_from_damaged_ones(tmp_path, capsys, suffix):
         ("pack", path, tmp_path / "packed"),
         ("pack", "lvt", tmp_path / "packed", "--weights", path),
         ("export", path, "--format", "pt2", "--out", tmp_path / "y.pt2"),
+        ("predict", path, tmp_path / "x.jpg"),
+        ("predict", tmp_path / "x.jpg", "--model", path),
+        ("eval", path, "--data", tmp_path),
+        ("bench", "models", path),
     ):
         assert main([str(argument) for argument in arguments]) == 2
         said = capsys.readouterr().err
-        assert f"x{suffix} is an exported file, a program for {EXPORTED[suffix]}, from which weights cannot be" in said
+        assert f"x{suffix} is an exported file" in said
+        if arguments[0] in ("predict", "eval"):
+            assert f"give it as --weights {path}" in said
+        elif arguments[0] != "bench":
+            assert f"a program for {EXPORTED[suffix]}, from which weights cannot be taken" in said
         assert said.count("\n") == 1
     assert [file.name for file in tmp_path.iterdir()] == [path.name]
 

@@ -16,6 +16,7 @@ from litevit.bench.engines import FORMAT, INT8, engine_runner
 from litevit.bench.report import Report
 from litevit.bench.timing import Timing
 from litevit.bench.words import Clock, Dtype, Mode, ModelDtype
+from litevit.checkpoints.files import is_exported_file
 from litevit.devices import find_device
 from litevit.models import count_macs, create_backbone, create_model, list_models
 from litevit.optimize.inference import optimize_for_inference
@@ -96,6 +97,11 @@ def build_model(name: str, size: tuple[int, int], features: bool) -> nn.Module:
 def _check(models: Sequence[str]) -> None:
     for name in models:
         if not is_ours(name):
+            if is_exported_file(name):
+                raise ValueError(
+                    f"{name} is an exported file, and models are measured by their names: --engines onnxruntime "
+                    "openvino writes and measures such files itself."
+                )
             near = difflib.get_close_matches(name, list_models(), n=2)
             raise ValueError(
                 f"Unknown model {name!r}."

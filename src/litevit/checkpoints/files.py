@@ -89,13 +89,17 @@ EXPORTED = {
 }
 
 
+def is_exported_file(path: Pathlike) -> bool:
+    """Whether a path is there, and ends like a file of `litevit export`."""
+    path = Path(path)
+    return path.suffix.lower() in EXPORTED and path.exists()
+
+
 def refuse_exported(path: Pathlike) -> None:
     """Raises ValueError for an exported file: its weights are parts of a program, folded and renamed."""
-    path = Path(path)
-    runtime = EXPORTED.get(path.suffix.lower())
-    if runtime is not None and path.exists():
+    if is_exported_file(path):
         raise ValueError(
-            f"{path} is an exported file, a program for {runtime}, from which weights cannot be taken. Give the "
+            f"{path} is an exported file, a program for {EXPORTED[Path(path).suffix.lower()]}, from which weights cannot be taken. Give the "
             "training run or the checkpoint that it was made from. (litevit predict and eval run the file as it is: "
             "--weights.)"
         )

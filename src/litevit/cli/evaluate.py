@@ -52,8 +52,8 @@ def eval_(
             folder of the images;
             default with --run: the data of the run, whose held-out part is measured unless --split says otherwise.
             Other data than the run's are measured whole; they may have some of its classes, matched by name.
-        weights: 'official' (downloaded once; of a classifier also 'imagenet'), a checkpoint file, or the folder of a
-            training run.
+        weights: 'official' (downloaded once; of a classifier also 'imagenet'), a checkpoint file, the folder of a
+            training run, or an exported file.
         run: the folder of a training run: its best weights, with its own settings.
         split: part of the data; default: the held-out one ('validation'; COCO's and ADE20K's layout: 'val').
         labels: classifiers: 'own', the default: the data's; 'imagenet': the same, of 1,000 classes; 'real':
@@ -98,7 +98,7 @@ def eval_(
     where = accelerator.device if accelerator is not None else find_device(device)
     quiet = accelerator is not None and not accelerator.is_main_process
     masks = {"reduce_zero_label": None if reduce_zero_label is None else "given", "ignore_index": ignore_index}
-    file = exported_file(source)
+    file = exported_file(source, model)
     if file is not None:
         refuse({"num_classes": num_classes, "size": size}, f"for checkpoints; {source} knows its model and size")
         if model is not None:

@@ -38,8 +38,8 @@ def predict(
             videos too.
         model: name of a model, or a packed one: local-dir:FOLDER, hf-hub:OWNER/NAME; default: litv2_s, or what the
             checkpoint of a training run says.
-        weights: 'official' (downloaded once; of a classifier also 'imagenet'), 'none' (random), a checkpoint file, or
-            the folder of a training run.
+        weights: 'official' (downloaded once; of a classifier also 'imagenet'), 'none' (random), a checkpoint file, the
+            folder of a training run, or an exported file.
         top: classifiers: how many classes to show; default: 5.
         json: print JSON instead of a table: an object per image with path, error and, under the names of the Parquet
             columns (docs/batch.md), what was found.
@@ -69,7 +69,7 @@ def predict(
         "rows_per_file": rows_per_file,
         "workers": workers,
     }
-    file = exported_file(weights)
+    file = exported_file(weights, model, *images)
     if file is not None:
         refuse({"device": device if device not in ("auto", "cpu") else None}, f"for models; {weights} runs on the CPU")
     if format == "parquet":
@@ -139,8 +139,17 @@ def predict(
     return None
 
 
-def exported_file(weights: str) -> Any:
-    """The exported file (`litevit export`) that is given as weights; None: they are something else."""
+def exported_file(weights: str, *others: str | Path | None) -> Any:
+    """The exported file (`litevit export`) that is given as weights; None: they are something else.
+
+    Args:
+        others: what is given elsewhere, where such a file is out of place.
+    """
+    from litevit.checkpoints.files import is_exported_file
+
+    for other in others:
+        if other is not None and is_exported_file(other):
+            raise ValueError(f"{other} is an exported file: give it as --weights {other}")
     if weights in NO_FILES or not Path(weights).suffix:
         return None
     from litevit.deploy.exported import is_exported, load_exported
