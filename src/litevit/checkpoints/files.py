@@ -100,8 +100,9 @@ def refuse_exported(path: Pathlike) -> None:
     if is_exported_file(path):
         runtime = EXPORTED[Path(path).suffix.lower()]
         raise ValueError(
-            f"{path} is an exported file, a program for {runtime}, from which weights cannot be taken. Give the training "
-            "run or the checkpoint that it was made from. (litevit predict and eval run the file as it is: --weights.)"
+            f"{path} is an exported file, a program for {runtime}, from which weights cannot be taken. Give the "
+            "training run or the checkpoint that it was made from. (litevit predict and eval run the file as it is: "
+            "--weights.)"
         )
 
 
