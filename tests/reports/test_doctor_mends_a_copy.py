@@ -303,5 +303,5 @@ def test_a_link_to_an_empty_folder(tmp_path, litevit) -> None:
     (tmp_path / "out").symlink_to(tmp_path / "disk")
     litevit("doctor", root, "--fix", tmp_path / "out")
     assert (tmp_path / "out").is_symlink()
-    assert sorted(file.name for file in tmp_path.iterdir()) == ["disk", "out", "set"]
+    assert not list(tmp_path.glob(".*"))
     assert examine(tmp_path / "out").exit_code == 0

@@ -166,7 +166,7 @@ def eval_(
                 folder=out,
                 accelerator=accelerator,
                 on_progress=advance,
-                rule=tool.rule_of_run(source, data, given=rule),
+                rule=tool.rule_of_run(source if file is None else None, data, given=rule),
             )
     if quiet:
         return

@@ -99,13 +99,14 @@ def says_when_full(path: Path, size: int) -> Iterator[None]:
     except (ValueError, ImportError):
         raise
     except Exception as error:
-        free = shutil.disk_usage(path.parent).free if path.parent.exists() else 0
+        folder = behind_links(path).parent
+        free = shutil.disk_usage(folder).free if folder.exists() else 0
         if free >= max(size, LAST) and shutil.disk_usage(tempfile.gettempdir()).free < LAST:
             where = f"in {tempfile.gettempdir()}, where its converter works (TMPDIR=FOLDER names another)"
         elif free < max(size, SPARE):
-            where = f"for {size / 1e6:.0f} MB in {path.parent} ({free / 1e6:.0f} MB are free)"
+            where = f"for {size / 1e6:.0f} MB in {folder} ({free / 1e6:.0f} MB are free)"
         elif isinstance(error, OSError) and error.errno == errno.ENOSPC:
-            where = f"for {size / 1e6:.0f} MB in {path.parent} or {tempfile.gettempdir()}"
+            where = f"for {size / 1e6:.0f} MB in {folder} or {tempfile.gettempdir()}"
         else:
             raise
         raise OSError(f"Cannot write {path}: no space left {where}. Nothing was kept.") from error
