@@ -10,8 +10,10 @@ import torch
 from small import HEADS, dense, needs
 from torch import Tensor
 
+import annotated_sets as sets
 import litevit
 from litevit.checkpoints.preprocessing import checked_preprocessing
+from litevit.cli import main
 from litevit.deploy.compare import SetRules, match
 from litevit.deploy.graph import build_graph
 from litevit.deploy.source import _dense_preprocessing
@@ -95,6 +97,18 @@ def test_sets_excuse_edges_and_nothing_else() -> None:
     other = side([0.9, 0.8, 0.8])
     cut = {key: value[[0, 2]] for key, value in other.items()}
     assert match(side([0.9, 0.8]), cut, full, 1e-3, 1e-3)[2] == 0  # two shared the last place
+
+
+def test_a_segmenters_file_is_evaluated(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    """It is given as weights, and is no training run."""
+    root, path, names = sets.masks(tmp_path / "set"), tmp_path / "x.pt2", tmp_path / "names.txt"
+    names.write_text("ground\nant\nbee\n")
+    model = dense("semantic_fpn", num_classes=3)
+    litevit.export(model, path, format="pt2", names=names, image_size=(64, 96), batch_size=1, verify=False)
+    assert main(["eval", "--weights", str(path), "--data", str(root), "--size", "own", "--workers", "0"]) == 2
+    assert "knows its model and size" in capsys.readouterr().err
+    assert main(["eval", "--weights", str(path), "--data", str(root), "--workers", "0"]) == 0
+    assert "mIoU" in capsys.readouterr().out
 
 
 @pytest.mark.slow  # three minutes: the exporters take long for so many operators
