@@ -315,7 +315,7 @@ def test_an_engine_that_was_asked_for_and_is_not_there(monkeypatch, capsys, gone
     found = lambda name, *a: None if name == gone else object() if name in rest else there(name, *a)  # noqa: E731
     monkeypatch.setattr(importlib.util, "find_spec", found)
     monkeypatch.setattr(bench_models, "measure_models", lambda *_, **__: pytest.fail("something was measured"))
-    assert main(["bench", "models", "lvt", *arguments]) == 2
+    assert main(["bench", "models", "--models", "lvt", *arguments]) == 2
     said = capsys.readouterr().err
     assert f"{gone}: pip install 'litevit[{extra}]'" in said
     assert said.count("\n") == 1

@@ -148,7 +148,7 @@ def test_exported_files_are_told_from_damaged_ones(tmp_path, capsys, suffix):
         ("predict", path, tmp_path / "x.jpg"),
         ("predict", tmp_path / "x.jpg", "--model", path),
         ("eval", path, "--data", tmp_path),
-        ("bench", "models", path),
+        ("bench", "models", "--models", path),
     ):
         assert main([str(argument) for argument in arguments]) == 2
         said = capsys.readouterr().err

@@ -108,7 +108,7 @@ def test_a_segmenters_file_is_evaluated(tmp_path: Path, capsys: pytest.CaptureFi
     assert main(["eval", "--weights", str(path), "--data", str(root), "--size", "own", "--workers", "0"]) == 2
     assert "knows its model and size" in capsys.readouterr().err
     assert main(["eval", "--weights", str(path), "--data", str(root), "--workers", "0"]) == 0
-    assert "mIoU" in capsys.readouterr().out
+    assert "miou" in capsys.readouterr().out
 
 
 @pytest.mark.slow  # three minutes: the exporters take long for so many operators

@@ -52,6 +52,7 @@ VALUES = {
     "info lvt --size big": "--size cannot be read from 'big'",
     "pack lvt out --force maybe": "Unexpected argument 'maybe'",
     "convert a b c": "Unexpected argument 'c'",
+    "bench models lvt": "Unexpected argument 'lvt': litevit bench models takes options alone, such as --models",
     "reproduce --workers x": "--workers must be a whole number, got 'x'",
     "token-labels lvt a b --k x": "--k must be a whole number, got 'x'",
     "train quickstart --optim.lr fast": "--optim.lr must be a number, got 'fast'",

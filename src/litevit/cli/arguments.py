@@ -45,6 +45,10 @@ def bind(function: Callable[..., Any], arguments: Sequence[str], *, prog: str) -
     except ValueError as error:
         if str(error).startswith("Missing from "):
             raise ValueError(f"{prog} needs {' and '.join(needed)}: `{prog} --help` says what they are") from None
+        if str(error).startswith("Unexpected argument ") and len(options) == len(
+            inspect.signature(function).parameters
+        ):
+            raise ValueError(f"{error}: {prog} takes options alone, such as {options[0]}") from None
         raise
 
 
