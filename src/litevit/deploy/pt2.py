@@ -44,7 +44,8 @@ def write(job: Job, path: Path) -> None:
     # Into memory first: on a full disk PyTorch's own writer of files ends the process instead of raising.
     content = io.BytesIO()
     torch.export.save(job.program(), content, extra_files={FILE: json.dumps(job.metadata.write())})
-    path.write_bytes(content.getbuffer())
+    # Not its buffer: Python 3.12.1 dies when it collects one that the error of a full disk has kept.
+    path.write_bytes(content.getvalue())
 
 
 def load(path: Path, threads: int | None) -> Opened:
