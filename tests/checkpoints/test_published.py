@@ -16,6 +16,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
 
 from litevit import seals
 from litevit.checkpoints import download
@@ -493,3 +495,30 @@ def test_devices_and_folders_are_not_written_over(tmp_path):
 def test_write_into_a_folder_that_is_not_there(tmp_path):
     with pytest.raises(FileNotFoundError, match="does not exist"):
         write_state_dict(STATE, tmp_path / "no" / "a.pth")
+
+
+def test_a_sealed_file_that_another_program_wrote_anew(tmp_path):
+    """Half precision, with the metadata kept as converters keep it, was called damaged; a changed byte still is."""
+    tensors = {"weight": torch.randn(8, 8)}
+    path, half = tmp_path / "x.safetensors", tmp_path / "half.safetensors"
+    seals.save_sealed(tensors, path, {"format": "pt"})
+    with safe_open(path, framework="pt") as file:
+        kept = file.metadata()
+    save_file({"weight": tensors["weight"].half()}, half, metadata=kept)
+    with pytest.warns(UserWarning, match=r"half.safetensors has been written anew by another program .* bytes then"):
+        assert seals.load_sealed(half)["weight"].dtype == torch.float16
+    path.write_bytes(path.read_bytes()[:-1] + bytes([path.read_bytes()[-1] ^ 1]))
+    with pytest.raises(ValueError, match=r"x.safetensors is damaged: .* leave litevit_sha256 out"):
+        seals.load_sealed(path)
+
+
+def test_a_seal_without_a_length(tmp_path):
+    """As 0.2's first files have it."""
+    path = tmp_path / "x.safetensors"
+    save_file({"weight": torch.zeros(2)}, path, metadata={seals.KEY: "0" * 64})
+    _, _, seal = seals._read(path)
+    path.write_bytes(path.read_bytes().replace(b"0" * 64, seal[:64].encode()))
+    assert seals.load_sealed(path)
+    path.write_bytes(path.read_bytes()[:-1] + b"\1")
+    with pytest.raises(ValueError, match="is damaged"):
+        seals.load_sealed(path)

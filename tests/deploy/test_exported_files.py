@@ -3,6 +3,7 @@
 import importlib.util
 import shutil
 import sys
+import warnings
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
@@ -115,8 +116,42 @@ def test_one_changed_bit_is_seen(format: str, whole: Callable[[str], Path], tmp_
 
 
 @needs("onnx")
+def test_what_other_programs_make_of_a_file_opens(whole: Callable[[str], Path], tmp_path: Path) -> None:
+    """Simplifiers, quantisers and converters keep the metadata, the seal too: their files were called damaged."""
+    import onnx
+    from onnxruntime.quantization import quantize_dynamic
+
+    model = onnx.load(whole("onnx"))
+    images = torch.randn(2, 3, 64, 75)
+    exact = litevit.load_exported(whole("onnx"))
+    onnx.save(model, tmp_path / "same.onnx")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        litevit.load_exported(tmp_path / "same.onnx")
+    model.doc_string = "simplified"
+    onnx.save(model, tmp_path / "simplified.onnx")
+    quantize_dynamic(whole("onnx"), tmp_path / "quantised.onnx", extra_options={"MatMulConstBOnly": True})
+    for name in ("simplified", "quantised"):
+        with pytest.warns(UserWarning, match=rf"{name}.onnx has been written anew by another program"):
+            file = litevit.load_exported(tmp_path / f"{name}.onnx")
+        assert not file.metadata.verified
+        assert file.classes == exact.classes
+        assert file(images).shape == exact(images).shape
+
+
+@needs("openvino")
+def test_what_openvino_saves_again_opens(whole: Callable[[str], Path], tmp_path: Path) -> None:
+    import openvino
+
+    openvino.save_model(openvino.Core().read_model(whole("openvino")), tmp_path / "half.xml", compress_to_fp16=True)
+    assert (tmp_path / "half.bin").stat().st_size < 0.6 * whole("openvino").with_suffix(".bin").stat().st_size
+    with pytest.warns(UserWarning, match=r"half.xml or half.bin has been written anew by another program"):
+        assert litevit.load_exported(tmp_path / "half.xml")(torch.randn(1, 3, 64, 75)).shape[0] == 1
+
+
+@needs("onnx")
 def test_a_file_without_a_seal_opens(whole: Callable[[str], Path], tmp_path: Path) -> None:
-    """One of an earlier version; and where another program has changed a sealed file, it is told what to do."""
+    """One of an earlier version; where another program has changed a byte of a sealed file, it is told what to do."""
     content = whole("onnx").read_bytes()
     assert content.count(MARK) == 1
     (tmp_path / "x.onnx").write_bytes(content.replace(MARK, b"nothing-of-that"))

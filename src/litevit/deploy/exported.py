@@ -1,6 +1,8 @@
 """Opens and runs exported files: `load_exported`."""
 
+import warnings
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -166,9 +168,8 @@ def _reason(error: Exception) -> str:
 def _open(kind: Format, path: Path, threads: int | None) -> Opened:
     assert kind.load is not None
     try:
-        if kind.sealed:
-            check_seal(path, kind.sealed)
-        return kind.load(path, threads)
+        changed = check_seal(path, kind.sealed) if kind.sealed else None
+        opened = kind.load(path, threads)
     except Exception as error:
         if isinstance(error, ValueError | ImportError | MemoryError) and not isinstance(error, UnicodeError):
             raise  # every runtime has its own exceptions for a damaged file
@@ -176,6 +177,10 @@ def _open(kind: Format, path: Path, threads: int | None) -> Opened:
             f"{path} ({path.stat().st_size} bytes) cannot be opened by {kind.runtime}: it is truncated or damaged, or "
             f"written by a later version. Export it again. ({_reason(error)})"
         ) from error
+    if changed is None:
+        return opened
+    warnings.warn(changed, stacklevel=3)
+    return opened._replace(metadata=replace(opened.metadata, verified=False))
 
 
 def is_exported(path: Any) -> bool:
