@@ -9,7 +9,6 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
-import torch.nn.functional as F
 from timm.models.swin_transformer import PatchMerging, SwinTransformerBlock, WindowAttention
 from torch import Tensor, nn
 
@@ -20,6 +19,7 @@ from litevit.layers.out_norms import OutNorms, build_out_norms
 from litevit.layers.patch_embed import PatchEmbed
 from litevit.layers.stage import Stage, check_config
 from litevit.ops.grid import check_images, pad_images
+from litevit.ops.heads import attend_windows, merge_heads
 from litevit.ops.shifted_windows import apart_mask, cut_windows, join_windows
 
 
@@ -46,8 +46,7 @@ class ShiftedWindowAttention(WindowAttention):
         q, k, v = self.qkv(x).unflatten(-1, (3, N, x.shape[-1] // N)).permute(3, 0, 1, 4, 2, 5).unbind(0)  # B h*w N L D
         bias = self._get_rel_pos_bias()  # 1 N L L
         bias = (bias if mask is None else bias + mask[:, None]).to(q.dtype)
-        out = F.scaled_dot_product_attention(q, k, v, attn_mask=bias)
-        return self.proj(out.transpose(2, 3).flatten(3))
+        return self.proj(merge_heads(attend_windows(q, k, v, bias)))
 
 
 class SwinBlock(SwinTransformerBlock):

@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from litevit.ops.heads import merge_heads
 from litevit.ops.position import relative_position_bias
 
 
@@ -60,7 +61,7 @@ class Attention(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Args: x: (B, H, W, C), or tokens (B, L, C) where no grid is needed. Returns: as x."""
         out_BNLD = self.attend(*self.project(x), self.bias(x))
-        return self.proj(out_BNLD.transpose(1, 2).reshape(x.shape))
+        return self.proj(merge_heads(out_BNLD).reshape(x.shape))
 
     def attention_probabilities(self, x: Tensor) -> Tensor:
         """Softmax weights, for looking inside. Args: x: as `forward`. Returns: (B, N, L, M)."""

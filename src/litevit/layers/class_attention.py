@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from litevit.layers.mlp import MLP
+from litevit.ops.heads import merge_heads
 
 
 class ClassAttention(nn.Module):
@@ -36,7 +37,7 @@ class ClassAttention(nn.Module):
         q_BN1D = self.q(tokens[:, :1]).view(B, 1, N, C // N).transpose(1, 2)
         k_BNMD, v_BNMD = self.kv(tokens).view(B, -1, 2, N, C // N).permute(2, 0, 3, 1, 4)
         out_BN1D = F.scaled_dot_product_attention(q_BN1D, k_BNMD, v_BNMD)
-        return self.proj(out_BN1D.transpose(1, 2).reshape(B, 1, C))
+        return self.proj(merge_heads(out_BN1D))
 
 
 class ClassAttentionBlock(nn.Module):

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from litevit.ops.grid import crop_grid, pad_grid
+from litevit.ops.heads import merge_heads
 from litevit.ops.window_attention import window_attention
 
 
@@ -136,7 +137,7 @@ class HiLo(nn.Module):
         N, D = self.lo_heads, self.head_dim
         k_BNMD, v_BNMD = self.lo_kv(self.pool(x)).view(B, -1, 2, N, D).permute(2, 0, 3, 1, 4)
         q_BNLD = q.reshape(B, H * W, N, D).transpose(1, 2)
-        return self.attend(q_BNLD, k_BNMD, v_BNMD).transpose(1, 2).reshape(B, H, W, N * D)
+        return merge_heads(self.attend(q_BNLD, k_BNMD, v_BNMD)).reshape(B, H, W, N * D)
 
     def pool(self, x: Tensor) -> Tensor:
         """What Lo-Fi attends to: the mean of every window. Args: x: (B, H, W, C). Returns: (B, h, w, C)."""

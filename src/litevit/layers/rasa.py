@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from litevit.ops.dilated import dilated_silu_sum
 from litevit.ops.grid import check_grid
+from litevit.ops.heads import merge_heads
 
 
 class RecursiveAtrousSelfAttention(nn.Module):
@@ -112,7 +113,7 @@ class RecursiveAtrousSelfAttention(nn.Module):
     def one_pass(self, x: Tensor) -> Tensor:
         """A(x). Args: x: (B, H, W, C). Returns: (B, H, W, C)."""
         out_BNLD = self.attend(*self.project(x))
-        return self.proj(out_BNLD.transpose(1, 2).reshape(x.shape))
+        return self.proj(merge_heads(out_BNLD).reshape(x.shape))
 
     def forward(self, x: Tensor) -> Tensor:
         """Args: x: (B, H, W, C), H and W at least sr_ratio. Returns: (B, H, W, C), without x itself."""
