@@ -1,6 +1,7 @@
 """Files that are damaged, cut short, renamed or another program's: one line, and no file is taken for another."""
 
 import importlib.util
+import os
 import shutil
 import sys
 import warnings
@@ -15,6 +16,7 @@ from torch import nn
 
 import litevit
 from litevit.deploy import litert
+from litevit.deploy.executorch import without_cpuinfo
 from litevit.deploy.formats import formats
 from litevit.deploy.metadata import Metadata
 from litevit.deploy.openvino import open_file
@@ -197,3 +199,11 @@ def test_files_of_others(tmp_path: Path) -> None:
     torch.export.save(program, tmp_path / "other.pt2")
     with pytest.raises(ValueError, match="was not written by litevit export"):
         litevit.load_exported(tmp_path / "other.pt2")
+
+
+def test_what_executorch_says_of_the_processor_is_left_out(capfd: pytest.CaptureFixture) -> None:
+    """Five lines on every machine that is no Arm; whatever else is said is passed on."""
+    with without_cpuinfo():
+        os.write(2, b"[cpuinfo_utils.cpp:71] Reading file /sys/devices/soc0/image_version\nkept\n")
+    os.write(2, b"after\n")
+    assert capfd.readouterr().err == "kept\nafter\n"

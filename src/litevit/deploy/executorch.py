@@ -2,6 +2,8 @@
 
 import json
 import logging
+import os
+import tempfile
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -25,7 +27,8 @@ MOST_AXES = 6  # XNN_MAX_TENSOR_DIMS: with more, the file is written and its run
 class ExecuTorchEngine:
     def __init__(self, program: Any):
         self.program = program  # the method lives in it
-        self.method = program.load_method("forward")
+        with without_cpuinfo():
+            self.method = program.load_method("forward")
 
     def run(self, images: Tensor) -> list[Tensor]:
         # The runtime reads memory as it lies, whatever the strides say, and its answers lie in memory that it reuses.
@@ -79,30 +82,50 @@ def _partitioner() -> Any:
 def quantize(job: Job, exact: Path, path: Path, images: Sequence[Tensor]) -> None:
     """Products with weights, per output channel; the activations' ranges are those of the images."""
     with quiet():
-        from executorch.backends.xnnpack.quantizer.xnnpack_quantizer import (
-            XNNPACKQuantizer,
-            get_symmetric_quantization_config,
-        )
-        from torchao.quantization.pt2e.quantize_pt2e import convert_pt2e, prepare_pt2e
-
-        class ProductsOnly(XNNPACKQuantizer):
-            def annotate(self, model: fx.GraphModule) -> fx.GraphModule:
-                """Without its last step, which spreads 8 bits to the views and copies between products: those of more
-                axes than XNNPACK has would be left to the portable kernels, which have no such type."""
-                return self._annotate_for_quantization_config(model)
-
-        quantizer = ProductsOnly()
-        config = get_symmetric_quantization_config(is_per_channel=True)
-        for operator in (torch.ops.aten.linear.default, torch.ops.aten.conv2d.default):
-            quantizer.set_operator_type(operator, config)
-        quantizer.set_filter_function(_is_product)
         program = with_constants_folded(job.program(), job.shape.example())
-        prepared = prepare_pt2e(program.module(check_guards=False), quantizer)
-        with torch.no_grad():
-            for image in images:
-                prepared(image)
-        quantised = torch.export.export(convert_pt2e(prepared), (job.shape.example(),))
+        quantised = in_8_bits(program, job.shape.example(), images)
         _lower(with_free_layouts(with_plain_attention(quantised)), replace(job.metadata, int8=True), path)
+
+
+def in_8_bits(program: ExportedProgram, example: Tensor, images: Sequence[Tensor]) -> ExportedProgram:
+    """The program with linear layers and full convolutions between quantisation and its reverse."""
+    from executorch.backends.xnnpack.quantizer.xnnpack_quantizer import (
+        XNNPACKQuantizer,
+        get_symmetric_quantization_config,
+    )
+    from torchao.quantization.pt2e.quantize_pt2e import convert_pt2e, prepare_pt2e
+
+    class ProductsOnly(XNNPACKQuantizer):
+        def annotate(self, model: fx.GraphModule) -> fx.GraphModule:
+            """Without its last step, which spreads 8 bits to the views and copies between products: those of more
+            axes than XNNPACK has would be left to the portable kernels, which have no such type."""
+            return self._annotate_for_quantization_config(model)
+
+    quantizer = ProductsOnly()
+    config = get_symmetric_quantization_config(is_per_channel=True)
+    for operator in (torch.ops.aten.linear.default, torch.ops.aten.conv2d.default):
+        quantizer.set_operator_type(operator, config)
+    quantizer.set_filter_function(_is_product)
+    prepared = prepare_pt2e(_with_weights_apart(program.module(check_guards=False)), quantizer)
+    with torch.no_grad():
+        for image in images:
+            prepared(image)
+    return torch.export.export(convert_pt2e(prepared), (example,))
+
+
+def _with_weights_apart(module: fx.GraphModule) -> fx.GraphModule:
+    """With a name of its own for the weights of every convolution, in place. Where one is called again (RASA's
+    recursion), the quantizer would leave the second call in float, and the file would hold both copies (1.3 MB of
+    lvt); equal bytes are written once."""
+    for node in list(module.graph.nodes):
+        if node.target is torch.ops.aten.conv2d.default:
+            for weight in [x for x in node.all_input_nodes if x.op == "get_attr" and len(x.users) > 1]:
+                with module.graph.inserting_before(node):
+                    own = module.graph.get_attr(weight.target)
+                own.meta = dict(weight.meta)
+                node.replace_input_with(weight, own)
+    module.recompile()
+    return module
 
 
 def _is_product(node: fx.Node) -> bool:
@@ -124,6 +147,27 @@ def quiet() -> Iterator[None]:
     finally:
         for logger, level in zip(loggers, levels):
             logger.setLevel(level)
+
+
+@contextmanager
+def without_cpuinfo() -> Iterator[None]:
+    """Drops what ExecuTorch tells standard error when it looks at the processor: that it cannot open Arm's files."""
+    try:
+        kept = os.dup(2)
+    except OSError:  # there is no standard error
+        yield
+        return
+    with tempfile.TemporaryFile() as said:
+        os.dup2(said.fileno(), 2)
+        try:
+            yield
+        finally:
+            os.dup2(kept, 2)
+            os.close(kept)
+            said.seek(0)
+            for line in said:
+                if not line.startswith(b"[cpuinfo_utils.cpp:"):
+                    os.write(2, line)
 
 
 def load(path: Path, threads: int | None) -> Opened:

@@ -158,9 +158,10 @@ def _speed(exact: Callable[[], Any], quantised: Callable[[], Any]) -> float:
 
 def told(found: dict[str, Any], task: str) -> str:
     """What `compare` found, with the sizes in bytes, as a sentence."""
-    word = "slower" if found["speed"] < 1 else "faster"
+    speed = round(found["speed"], 2)
+    word = "slower" if speed < 1 else "faster" if speed > 1 else "as fast as float32"
     size = found["bytes_int8"] / found["bytes_float32"]
-    said = f"int8 is {word} on this processor: {found['speed']:.2f} times the speed of float32, {size:.2f} of its size"
+    said = f"int8 is {word} on this processor: {speed:.2f} times the speed of float32, {size:.2f} of its size"
     return said + _answers(found, task)
 
 
