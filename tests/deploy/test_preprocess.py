@@ -15,7 +15,7 @@ import litevit
 from litevit.checkpoints.preprocessing import IMAGENET_224, IMAGENET_384, IMAGENET_LVT
 from litevit.cli import main
 from litevit.deploy.preprocess import ClassifierPreprocessing
-from litevit.deploy.verify import KINDS, LEVELS
+from litevit.deploy.verify import KINDS, PILLOW, LEVELS
 from litevit.jobs.preprocessing import of_classifier
 
 
@@ -56,7 +56,9 @@ def test_a_file_takes_pictures_as_they_are(format: str, tmp_path: Path, capsys: 
     path = tmp_path / f"x{ {'pt2': '.pt2', 'onnx': '.onnx', 'openvino': '.xml'}[format] }"
     report = litevit.export(model, path, format=format, preprocessing=True, image_size=64)
     assert report.verified
-    assert {check.kind for check in report.checks} >= {"Pillow", *KINDS}
+    assert {check.kind for check in report.checks} >= {PILLOW, *KINDS}
+    assert "from Pillow's by" in str(next(check for check in report.checks if check.kind == PILLOW))
+    assert report.input.endswith("any number of images with sides of at least 16 pixels")
     run = litevit.load_exported(path)
     image = photo(150, 220)
     image.save(tmp_path / "photo.png")

@@ -56,7 +56,11 @@ class InputShape:
     def describe(self) -> str:
         kind = "uint8 RGB" if self.uint8 else "normalised float32"
         batch = "any number of" if self.batch is None else f"exactly {self.batch}"
-        sides = f"sides of at least {self.smallest}" if self.size is None else f"{self.size[0]} x {self.size[1]} pixels"
+        sides = (
+            f"sides of at least {self.smallest} pixels"
+            if self.size is None
+            else f"{self.size[0]} x {self.size[1]} pixels"
+        )
         return f"{kind} images (B, 3, H, W), {batch} {'image' if self.batch == 1 else 'images'} with {sides}"
 
 
