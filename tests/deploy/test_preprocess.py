@@ -15,7 +15,7 @@ import litevit
 from litevit.checkpoints.preprocessing import IMAGENET_224, IMAGENET_384, IMAGENET_LVT
 from litevit.cli import main
 from litevit.deploy.preprocess import ClassifierPreprocessing
-from litevit.deploy.verify import KINDS, PILLOW, LEVELS
+from litevit.deploy.verify import KINDS, LEVELS, PILLOW
 from litevit.jobs.preprocessing import of_classifier
 
 
