@@ -69,4 +69,5 @@ def test_a_file_takes_pictures_as_they_are(format: str, tmp_path: Path, capsys: 
     assert main(["predict", str(tmp_path / "photo.png"), "--weights", str(path), "--json"]) == 0
     assert f'"index": {int(expected.argmax())}' in capsys.readouterr().out
     assert main(["eval", "--weights", str(path), "--data", str(tmp_path)]) == 2
-    assert "evaluate a file exported without --preprocessing" in capsys.readouterr().err
+    told = f"litevit: {path} prepares its images itself: evaluate a file exported without --preprocessing"
+    assert told in capsys.readouterr().err

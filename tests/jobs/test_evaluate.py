@@ -105,7 +105,8 @@ def test_a_file_with_a_fixed_batch_takes_it(greys, tmp_path, capsys):
     assert (found.images, found.top1) == (12, expected.top1)
     assert found.loss == pytest.approx(expected.loss, rel=1e-4)
     assert main(["eval", "--weights", str(path), "--data", str(greys), "--json"]) == 0
-    assert json.loads(capsys.readouterr().out)["images"] == 12
+    told = json.loads(capsys.readouterr().out)
+    assert (told["images"], told["model"]) == (12, str(path))
     assert main(["eval", "--weights", str(path), "--data", str(greys), "--batch-size", "4"]) == 2
     assert "five.pt2 takes normalised float32 images (B, 3, H, W), exactly 5 images" in capsys.readouterr().err
     paths = sorted((greys / "val").rglob("*.png"))

@@ -89,11 +89,11 @@ def evaluate(
         accelerator: of accelerate, when several processes share the work.
         on_progress: called with the images this process has done and has to do.
     """
-    name = model if isinstance(model, str) else type(model).__name__
+    name = model if isinstance(model, str) else str(getattr(model, "path", type(model).__name__))  # of an exported file
     settings = _settings(name, num_classes, image_size, crop_pct)
     if (how := getattr(model, "preprocessing", None)) is not None:  # an exported file knows what it is made for
         if getattr(model, "prepare", None) is not None:
-            raise ValueError(f"{name} takes images as they are; evaluate a file exported without --preprocessing")
+            raise ValueError(f"{name} prepares its images itself: evaluate a file exported without --preprocessing")
         settings = replace(
             settings, num_classes=len(getattr(model, "classes", ())),
             image_size=how.size, crop_pct=how.crop_pct if crop_pct is None else crop_pct, mean=how.mean, std=how.std,
