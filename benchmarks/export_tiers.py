@@ -72,7 +72,7 @@ def _cell(row: dict | None, reasons: list[str]) -> str:
         return f"{row['worst']:.1e} of {row['tolerance']:.1e}, {row['mb']:.0f} MB"
     if row["tier"] != "refused":
         return row["tier"]
-    _, _, reason = row["why"].partition(": ")  # "FORMAT cannot hold MODEL: ..."
+    reason = row["why"].partition(": ")[2] or row["why"].strip()  # "FORMAT cannot hold MODEL: ...", or a converter's
     if reason not in reasons:
         reasons.append(reason)
     return f"refused ({reasons.index(reason) + 1})"
