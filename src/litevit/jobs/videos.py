@@ -26,12 +26,20 @@ def _video_library() -> Any:
     return av
 
 
+def _open(av: Any, path: str) -> Any:
+    """With titles in any encoding, which PyAV reads by itself from 19 on."""
+    try:
+        return av.open(path, metadata_errors="replace")
+    except TypeError:
+        return av.open(path)
+
+
 def open_video(path: Path) -> Any:
     av = _video_library()
     if not path.is_file():
         raise FileNotFoundError(f"{path} does not exist")
     try:
-        container = av.open(str(path), metadata_errors="replace")  # titles in any encoding
+        container = _open(av, str(path))
     except (av.error.FFmpegError, OSError) as error:
         raise ValueError(f"{path} is not a video that can be read: {error}") from None
     if not container.streams.video:
