@@ -8,7 +8,14 @@ import litevit
 from golden import official_state
 from litevit.checkpoints import layouts
 from litevit.checkpoints.convert import convert
-from litevit.checkpoints.files import EXPORTED, read_file, read_metadata, read_state_dict, write_state_dict
+from litevit.checkpoints.files import (
+    EXPORTED,
+    is_exported_file,
+    read_file,
+    read_metadata,
+    read_state_dict,
+    write_state_dict,
+)
 from litevit.checkpoints.load import resize_pos_embed, resize_relative_table
 from litevit.cli import main
 from litevit.deploy.formats import formats
@@ -161,5 +168,8 @@ def test_exported_files_are_told_from_damaged_ones(tmp_path, capsys, suffix):
     assert [file.name for file in tmp_path.iterdir()] == [path.name]
 
 
-def test_every_format_is_known_as_exported():
+def test_every_format_is_known_as_exported(tmp_path):
+    (tmp_path / "1.xml").write_text("<annotation><folder>pets</folder></annotation>")
+    assert not is_exported_file(tmp_path / "1.xml")
+    assert not is_exported_file(tmp_path / "2.xml")
     assert EXPORTED == {kind.suffix: kind.runtime for kind in formats().values()}

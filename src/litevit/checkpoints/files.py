@@ -90,9 +90,15 @@ EXPORTED = {
 
 
 def is_exported_file(path: Pathlike) -> bool:
-    """Whether a path is there, and ends like a file of `litevit export`."""
+    """Whether a path is there, and ends like a file of `litevit export`; annotations end in .xml, too."""
     path = Path(path)
-    return path.suffix.lower() in EXPORTED and path.exists()
+    suffix = path.suffix.lower()
+    if suffix != ".xml":
+        return suffix in EXPORTED and path.exists()
+    if not path.is_file():
+        return False
+    with path.open("rb") as file:
+        return b"<net" in file.read(512)
 
 
 def refuse_exported(path: Pathlike) -> None:
