@@ -69,7 +69,7 @@ def predict(
         "rows_per_file": rows_per_file,
         "workers": workers,
     }
-    file = exported_file(weights, model, *images)
+    file = exported_file(weights, model, *images[:1])  # "predict FILE IMAGE"; a pattern may match anything
     if file is not None:
         refuse({"device": device if device not in ("auto", "cpu") else None}, f"for models; {weights} runs on the CPU")
     if format == "parquet":
