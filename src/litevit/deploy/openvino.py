@@ -87,7 +87,10 @@ def quantize(job: Job, exact: Path, path: Path, images: Sequence[Tensor]) -> Non
     as fast before, 1.88 with the layout, 2.13 with both.
     """
     openvino = runtime()
-    import nncf
+    try:
+        import nncf
+    except ImportError as error:
+        raise ImportError("int8 files of OpenVINO are made by NNCF: pip install 'litevit[int8]'") from error
 
     nncf.set_log_level(logging.ERROR)
     model = convert(job, channels_first=True)
