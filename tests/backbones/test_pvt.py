@@ -51,3 +51,14 @@ def test_spatial_reduction_costs_parameters_and_merging_is_replaced() -> None:
     assert [b.attn.sr_ratio for s in reduced.backbone.stages for b in s.blocks] == [8] * 3 + [4] * 4 + [2] * 6 + [1] * 3
     assert sum(isinstance(m, DeformableTokenMerging) for m in deformable.modules()) == 3
     assert not any(isinstance(m, DeformableTokenMerging) for m in reduced.modules())
+
+
+def test_without_attention_the_answer_still_depends_on_the_image() -> None:
+    """The class token of `pvt_s_msa_remove_1234` saw no patch: every image got the same logits."""
+    options = {"embed_dims": (16, 32, 64, 128), "depths": (1, 1, 1, 1), "num_heads": (1, 1, 2, 4)}
+    for name in ("pvt_s_msa_remove_123", "pvt_s_msa_remove_1234"):
+        model = litevit.create_model(name, **options).eval()
+        first, second = model(torch.randn(2, 3, 64, 64))
+        assert not torch.equal(first, second), name
+    with pytest.raises(ValueError, match="class_token=True needs attention in stage 4"):
+        litevit.create_model("pvt_s_msa", attention=(True, True, True, False), **options)

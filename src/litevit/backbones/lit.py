@@ -81,6 +81,8 @@ class LIT(nn.Module):
             raise ValueError(f"LIT: position must be 'relative' or 'absolute', got {c.position!r}")
         if c.class_token and c.position != "absolute":
             raise ValueError("LIT: class_token=True needs position='absolute', got position='relative'")
+        if c.class_token and not c.attention[3]:
+            raise ValueError("LIT: class_token=True needs attention in stage 4, by which alone it sees the image")
         if c.position == "relative" and any(r > 1 for r in c.sr_ratios):
             raise ValueError(f"LIT: sr_ratios > 1 need position='absolute', got sr_ratios={c.sr_ratios}")
         self.config = config

@@ -20,7 +20,8 @@ VARIANTS: dict[str, LITConfig] = {
     "pvt_s_msa_remove_1": replace(PVT_S_MSA, attention=(False, True, True, True)),
     "pvt_s_msa_remove_12": replace(PVT_S_MSA, attention=(False, False, True, True)),
     "pvt_s_msa_remove_123": replace(PVT_S_MSA, attention=(False, False, False, True)),
-    "pvt_s_msa_remove_1234": replace(PVT_S_MSA, attention=(False, False, False, False)),
+    # Without attention a class token sees no patch: the head reads the mean of all.
+    "pvt_s_msa_remove_1234": replace(PVT_S_MSA, attention=(False, False, False, False), class_token=False),
 }
 
 FAMILY = lit.FAMILY._replace(variants=VARIANTS)
