@@ -47,7 +47,7 @@ def list_(
         return
     if json:
         refuse({"compare": compare, "out": out}, "for Markdown; --json prints JSON")
-        print(dumps([_for_json(name, parse_size(size)) for name in found], indent=1))
+        print(dumps([_for_json(facts(name, parse_size(size))) for name in found], indent=1))
         return
     if compare:
         refuse({"size": size}, "for the list; --compare counts at the published sizes")
@@ -106,8 +106,8 @@ def facts(name: str, size: tuple[int, int] | None = None) -> dict[str, Any]:
     return _committed()[name] if size is None and name in _committed() else count(name, size)
 
 
-def _for_json(name: str, size: tuple[int, int] | None) -> dict[str, Any]:
-    return {key: value for key, value in facts(name, size).items() if key not in ("differs", "preprocessing")}
+def _for_json(known: dict[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in known.items() if key not in ("differs", "preprocessing")}
 
 
 def _names(pattern: str, task: str | None) -> list[str]:
@@ -175,7 +175,7 @@ def info(model: Positional[str], *, size: tuple[int, ...] = (), json: bool = Fal
     """
     known = facts(model, parse_size(size))
     if json:
-        print(dumps(_for_json(model, parse_size(size)), indent=1))
+        print(dumps(_for_json(known), indent=1))
         return
     H, W = known["image_size"]
     with_regions = ", with {} boxes and {} masks".format(*known["regions"]) if known["regions"] else ""
